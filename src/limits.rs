@@ -1,0 +1,42 @@
+//! Every bound of the library, named with its unit. Nothing in it grows without one of these.
+
+/// Highest ONNX operator set whose semantics are implemented.
+pub const OPSET_MAX: i64 = 21;
+/// Lowest ONNX operator set whose semantics are implemented.
+pub const OPSET_MIN: i64 = 7;
+/// Nodes in one model, subgraphs and inlined functions included.
+pub const NODES_MAX: usize = 200_000;
+/// Protobuf fields in one model file, before anything is decoded.
+pub const FIELDS_MAX: usize = 8_000_000;
+/// Nesting of subgraphs.
+pub const SUBGRAPH_DEPTH_MAX: usize = 16;
+/// Nesting of protobuf messages.
+pub const MESSAGE_DEPTH_MAX: usize = 64;
+/// Rank of any tensor.
+pub const RANK_MAX: usize = 12;
+/// Bytes of any one tensor.
+pub const TENSOR_BYTES_MAX: usize = 1 << 36;
+/// Bytes of a tensor made by constant folding from smaller ones.
+pub const FOLDED_BYTES_MAX: usize = 1 << 30;
+/// Bytes that all folded constants of one bucket may take beyond the size of the model file.
+pub const FOLDED_TOTAL_BYTES_MAX: usize = 1 << 32;
+/// Scalar operations that constant folding of one bucket may spend.
+pub const FOLD_WORK_MAX: u64 = 1 << 32;
+/// Bytes of a model file, external data included.
+pub const MODEL_BYTES_MAX: u64 = 1 << 37;
+/// Elements of an input whose values may be part of a bucket's key.
+pub const SHAPE_INPUT_ELEMENTS_MAX: usize = 64;
+/// Steps of one plan.
+pub const STEPS_MAX: usize = 400_000;
+/// Buckets of one model.
+pub const BUCKETS_MAX: usize = 256;
+/// Live handles of each noun (a handle's index has 16 bits).
+pub const HANDLES_MAX: usize = 1 << 16;
+/// Contexts of one engine.
+pub const CONTEXTS_MAX: usize = 16_384;
+/// Host threads that one context may compute with.
+pub const CONTEXT_THREADS_MAX: usize = 64;
+/// Bytes of arena, inputs and outputs of one context.
+pub const CONTEXT_BYTES_MAX: usize = 1 << 36;
+/// Bytes of an error message in the C struct, terminating zero included.
+pub const ERROR_MESSAGE_BYTES: usize = 496;

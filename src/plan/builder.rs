@@ -1,0 +1,174 @@
+//! Collects tensors and steps while a graph is walked, and folds whatever is constant.
+
+use super::{Bucket, Origin, Plan, Step, TensorDef, TensorId, View};
+use crate::error::{Result, ensure, fail};
+use crate::ir::{DType, Scalar, Shape, Tensor, TensorType, element_count};
+use crate::kernels::{Binary, Instr, Kernel, Map, Unary};
+use crate::limits::{FOLD_WORK_MAX, FOLDED_BYTES_MAX, FOLDED_TOTAL_BYTES_MAX, STEPS_MAX};
+
+/// A plan under construction.
+#[derive(Debug, Default)]
+pub struct Builder {
+    /// What has been planned so far.
+    pub plan: Plan,
+    /// The ONNX node being planned; its name goes into each step.
+    pub node: String,
+    folded_bytes: usize,
+    fold_work: u64,
+}
+
+impl Builder {
+    /// An empty plan for `bucket`.
+    pub fn new(bucket: Bucket) -> Self {
+        Builder { plan: Plan { bucket, ..Plan::default() }, ..Builder::default() }
+    }
+
+    /// Adds a tensor and gives the view of its whole.
+    pub fn tensor(&mut self, ty: TensorType, origin: Origin) -> View {
+        let id = TensorId(self.plan.tensors.len() as u32);
+        let view = View::dense(id, &ty.shape);
+        self.plan.tensors.push(TensorDef { name: self.node.clone(), ty, origin });
+        view
+    }
+
+    /// Adds a constant.
+    pub fn constant(&mut self, tensor: Tensor) -> View {
+        self.tensor(tensor.ty(), Origin::Constant(tensor))
+    }
+
+    /// A view of `shape` that shows one value everywhere.
+    pub fn fill(&mut self, dtype: DType, value: Scalar, shape: &[usize]) -> Result<View> {
+        self.constant(Tensor::from_scalars(dtype, &[], [value])).broadcast(shape)
+    }
+
+    /// Element type of a view.
+    pub fn dtype(&self, view: &View) -> DType {
+        self.plan.tensor(view.tensor).ty.dtype
+    }
+
+    /// The view's value, if it is known at planning time.
+    pub fn value(&self, view: &View) -> Result<Option<Tensor>> {
+        self.plan.constant_value(view).transpose()
+    }
+
+    /// Applies a kernel: evaluated at once if every operand is constant, else a step. Gives one view per result.
+    pub fn emit(&mut self, kernel: impl Into<Kernel>, inputs: &[View]) -> Result<Vec<View>> {
+        let kernel = kernel.into();
+        let types: Vec<TensorType> = inputs.iter().map(|view| self.plan.view_type(view)).collect();
+        let outputs = kernel.family().infer(&types)?;
+        if inputs.iter().all(|view| self.plan.constant(view).is_some())
+            && let Some(folded) = self.fold(&kernel, inputs, &types, &outputs)?
+        {
+            return Ok(folded);
+        }
+        ensure!(self.plan.steps.len() < STEPS_MAX, TooLarge, "the plan has more than {STEPS_MAX} steps");
+        let mut results = Vec::with_capacity(outputs.len());
+        for ty in outputs {
+            results.push(self.tensor(TensorType::new(ty.dtype, ty.shape)?, Origin::Steps));
+        }
+        let node = self.node.clone();
+        self.plan.steps.push(Step { kernel, inputs: inputs.to_vec(), outputs: results.clone(), node });
+        Ok(results)
+    }
+
+    /// [`Builder::emit`] for a kernel with one result.
+    pub fn emit1(&mut self, kernel: impl Into<Kernel>, inputs: &[View]) -> Result<View> {
+        Ok(self.emit(kernel, inputs)?.swap_remove(0))
+    }
+
+    fn fold(
+        &mut self,
+        kernel: &Kernel,
+        inputs: &[View],
+        types: &[TensorType],
+        outputs: &[TensorType],
+    ) -> Result<Option<Vec<View>>> {
+        let bytes = outputs.iter().map(TensorType::bytes).fold(0usize, usize::saturating_add);
+        self.fold_work = self.fold_work.saturating_add(kernel.family().work(types, outputs));
+        self.folded_bytes = self.folded_bytes.saturating_add(bytes);
+        let affordable =
+            bytes <= FOLDED_BYTES_MAX && self.folded_bytes <= FOLDED_TOTAL_BYTES_MAX && self.fold_work <= FOLD_WORK_MAX;
+        if !affordable {
+            return Err(fail!(
+                TooLarge,
+                "folding constants takes {} bytes and {} operations",
+                self.folded_bytes,
+                self.fold_work
+            ));
+        }
+        let mut operands = Vec::with_capacity(inputs.len());
+        for view in inputs {
+            operands.extend(self.value(view)?);
+        }
+        let results = kernel.family().reference(&operands)?;
+        Ok(Some(results.into_iter().map(|tensor| self.constant(tensor)).collect()))
+    }
+
+    /// A dense copy of a view, or the view itself if it shows the whole of a dense tensor.
+    pub fn contiguous(&mut self, view: &View) -> Result<View> {
+        if view.is_dense() { Ok(view.clone()) } else { self.copy(view) }
+    }
+
+    /// A dense copy of a view.
+    pub fn copy(&mut self, view: &View) -> Result<View> {
+        let dtype = self.dtype(view);
+        self.emit1(Map { inputs: vec![dtype], body: vec![Instr::Input(0)], output: dtype }, std::slice::from_ref(view))
+    }
+
+    /// The same elements under another shape, copied only if they must be.
+    pub fn reshape(&mut self, view: &View, shape: &[usize]) -> Result<View> {
+        ensure!(element_count(shape)? == view.count(), ShapeMismatch, "cannot reshape {:?} to {shape:?}", view.shape);
+        if let Some(view) = view.reshape(shape) {
+            return Ok(view);
+        }
+        let copy = self.copy(view)?;
+        copy.reshape(shape).ok_or_else(|| fail!(Internal, "a dense tensor did not reshape"))
+    }
+
+    /// Runs a scalar program over operands broadcast against each other.
+    pub fn map(&mut self, inputs: &[&View], body: Vec<Instr>, output: DType) -> Result<View> {
+        let mut shape = Shape::new();
+        for view in inputs {
+            shape = broadcast_shape(&shape, &view.shape)?;
+        }
+        let views = inputs.iter().map(|view| view.broadcast(&shape)).collect::<Result<Vec<_>>>()?;
+        let inputs = views.iter().map(|view| self.dtype(view)).collect();
+        self.emit1(Map { inputs, body, output }, &views)
+    }
+
+    /// One function of one operand, of the operand's type.
+    pub fn unary(&mut self, op: Unary, x: &View) -> Result<View> {
+        let dtype = if matches!(op, Unary::IsNan | Unary::IsInf) { DType::Bool } else { self.dtype(x) };
+        self.map(&[x], vec![Instr::Input(0), Instr::Unary(op, 0)], dtype)
+    }
+
+    /// One function of two operands of one type.
+    pub fn binary(&mut self, op: Binary, a: &View, b: &View) -> Result<View> {
+        let (left, right) = (self.dtype(a), self.dtype(b));
+        ensure!(left == right, ShapeMismatch, "operands are {left} and {right}");
+        let compares = matches!(op, Binary::Equal | Binary::Less | Binary::LessOrEqual);
+        let dtype = if compares { DType::Bool } else { left };
+        self.map(&[a, b], vec![Instr::Input(0), Instr::Input(1), Instr::Binary(op, 0, 1)], dtype)
+    }
+
+    /// Converts the element type.
+    pub fn cast(&mut self, x: &View, to: DType) -> Result<View> {
+        if self.dtype(x) == to {
+            return Ok(x.clone());
+        }
+        self.map(&[x], vec![Instr::Input(0), Instr::Cast(to, 0)], to)
+    }
+}
+
+/// The shape that two shapes broadcast to by the ONNX (numpy) rule.
+pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Shape> {
+    let rank = a.len().max(b.len());
+    let extent = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    (0..rank)
+        .map(|axis| match (extent(a, axis), extent(b, axis)) {
+            (left, right) if left == right || right == 1 => Ok(left),
+            (1, right) => Ok(right),
+            _ => Err(fail!(ShapeMismatch, "shapes {a:?} and {b:?} do not broadcast")),
+        })
+        .collect()
+}

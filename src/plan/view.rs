@@ -1,0 +1,309 @@
+//! Views: affine maps from an index space into the row-major elements of a tensor. Transposition, slicing, broadcasting
+//! and most reshaping are view arithmetic and cost no step.
+
+use crate::error::{Result, ensure, fail};
+use crate::ir::{Element, Shape, Tensor, element_count};
+use bytes::Bytes;
+
+/// Index of a tensor of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(pub u32);
+
+/// Element `(i, j, ..)` of the view is element `offset + i strides[0] + j strides[1] + ..` of the tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// The tensor viewed.
+    pub tensor: TensorId,
+    /// Position of the view's first element.
+    pub offset: usize,
+    /// Extents.
+    pub shape: Shape,
+    /// Steps in elements of the tensor; 0 broadcasts, negative reverses.
+    pub strides: Vec<isize>,
+}
+
+/// The strides of a dense row-major tensor.
+pub fn dense_strides(shape: &[usize]) -> Vec<isize> {
+    let mut strides = vec![1isize; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1].max(1) as isize;
+    }
+    strides
+}
+
+impl View {
+    /// The whole of a dense tensor.
+    pub fn dense(tensor: TensorId, shape: &[usize]) -> View {
+        View { tensor, offset: 0, shape: shape.to_vec(), strides: dense_strides(shape) }
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements presented.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the elements are presented in row-major order without gaps.
+    pub fn is_dense(&self) -> bool {
+        let expected = dense_strides(&self.shape);
+        let mut axes = self.shape.iter().zip(self.strides.iter().zip(&expected));
+        self.count() == 0 || axes.all(|(&extent, (stride, dense))| extent == 1 || stride == dense)
+    }
+
+    /// Axis `i` of the result is axis `order[i]` of this view.
+    #[must_use]
+    pub fn permute(&self, order: &[usize]) -> View {
+        View {
+            tensor: self.tensor,
+            offset: self.offset,
+            shape: order.iter().map(|&axis| self.shape[axis]).collect(),
+            strides: order.iter().map(|&axis| self.strides[axis]).collect(),
+        }
+    }
+
+    /// Exchanges two axes.
+    #[must_use]
+    pub fn swap(&self, a: usize, b: usize) -> View {
+        let mut view = self.clone();
+        view.shape.swap(a, b);
+        view.strides.swap(a, b);
+        view
+    }
+
+    /// Adds an axis of extent 1 before `axis`.
+    #[must_use]
+    pub fn insert_axis(&self, axis: usize) -> View {
+        let mut view = self.clone();
+        view.shape.insert(axis, 1);
+        view.strides.insert(axis, 0);
+        view
+    }
+
+    /// Removes an axis of extent 1.
+    #[must_use]
+    pub fn remove_axis(&self, axis: usize) -> View {
+        debug_assert_eq!(self.shape[axis], 1);
+        let mut view = self.clone();
+        view.shape.remove(axis);
+        view.strides.remove(axis);
+        view
+    }
+
+    /// `len` elements of an axis from `start`, `step` apart (negative steps go down).
+    #[must_use]
+    pub fn slice(&self, axis: usize, start: usize, len: usize, step: isize) -> View {
+        let mut view = self.clone();
+        if len > 0 {
+            view.offset = (view.offset as isize + start as isize * view.strides[axis]) as usize;
+        }
+        view.shape[axis] = len;
+        view.strides[axis] *= step;
+        view
+    }
+
+    /// Broadcasts to `shape` by the ONNX (numpy) rule: axes are aligned at the end, an extent of 1 repeats.
+    pub fn broadcast(&self, shape: &[usize]) -> Result<View> {
+        let added = shape.len().checked_sub(self.rank());
+        let Some(added) = added else {
+            return Err(fail!(ShapeMismatch, "cannot broadcast {:?} to {shape:?}", self.shape));
+        };
+        let mut strides = vec![0; shape.len()];
+        for axis in 0..self.rank() {
+            let (from, to) = (self.shape[axis], shape[added + axis]);
+            ensure!(from == to || from == 1, ShapeMismatch, "cannot broadcast {:?} to {shape:?}", self.shape);
+            strides[added + axis] = if from == 1 { 0 } else { self.strides[axis] };
+        }
+        Ok(View { tensor: self.tensor, offset: self.offset, shape: shape.to_vec(), strides })
+    }
+
+    /// The same elements in the same row-major order under another shape, if that is a view: `None` means a copy is needed.
+    pub fn reshape(&self, shape: &[usize]) -> Option<View> {
+        debug_assert_eq!(self.count(), shape.iter().product::<usize>());
+        let mut view =
+            View { tensor: self.tensor, offset: self.offset, shape: shape.to_vec(), strides: vec![0; shape.len()] };
+        if self.count() == 0 {
+            return Some(view);
+        }
+        // Runs of source axes that advance together, innermost first: (elements, stride).
+        let mut runs = self.merged_runs();
+        let mut run = runs.pop();
+        for axis in (0..shape.len()).rev().filter(|&axis| shape[axis] != 1) {
+            let (left, stride) = loop {
+                match run {
+                    Some((1, _)) => run = runs.pop(),
+                    Some(current) => break current,
+                    None => unreachable!("equal element counts"),
+                }
+            };
+            if left % shape[axis] != 0 {
+                return None;
+            }
+            view.strides[axis] = stride;
+            run = Some((left / shape[axis], stride * shape[axis] as isize));
+        }
+        Some(view)
+    }
+
+    /// Maximal groups of neighbouring axes that one stride walks, outermost first: (elements, innermost stride).
+    fn merged_runs(&self) -> Vec<(usize, isize)> {
+        let mut runs: Vec<(usize, isize)> = Vec::new();
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides).filter(|(extent, _)| **extent != 1) {
+            match runs.last_mut() {
+                Some((elements, outer)) if *outer == stride * extent as isize => {
+                    (*elements, *outer) = (*elements * extent, stride);
+                }
+                _ => runs.push((extent, stride)),
+            }
+        }
+        runs
+    }
+
+    /// This view, which looks at a dense copy of `source`, as a view of `source`'s own tensor; `None` if an axis of this
+    /// view runs across several axes of `source` that do not advance together.
+    pub fn through(&self, source: &View) -> Option<View> {
+        if self.count() == 0 || source.count() == 0 {
+            return None;
+        }
+        let runs = source.merged_runs();
+        // Elements of the copy that one step along each run skips.
+        let mut weights = vec![1usize; runs.len()];
+        for index in (0..runs.len().saturating_sub(1)).rev() {
+            weights[index] = weights[index + 1] * runs[index + 1].0;
+        }
+        // Digits that each axis may still use, so that no two axes carry into the next digit together.
+        let digit_of = |position: usize, index: usize| position / weights[index] % runs[index].0;
+        let mut reach: Vec<isize> = (0..runs.len()).map(|index| digit_of(self.offset, index) as isize).collect();
+        let mut low = reach.clone();
+        let mut view = View {
+            tensor: source.tensor,
+            offset: source.offset,
+            shape: self.shape.clone(),
+            strides: vec![0; self.rank()],
+        };
+        for (index, &(_, stride)) in runs.iter().enumerate() {
+            view.offset = (view.offset as isize + digit_of(self.offset, index) as isize * stride) as usize;
+        }
+        for axis in (0..self.rank()).filter(|&axis| self.shape[axis] != 1 && self.strides[axis] != 0) {
+            let step = self.strides[axis];
+            let index = (0..runs.len()).find(|&index| weights[index] <= step.unsigned_abs())?;
+            if !step.unsigned_abs().is_multiple_of(weights[index]) {
+                return None;
+            }
+            let digits = step / weights[index] as isize;
+            let span = digits * (self.shape[axis] - 1) as isize;
+            if span >= 0 {
+                reach[index] += span
+            } else {
+                low[index] += span
+            }
+            view.strides[axis] = digits * runs[index].1;
+        }
+        let inside = runs
+            .iter()
+            .zip(low.iter().zip(&reach))
+            .all(|(&(extent, _), (&low, &high))| low >= 0 && high < extent as isize);
+        inside.then_some(view)
+    }
+
+    /// Calls `visit` with the position of every element, in row-major order of the view.
+    pub fn for_each_position(&self, mut visit: impl FnMut(usize)) {
+        if self.count() == 0 {
+            return;
+        }
+        let mut index = vec![0usize; self.rank()];
+        let mut position = self.offset as isize;
+        loop {
+            visit(position as usize);
+            let mut axis = self.rank();
+            loop {
+                if axis == 0 {
+                    return;
+                }
+                axis -= 1;
+                index[axis] += 1;
+                position += self.strides[axis];
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                position -= self.strides[axis] * self.shape[axis] as isize;
+                index[axis] = 0;
+            }
+        }
+    }
+
+    /// A dense copy of the elements that this view presents of `tensor`. A dense view shares the bytes.
+    pub fn materialize(&self, tensor: &Tensor) -> Result<Tensor> {
+        let size = tensor.dtype().bytes();
+        let count = element_count(&self.shape)?;
+        if self.is_dense() {
+            let start = self.offset * size;
+            let data = if count == 0 { Bytes::new() } else { tensor.data().slice(start..start + count * size) };
+            return Tensor::new(tensor.dtype(), self.shape.clone(), data);
+        }
+        let mut data = Vec::new();
+        data.try_reserve_exact(count * size)
+            .map_err(|_| fail!(OutOfMemory, "no memory for a constant of {} bytes", count * size))?;
+        self.for_each_position(|position| {
+            data.extend_from_slice(&tensor.data()[position * size..(position + 1) * size])
+        });
+        Tensor::new(tensor.dtype(), self.shape.clone(), data.into())
+    }
+
+    /// The single value that every element of this view has, if all its strides are 0.
+    pub fn uniform<T: Element>(&self, tensor: &Tensor) -> Option<T> {
+        let same = self.shape.iter().zip(&self.strides).all(|(&extent, &stride)| extent == 1 || stride == 0);
+        (same && self.count() > 0 && tensor.dtype() == T::DTYPE).then(|| T::from_scalar(tensor.at(self.offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions(view: &View) -> Vec<usize> {
+        let mut seen = Vec::new();
+        view.for_each_position(|position| seen.push(position));
+        seen
+    }
+
+    #[test]
+    fn reshape_merges_and_splits_axes_that_advance_together() {
+        let view = View::dense(TensorId(0), &[2, 3, 4]);
+        assert_eq!(view.reshape(&[6, 4]).unwrap().strides, [4, 1]);
+        assert_eq!(view.reshape(&[2, 1, 3, 2, 2]).unwrap().strides, [12, 0, 4, 2, 1]);
+        assert!(view.permute(&[1, 0, 2]).reshape(&[6, 4]).is_none());
+        let split = view.permute(&[1, 0, 2]).reshape(&[3, 2, 2, 2]).unwrap();
+        assert_eq!(positions(&split), positions(&view.permute(&[1, 0, 2])));
+    }
+
+    #[test]
+    fn a_view_of_a_copy_is_a_view_of_its_source_when_its_axes_allow() {
+        // K of the dynamo exporter: [B, S, H, D] -> [B, H, S, D] -> copy [B H, S, D] -> transpose -> [B, H, D, S].
+        let (b, s, h, d) = (2, 5, 3, 4);
+        let source = View::dense(TensorId(0), &[b, s, h, d]).permute(&[0, 2, 1, 3]);
+        let copy = View::dense(TensorId(1), &[b * h, s, d]).swap(1, 2).reshape(&[b, h, d, s]).unwrap();
+        let direct = copy.through(&source).unwrap();
+        let copied = positions(&source);
+        let expected: Vec<usize> = positions(&copy).iter().map(|&position| copied[position]).collect();
+        assert_eq!(positions(&direct), expected);
+    }
+
+    #[test]
+    fn a_view_that_carries_across_source_axes_is_refused() {
+        let source = View::dense(TensorId(0), &[4, 6]).swap(0, 1);
+        assert!(View::dense(TensorId(1), &[24]).through(&source).is_none());
+        let rows = View::dense(TensorId(1), &[6, 4]).slice(0, 1, 5, 1);
+        assert_eq!(rows.through(&source).unwrap().strides, [1, 6]);
+    }
+
+    #[test]
+    fn materialize_follows_strides() {
+        let tensor = Tensor::from_slice(&[2, 3], &[1i32, 2, 3, 4, 5, 6]);
+        let view = View::dense(TensorId(0), &[2, 3]).swap(0, 1).slice(0, 2, 3, -1);
+        assert_eq!(view.materialize(&tensor).unwrap().to_vec::<i32>().unwrap(), [3, 6, 2, 5, 1, 4]);
+    }
+}
