@@ -127,7 +127,7 @@ pub trait Element: Copy + Send + Sync + PartialOrd + fmt::Debug + 'static {
     /// The element type stored.
     const DTYPE: DType;
     /// Reads one element from its little-endian bytes, which must be exactly [`DType::bytes`] long.
-    fn from_le(bytes: &[u8]) -> Self;
+    fn read_le(bytes: &[u8]) -> Self;
     /// Appends the element's little-endian bytes.
     fn push_le(self, out: &mut Vec<u8>);
     /// Widens without loss.
@@ -140,7 +140,7 @@ macro_rules! element {
     ($type:ty, $dtype:ident, $to:expr, $from:expr) => {
         impl Element for $type {
             const DTYPE: DType = DType::$dtype;
-            fn from_le(bytes: &[u8]) -> Self {
+            fn read_le(bytes: &[u8]) -> Self {
                 <$type>::from_le_bytes(bytes.try_into().expect("one element"))
             }
             fn push_le(self, out: &mut Vec<u8>) {
@@ -166,7 +166,7 @@ element!(u8, U8, |v: u8| Scalar::Int(v.into()), |s: Scalar| s.as_i64() as u8);
 
 impl Element for bool {
     const DTYPE: DType = DType::Bool;
-    fn from_le(bytes: &[u8]) -> Self {
+    fn read_le(bytes: &[u8]) -> Self {
         bytes[0] != 0
     }
     fn push_le(self, out: &mut Vec<u8>) {

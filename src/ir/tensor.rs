@@ -12,7 +12,7 @@ pub type Shape = Vec<usize>;
 pub fn element_count(shape: &[usize]) -> Result<usize> {
     ensure!(shape.len() <= RANK_MAX, TooLarge, "rank {} is above the limit of {RANK_MAX}", shape.len());
     // A zero extent makes the product zero, but must not hide an overflow of the others' strides.
-    let nonzero = shape.iter().filter(|&&extent| extent != 0);
+    let mut nonzero = shape.iter().filter(|&&extent| extent != 0);
     let product = nonzero.try_fold(1usize, |product, &extent| product.checked_mul(extent));
     match product {
         Some(count) if count <= TENSOR_BYTES_MAX => Ok(if shape.contains(&0) { 0 } else { count }),
@@ -143,7 +143,7 @@ impl Tensor {
 
     /// The elements, if `T` is the type stored.
     pub fn to_vec<T: Element>(&self) -> Option<Vec<T>> {
-        (T::DTYPE == self.dtype).then(|| self.data.chunks_exact(T::DTYPE.bytes()).map(T::from_le).collect())
+        (T::DTYPE == self.dtype).then(|| self.data.chunks_exact(T::DTYPE.bytes()).map(T::read_le).collect())
     }
 
     /// Element `index` in row-major order, widened.
@@ -151,14 +151,14 @@ impl Tensor {
         let size = self.dtype.bytes();
         let bytes = &self.data[index * size..(index + 1) * size];
         match self.dtype {
-            DType::F32 => f32::from_le(bytes).to_scalar(),
-            DType::F16 => half::f16::from_le(bytes).to_scalar(),
-            DType::BF16 => half::bf16::from_le(bytes).to_scalar(),
-            DType::I64 => i64::from_le(bytes).to_scalar(),
-            DType::I32 => i32::from_le(bytes).to_scalar(),
-            DType::I8 => i8::from_le(bytes).to_scalar(),
-            DType::U8 => u8::from_le(bytes).to_scalar(),
-            DType::Bool => bool::from_le(bytes).to_scalar(),
+            DType::F32 => f32::read_le(bytes).to_scalar(),
+            DType::F16 => half::f16::read_le(bytes).to_scalar(),
+            DType::BF16 => half::bf16::read_le(bytes).to_scalar(),
+            DType::I64 => i64::read_le(bytes).to_scalar(),
+            DType::I32 => i32::read_le(bytes).to_scalar(),
+            DType::I8 => i8::read_le(bytes).to_scalar(),
+            DType::U8 => u8::read_le(bytes).to_scalar(),
+            DType::Bool => bool::read_le(bytes).to_scalar(),
         }
     }
 

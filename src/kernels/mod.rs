@@ -104,3 +104,36 @@ kernels!(
     TopK,
     Resize,
 );
+
+// Until every family has its definition.
+macro_rules! undefined {
+    ($($name:ident),*) => {$(
+        impl Family for $name {
+            fn infer(&self, _: &[TensorType]) -> Result<Vec<TensorType>> {
+                Err(crate::error::fail!(Unsupported, "{} is not there yet", stringify!($name)))
+            }
+            fn reference(&self, _: &[Tensor]) -> Result<Vec<Tensor>> {
+                Err(crate::error::fail!(Unsupported, "{} is not there yet", stringify!($name)))
+            }
+        }
+    )*};
+}
+undefined!(
+    Map,
+    MatMul,
+    Attention,
+    Conv,
+    ConvTranspose,
+    Pool,
+    Reduce,
+    Softmax,
+    Norm,
+    Gather,
+    GatherElements,
+    GatherNd,
+    ScatterNd,
+    Recurrent,
+    CumSum,
+    TopK,
+    Resize
+);
