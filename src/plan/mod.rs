@@ -2,6 +2,7 @@
 //! or an offset.
 
 mod builder;
+pub mod ops;
 mod view;
 
 pub use builder::Builder;
