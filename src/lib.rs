@@ -9,4 +9,7 @@ pub mod limits;
 
 pub mod ir;
 pub mod kernels;
+pub mod lower;
 pub mod plan;
+
+pub mod device;

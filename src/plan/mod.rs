@@ -6,7 +6,7 @@ pub mod ops;
 mod view;
 
 pub use builder::Builder;
-pub use view::{TensorId, View};
+pub use view::{TensorId, View, dense_strides};
 
 use crate::error::Result;
 use crate::ir::{Shape, Tensor, TensorType};

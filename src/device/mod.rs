@@ -1,0 +1,3 @@
+//! What a device must do, and the devices.
+
+pub mod host;

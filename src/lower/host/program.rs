@@ -1,0 +1,166 @@
+//! A plan lowered for the host: plain data that can be printed, compared and hashed.
+
+use super::{Layout, Traits};
+use crate::ir::{DType, Shape, Tensor, TensorType};
+use crate::kernels::Kernel;
+use crate::plan::View;
+use std::fmt::{self, Write};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Everything that a context needs to replay one bucket of a model, but for the memory.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// What is computed, in order.
+    pub launches: Vec<Launch>,
+    /// Constants that the launches read.
+    pub constants: Vec<ConstantDef>,
+    /// Model inputs, in the model's order.
+    pub inputs: Vec<Port>,
+    /// Model outputs, in the model's order.
+    pub outputs: Vec<Port>,
+    /// Bytes of intermediate tensors.
+    pub arena_bytes: usize,
+    /// Bytes of private working memory per worker.
+    pub scratch_bytes: usize,
+    /// Equal for equal launches, shapes, tactics, constants and machine traits; programs of equal fingerprint give
+    /// bit-identical results.
+    pub fingerprint: u128,
+}
+
+/// An input or output of the program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Name of the plan's tensor.
+    pub name: String,
+    /// Element type and extents; stored dense.
+    pub ty: TensorType,
+    /// Bytes of the memory that holds it.
+    pub bytes: usize,
+}
+
+/// A constant and the form in which kernels read it.
+#[derive(Clone, Debug)]
+pub struct ConstantDef {
+    /// Identifies content and layout: a store that has this key need not pack again.
+    pub key: u128,
+    /// How the elements are arranged.
+    pub layout: Layout,
+    /// Where the elements come from.
+    pub source: Tensor,
+    /// The elements of `source` that are kept, in row-major order; its tensor number means nothing.
+    pub view: View,
+    /// Bytes once packed.
+    pub bytes: usize,
+}
+
+/// The memory that an operand lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Region {
+    /// The context's intermediate tensors.
+    Arena,
+    /// A constant, by index.
+    Constant(usize),
+    /// A model input, by index.
+    Input(usize),
+    /// A model output, by index.
+    Output(usize),
+}
+
+/// Element `(i, j, ..)` is `i strides[0] + j strides[1] + ..` elements behind `byte_offset`. Of a constant whose layout
+/// is not dense, `strides` say nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operand {
+    /// Which memory.
+    pub region: Region,
+    /// Position of the first element.
+    pub byte_offset: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Extents.
+    pub shape: Shape,
+    /// Steps in elements; 0 broadcasts, negative reverses.
+    pub strides: Vec<isize>,
+}
+
+impl Operand {
+    /// Bytes `start..end` of the region that the operand's elements lie in.
+    pub fn extent(&self) -> std::ops::Range<usize> {
+        if self.shape.contains(&0) {
+            return self.byte_offset..self.byte_offset;
+        }
+        let (mut low, mut high) = (0isize, 1isize);
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides) {
+            let span = stride * (extent as isize - 1);
+            if span < 0 { low += span } else { high += span }
+        }
+        let bytes = self.dtype.bytes() as isize;
+        let at = |elements: isize| (self.byte_offset as isize + elements * bytes) as usize;
+        at(low)..at(high)
+    }
+}
+
+/// One kernel application. Every worker of the context runs every launch with its share of the work.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// What is computed.
+    pub op: Op,
+    /// Operands, in the kernel's order.
+    pub inputs: Vec<Operand>,
+    /// Results, in the kernel's order.
+    pub outputs: Vec<Operand>,
+    /// The ONNX node that it came from.
+    pub node: String,
+    /// Too small to share: the first worker does it alone.
+    pub alone: bool,
+    /// All workers meet before it starts, because it touches what an earlier launch wrote or read.
+    pub barrier: bool,
+}
+
+/// What a launch computes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// A kernel that needs no parameters beyond those of its family.
+    Kernel(Kernel),
+}
+
+impl Op {
+    /// The kind's name, for `inspect` and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Kernel(kernel) => kernel.name(),
+        }
+    }
+}
+
+/// Feeds formatted text to a hash without keeping it.
+struct HashWriter(Xxh3);
+
+impl Write for HashWriter {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Program {
+    /// The fingerprint of what the program holds now.
+    pub fn compute_fingerprint(&self, traits: &Traits) -> u128 {
+        let mut hash = HashWriter(Xxh3::new());
+        let keys: Vec<u128> = self.constants.iter().map(|constant| constant.key).collect();
+        write!(
+            hash,
+            "{} {traits:?} {:?} {:?} {:?} {keys:?}",
+            env!("CARGO_PKG_VERSION"),
+            self.launches,
+            self.inputs,
+            self.outputs
+        )
+        .expect("hashing does not fail");
+        hash.0.digest128()
+    }
+
+    /// Bytes of all constants once packed.
+    pub fn constant_bytes(&self) -> usize {
+        self.constants.iter().map(|constant| constant.bytes).sum()
+    }
+}

@@ -1,0 +1,3 @@
+//! Plan to program: layouts, tactics, packed constants, memory. Pure functions; nothing here touches a device.
+
+pub mod host;
