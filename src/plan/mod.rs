@@ -3,14 +3,21 @@
 
 mod builder;
 pub mod ops;
+mod translate;
 mod view;
 
 pub use builder::Builder;
+pub use translate::{check_bucket, describe_dims, shape_inputs};
 pub use view::{TensorId, View, dense_strides};
 
 use crate::error::Result;
-use crate::ir::{Shape, Tensor, TensorType};
+use crate::ir::{Graph, Shape, Tensor, TensorType};
 use crate::kernels::Kernel;
+
+/// Plans the graph for one bucket.
+pub fn plan(graph: &Graph, bucket: Bucket) -> Result<Plan> {
+    translate::translate(graph, bucket)
+}
 
 /// One concrete set of input shapes, and the values of the inputs that shapes are computed from.
 #[derive(Clone, Debug, Default, PartialEq)]

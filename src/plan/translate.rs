@@ -36,12 +36,25 @@ pub fn check_bucket(graph: &Graph, bucket: &Bucket) -> Result<()> {
     for ((input, shape), value) in graph.inputs.iter().zip(&bucket.shapes).zip(&bucket.values) {
         TensorType::new(input.dtype, shape.clone()).map_err(|error| error.within(&input.name))?;
         if let Some(dims) = &input.dims {
-            let fits = dims.len() == shape.len() && dims.iter().zip(shape).all(|(dim, extent)| dim.is_none_or(|dim| dim == *extent));
-            ensure!(fits, ShapeMismatch, "input '{}' is declared as {}, not {shape:?}", input.name, describe_dims(input));
+            let fits = dims.len() == shape.len()
+                && dims.iter().zip(shape).all(|(dim, extent)| dim.is_none_or(|dim| dim == *extent));
+            ensure!(
+                fits,
+                ShapeMismatch,
+                "input '{}' is declared as {}, not {shape:?}",
+                input.name,
+                describe_dims(input)
+            );
         }
         if let Some(value) = value {
             let fits = value.dtype() == input.dtype && value.shape() == shape;
-            ensure!(fits, ShapeMismatch, "the value of input '{}' is {value:?}, not {}{shape:?}", input.name, input.dtype);
+            ensure!(
+                fits,
+                ShapeMismatch,
+                "the value of input '{}' is {value:?}, not {}{shape:?}",
+                input.name,
+                input.dtype
+            );
         }
     }
     Ok(())
@@ -92,8 +105,13 @@ pub fn shape_inputs(graph: &Graph) -> Vec<bool> {
     };
     // Resize takes its scales as floats; a float input that feeds nothing but them is a shape input as well.
     let scales = |input: &Input| input.dtype.is_float() && input.dims.as_ref().is_some_and(|dims| dims.len() == 1);
-    let only_shapes = |input: &Input| consumers(graph, input.value).all(|node| node.op == "Resize" || node.op == "Upsample");
-    graph.inputs.iter().map(|input| needed.contains(&input.value) && (small(input) || scales(input) && only_shapes(input))).collect()
+    let only_shapes =
+        |input: &Input| consumers(graph, input.value).all(|node| node.op == "Resize" || node.op == "Upsample");
+    graph
+        .inputs
+        .iter()
+        .map(|input| needed.contains(&input.value) && (small(input) || scales(input) && only_shapes(input)))
+        .collect()
 }
 
 fn consumers(graph: &Graph, value: ValueId) -> impl Iterator<Item = &Node> {
@@ -137,11 +155,21 @@ impl Walk<'_> {
         }
         for node in &graph.nodes {
             let opset = if node.domain == "ai.onnx.ml" { self.opset_ml } else { self.opset };
-            let site = || format!("node '{}' ({}{}{}, opset {opset})", node.name, node.domain, if node.domain.is_empty() { "" } else { "." }, node.op);
+            let site = || {
+                format!(
+                    "node '{}' ({}{}{}, opset {opset})",
+                    node.name,
+                    node.domain,
+                    if node.domain.is_empty() { "" } else { "." },
+                    node.op
+                )
+            };
             let outputs = self.node(node, opset, depth).map_err(|error| error.within(site()))?;
             for (index, output) in node.outputs.iter().enumerate() {
                 let Some(output) = output else { continue };
-                let view = outputs.get(index).ok_or_else(|| fail!(Unsupported, "output {index} is not supported").within(site()))?;
+                let view = outputs
+                    .get(index)
+                    .ok_or_else(|| fail!(Unsupported, "output {index} is not supported").within(site()))?;
                 self.values[output.0 as usize] = Some(view.clone());
             }
         }
@@ -153,19 +181,27 @@ impl Walk<'_> {
         if node.domain.is_empty() && node.op == "If" {
             return self.branch(node, depth);
         }
-        let translate = ops::lookup(&node.domain, &node.op).ok_or_else(|| fail!(Unsupported, "the operator is not supported"))?;
-        let inputs = node.inputs.iter().map(|input| input.map(|value| self.value(value)).transpose()).collect::<Result<Vec<_>>>()?;
+        let translate =
+            ops::lookup(&node.domain, &node.op).ok_or_else(|| fail!(Unsupported, "the operator is not supported"))?;
+        let inputs = node
+            .inputs
+            .iter()
+            .map(|input| input.map(|value| self.value(value)).transpose())
+            .collect::<Result<Vec<_>>>()?;
         translate(&mut self.builder, &Call { node, opset, inputs })
     }
 
     fn value(&self, value: ValueId) -> Result<View> {
         let index = value.0 as usize;
-        self.values[index].clone().ok_or_else(|| fail!(Malformed, "value '{}' is used before it is defined", self.names[index]))
+        self.values[index]
+            .clone()
+            .ok_or_else(|| fail!(Malformed, "value '{}' is used before it is defined", self.names[index]))
     }
 
     /// `If`: the branch taken if the condition is known, else both and a choice between their results.
     fn branch(&mut self, node: &Node, depth: usize) -> Result<Vec<View>> {
-        let condition = node.inputs.first().copied().flatten().ok_or_else(|| fail!(Malformed, "the condition is missing"))?;
+        let condition =
+            node.inputs.first().copied().flatten().ok_or_else(|| fail!(Malformed, "the condition is missing"))?;
         let condition = self.value(condition)?;
         ensure!(condition.count() == 1, Malformed, "the condition has shape {:?}, not one element", condition.shape);
         let condition = self.builder.reshape(&condition, &[])?;
@@ -226,7 +262,12 @@ impl Builder {
         let ty = self.plan.view_type(view);
         let copy = Map { inputs: vec![ty.dtype], body: vec![Instr::Input(0)], output: ty.dtype };
         let stored = self.tensor(ty, Origin::Steps);
-        let step = super::Step { kernel: copy.into(), inputs: vec![view.clone()], outputs: vec![stored.clone()], node: self.node.clone() };
+        let step = super::Step {
+            kernel: copy.into(),
+            inputs: vec![view.clone()],
+            outputs: vec![stored.clone()],
+            node: self.node.clone(),
+        };
         self.plan.steps.push(step);
         Ok(stored)
     }
