@@ -1,6 +1,9 @@
 //! Matrix products.
 
-use super::Map;
+use super::operands::{mapped, mapped_integers, mapped_type, one_type};
+use super::{Family, Map};
+use crate::error::{Result, ensure, fail};
+use crate::ir::{DType, Tensor, TensorType};
 
 /// `epilogue(alpha * A B)` over equal leading batch dimensions.
 ///
@@ -14,4 +17,66 @@ pub struct MatMul {
     /// Applied to each element: its operand 0 is the scaled product (binary32, or `I32`), operand `i` is the
     /// step's operand `i + 1`.
     pub epilogue: Option<Map>,
+}
+
+impl Family for MatMul {
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        ensure!(inputs.len() >= 2, InvalidArgument, "MatMul takes at least 2 operands, not {}", inputs.len());
+        let (a, b) = (&inputs[0], &inputs[1]);
+        let dtype = one_type("MatMul", &inputs[..2])?;
+        ensure!(
+            dtype.is_float() || (dtype == DType::I32 && self.alpha == 1.0),
+            Unsupported,
+            "MatMul is defined for floats, and for int32 without a factor, not for {dtype} times {}",
+            self.alpha
+        );
+        let rank = a.shape.len();
+        let agree = rank >= 2
+            && b.shape.len() == rank
+            && a.shape[..rank - 2] == b.shape[..rank - 2]
+            && a.shape[rank - 1] == b.shape[rank - 2];
+        ensure!(agree, ShapeMismatch, "MatMul: shapes {:?} and {:?} do not multiply", a.shape, b.shape);
+        let shape = [&a.shape[..rank - 1], &b.shape[rank - 1..]].concat();
+        Ok(vec![mapped_type("MatMul", self.epilogue.as_ref(), dtype, &shape, &inputs[2..])?])
+    }
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (a, b, further) = (&inputs[0], &inputs[1], &inputs[2..]);
+        let rank = a.shape().len();
+        let (m, k, n) = (a.shape()[rank - 2], a.shape()[rank - 1], b.shape()[rank - 1]);
+        let shape = [&a.shape()[..rank - 1], &[n]].concat();
+        let epilogue = self.epilogue.as_ref();
+        let result = if a.dtype().is_float() {
+            let mut sums = products([m, k, n], &a.to_f64s(), &b.to_f64s(), |sum, a, b| sum + a * b);
+            sums.iter_mut().for_each(|sum| *sum *= f64::from(self.alpha));
+            mapped(epilogue, a.dtype(), &shape, &sums, further)?
+        } else {
+            let sums =
+                products([m, k, n], &a.to_i64s(), &b.to_i64s(), |sum: i64, a, b| sum.wrapping_add(a.wrapping_mul(b)));
+            mapped_integers(epilogue, a.dtype(), &shape, &sums, further)?
+        };
+        Ok(vec![result])
+    }
+
+    fn work(&self, inputs: &[TensorType], outputs: &[TensorType]) -> u64 {
+        let depth = inputs[0].shape.last().map_or(0, |&depth| depth as u64);
+        let elements = outputs.iter().map(|ty| ty.count() as u64).fold(0, u64::saturating_add);
+        elements.saturating_mul(depth.saturating_mul(2).saturating_add(1))
+    }
+}
+
+/// The products of a batch of `[M, K]` and `[K, N]` matrices, by rows of B so that memory is read in order.
+fn products<T: Copy + Default>([m, k, n]: [usize; 3], a: &[T], b: &[T], fused: impl Fn(T, T, T) -> T) -> Vec<T> {
+    if m * n == 0 || k == 0 {
+        let batch = if m * k > 0 { a.len() / (m * k) } else { 0 };
+        return vec![T::default(); batch * m * n];
+    }
+    let mut sums = vec![T::default(); a.len() / k * n];
+    for (row, (a, sums)) in a.chunks_exact(k).zip(sums.chunks_exact_mut(n)).enumerate() {
+        let b = &b[row / m * k * n..][..k * n];
+        for (&a, b) in a.iter().zip(b.chunks_exact(n)) {
+            sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum = fused(*sum, a, b));
+        }
+    }
+    sums
 }

@@ -12,6 +12,7 @@ mod gather;
 mod map;
 mod matmul;
 mod norm;
+mod operands;
 mod pool;
 mod recurrent;
 mod reduce;
@@ -20,6 +21,7 @@ mod scan;
 mod scatter;
 mod softmax;
 mod topk;
+mod walk;
 
 pub use attention::Attention;
 pub use conv::{Conv, ConvTranspose, Window};
@@ -118,22 +120,4 @@ macro_rules! undefined {
         }
     )*};
 }
-undefined!(
-    Map,
-    MatMul,
-    Attention,
-    Conv,
-    ConvTranspose,
-    Pool,
-    Reduce,
-    Softmax,
-    Norm,
-    Gather,
-    GatherElements,
-    GatherNd,
-    ScatterNd,
-    Recurrent,
-    CumSum,
-    TopK,
-    Resize
-);
+undefined!(Attention, Conv, ConvTranspose, Pool, Softmax, Norm, ScatterNd, Recurrent, CumSum, TopK, Resize);
