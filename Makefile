@@ -26,3 +26,8 @@ models: $(ALL_MODELS) ## fetch and generate every model
 
 parity: build $(ALL_MODELS) ## outputs against ONNX Runtime on all models
 	$(PYTHON) tools/parity.py $(PROGRAM) $(MODELS)
+
+.PHONY: bench-cpu
+bench-cpu: build $(ALL_MODELS) ## the CPU device against ONNX Runtime, pair by pair; rewrites docs/cpu.md
+	@mkdir -p docs benches/results
+	$(PYTHON) tools/bench_cpu.py $(PROGRAM) $(MODELS) --json benches/results/cpu.json --markdown docs/cpu.md
