@@ -2,6 +2,7 @@
 
 mod kernel;
 mod program;
+pub mod simd;
 mod weights;
 
 pub use kernel::{Share, Span, Task};
