@@ -169,11 +169,28 @@ impl Tensor {
 
     /// All elements as integers (shapes, axes, indices).
     pub fn to_i64s(&self) -> Vec<i64> {
-        self.scalars().map(Scalar::as_i64).collect()
+        self.converted(Scalar::as_i64)
     }
 
     /// All elements as floats.
     pub fn to_f64s(&self) -> Vec<f64> {
-        self.scalars().map(Scalar::as_f64).collect()
+        self.converted(Scalar::as_f64)
+    }
+
+    /// All elements, widened and converted; the element type is looked at once and not for each.
+    fn converted<R>(&self, convert: impl Fn(Scalar) -> R) -> Vec<R> {
+        fn each<T: Element, R>(data: &[u8], convert: impl Fn(Scalar) -> R) -> Vec<R> {
+            data.chunks_exact(T::DTYPE.bytes()).map(|bytes| convert(T::read_le(bytes).to_scalar())).collect()
+        }
+        match self.dtype {
+            DType::F32 => each::<f32, R>(&self.data, convert),
+            DType::F16 => each::<half::f16, R>(&self.data, convert),
+            DType::BF16 => each::<half::bf16, R>(&self.data, convert),
+            DType::I64 => each::<i64, R>(&self.data, convert),
+            DType::I32 => each::<i32, R>(&self.data, convert),
+            DType::I8 => each::<i8, R>(&self.data, convert),
+            DType::U8 => each::<u8, R>(&self.data, convert),
+            DType::Bool => each::<bool, R>(&self.data, convert),
+        }
     }
 }

@@ -45,14 +45,16 @@ impl Family for MatMul {
         let rank = a.shape().len();
         let (m, k, n) = (a.shape()[rank - 2], a.shape()[rank - 1], b.shape()[rank - 1]);
         let shape = [&a.shape()[..rank - 1], &[n]].concat();
+        let count = shape.iter().product();
         let epilogue = self.epilogue.as_ref();
         let result = if a.dtype().is_float() {
-            let mut sums = products([m, k, n], &a.to_f64s(), &b.to_f64s(), |sum, a, b| sum + a * b);
+            let mut sums = products(count, [m, k, n], &a.to_f64s(), &b.to_f64s(), |sum, a, b| sum + a * b);
             sums.iter_mut().for_each(|sum| *sum *= f64::from(self.alpha));
             mapped(epilogue, a.dtype(), &shape, &sums, further)?
         } else {
-            let sums =
-                products([m, k, n], &a.to_i64s(), &b.to_i64s(), |sum: i64, a, b| sum.wrapping_add(a.wrapping_mul(b)));
+            let sums = products(count, [m, k, n], &a.to_i64s(), &b.to_i64s(), |sum: i64, a, b| {
+                sum.wrapping_add(a.wrapping_mul(b))
+            });
             mapped_integers(epilogue, a.dtype(), &shape, &sums, further)?
         };
         Ok(vec![result])
@@ -65,13 +67,18 @@ impl Family for MatMul {
     }
 }
 
-/// The products of a batch of `[M, K]` and `[K, N]` matrices, by rows of B so that memory is read in order.
-fn products<T: Copy + Default>([m, k, n]: [usize; 3], a: &[T], b: &[T], fused: impl Fn(T, T, T) -> T) -> Vec<T> {
-    if m * n == 0 || k == 0 {
-        let batch = if m * k > 0 { a.len() / (m * k) } else { 0 };
-        return vec![T::default(); batch * m * n];
+/// The `count` elements of the products of a batch of `[M, K]` and `[K, N]` matrices, by rows of B so that memory is read in order.
+fn products<T: Copy + Default>(
+    count: usize,
+    [m, k, n]: [usize; 3],
+    a: &[T],
+    b: &[T],
+    fused: impl Fn(T, T, T) -> T,
+) -> Vec<T> {
+    let mut sums = vec![T::default(); count];
+    if count == 0 || k == 0 {
+        return sums;
     }
-    let mut sums = vec![T::default(); a.len() / k * n];
     for (row, (a, sums)) in a.chunks_exact(k).zip(sums.chunks_exact_mut(n)).enumerate() {
         let b = &b[row / m * k * n..][..k * n];
         for (&a, b) in a.iter().zip(b.chunks_exact(n)) {

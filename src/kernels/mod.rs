@@ -106,18 +106,3 @@ kernels!(
     TopK,
     Resize,
 );
-
-// Until every family has its definition.
-macro_rules! undefined {
-    ($($name:ident),*) => {$(
-        impl Family for $name {
-            fn infer(&self, _: &[TensorType]) -> Result<Vec<TensorType>> {
-                Err(crate::error::fail!(Unsupported, "{} is not there yet", stringify!($name)))
-            }
-            fn reference(&self, _: &[Tensor]) -> Result<Vec<Tensor>> {
-                Err(crate::error::fail!(Unsupported, "{} is not there yet", stringify!($name)))
-            }
-        }
-    )*};
-}
-undefined!(Attention, Conv, ConvTranspose, Pool, Softmax, Norm, ScatterNd, Recurrent, CumSum, TopK, Resize);

@@ -1,5 +1,10 @@
 //! Normalisation over trailing axes.
 
+use super::Family;
+use super::operands::{arity, from_floats, one_float_type, shape_is};
+use crate::error::{Result, ensure, fail};
+use crate::ir::{Tensor, TensorType};
+
 /// Which statistic is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NormKind {
@@ -21,4 +26,47 @@ pub struct Norm {
     pub axes: usize,
     /// Added to the variance or mean square.
     pub epsilon: f32,
+}
+
+impl Family for Norm {
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        arity("Norm", inputs, 3)?;
+        one_float_type("Norm", inputs)?;
+        let x = &inputs[0];
+        ensure!(
+            (1..=x.shape.len()).contains(&self.axes),
+            InvalidArgument,
+            "Norm cannot run over the last {} axes of the shape {:?}",
+            self.axes,
+            x.shape
+        );
+        shape_is("Norm", "the scale", &inputs[1], &x.shape)?;
+        shape_is("Norm", "the bias", &inputs[2], &x.shape)?;
+        Ok(vec![x.clone()])
+    }
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let shape = inputs[0].shape();
+        let (scale, bias) = (inputs[1].to_f64s(), inputs[2].to_f64s());
+        let mut values = inputs[0].to_f64s();
+        let extent = shape[shape.len() - self.axes..].iter().product::<usize>().max(1);
+        values.chunks_exact_mut(extent).for_each(|row| self.normalize(row));
+        for (x, (scale, bias)) in values.iter_mut().zip(scale.iter().zip(&bias)) {
+            *x = *x * scale + bias;
+        }
+        Ok(vec![from_floats(inputs[0].dtype(), shape, &values)])
+    }
+}
+
+impl Norm {
+    fn normalize(&self, row: &mut [f64]) {
+        let count = row.len() as f64;
+        if self.kind == NormKind::Layer {
+            let mean = row.iter().sum::<f64>() / count;
+            row.iter_mut().for_each(|x| *x -= mean);
+        }
+        let mean_square = row.iter().map(|x| x * x).sum::<f64>() / count;
+        let deviation = (mean_square + f64::from(self.epsilon)).sqrt();
+        row.iter_mut().for_each(|x| *x /= deviation);
+    }
 }

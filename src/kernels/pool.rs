@@ -1,6 +1,10 @@
 //! Windowed pooling. Global pooling is a [`super::Reduce`].
 
-use super::Window;
+use super::operands::{arity, from_floats, from_integers, one_type};
+use super::walk::Coordinates;
+use super::{Family, Window};
+use crate::error::{Result, ensure, fail};
+use crate::ir::{DType, Tensor, TensorType};
 
 /// What a window is reduced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,4 +31,129 @@ pub struct Pool {
     pub out: Vec<usize>,
     /// Whether positions are delivered too (`Max` only), column-major over the spatial dimensions if `Some(true)`.
     pub indices: Option<bool>,
+}
+
+impl Family for Pool {
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        arity("Pool", inputs, 1)?;
+        let dtype = one_type("Pool", inputs)?;
+        let bytes = self.kind == PoolKind::Max && matches!(dtype, DType::I8 | DType::U8);
+        ensure!(dtype.is_float() || bytes, Unsupported, "{:?} pooling is not defined for {dtype}", self.kind);
+        let shape = &inputs[0].shape;
+        ensure!(shape.len() >= 3, ShapeMismatch, "Pool: the operand's shape {shape:?} has no spatial dimensions");
+        self.window.check("Pool", shape.len() - 2)?;
+        ensure!(
+            self.out.len() == shape.len() - 2,
+            InvalidArgument,
+            "Pool: {} result extents for {} spatial dimensions",
+            self.out.len(),
+            shape.len() - 2
+        );
+        for (axis, (&out, &extent)) in self.out.iter().zip(&shape[2..]).enumerate() {
+            let padded = self.window.padded("Pool", axis, extent)?;
+            let last = out.checked_sub(1).and_then(|last| last.checked_mul(self.window.strides[axis]));
+            ensure!(
+                last.is_some_and(|start| start < padded),
+                InvalidArgument,
+                "Pool: {out} windows do not all begin inside the {padded} elements of spatial dimension {axis}"
+            );
+        }
+        ensure!(
+            self.indices.is_none() || self.kind == PoolKind::Max,
+            InvalidArgument,
+            "Pool: only maxima have positions"
+        );
+        let result = [&shape[..2], &self.out].concat();
+        let mut results = vec![TensorType::new(dtype, result.clone())?];
+        if self.indices.is_some() {
+            results.push(TensorType::new(DType::I64, result)?);
+        }
+        Ok(results)
+    }
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let x = &inputs[0];
+        let (planes, spatial) = x.shape().split_at(2);
+        let planes = planes[0] * planes[1];
+        let values = x.to_f64s();
+        let area: usize = spatial.iter().product();
+        let out_area: usize = self.out.iter().product();
+        let mut pooled = vec![0.0; planes * out_area];
+        let mut indices = vec![0i64; if self.indices.is_some() { pooled.len() } else { 0 }];
+        for (output, at) in Coordinates::new(&self.out).enumerate() {
+            let taps: Vec<usize> = self.window.taps(spatial, &at).into_iter().map(|(_, input)| input).collect();
+            let divisor = self.divisor(spatial, &at, taps.len());
+            for plane in 0..planes {
+                let window = taps.iter().map(|&input| values[plane * area + input]);
+                let position = plane * out_area + output;
+                if self.kind != PoolKind::Max {
+                    pooled[position] = window.sum::<f64>() / divisor;
+                    continue;
+                }
+                let (best, value) = greatest(window, x.dtype());
+                pooled[position] = value;
+                if let Some(column_major) = self.indices {
+                    let input = taps.get(best).copied().unwrap_or(0);
+                    let input = if column_major { transposed(input, spatial) } else { input };
+                    indices[position] = (plane * area + input) as i64;
+                }
+            }
+        }
+        let shape = [&x.shape()[..2], &self.out].concat();
+        let mut results = vec![from_floats(x.dtype(), &shape, &pooled)];
+        if self.indices.is_some() {
+            results.push(from_integers(DType::I64, &shape, &indices));
+        }
+        Ok(results)
+    }
+
+    fn work(&self, inputs: &[TensorType], outputs: &[TensorType]) -> u64 {
+        let per_output = self.window.volume().min(inputs[0].shape[2..].iter().product::<usize>() as u64);
+        (outputs[0].count() as u64).saturating_mul(per_output.saturating_add(1))
+    }
+}
+
+impl Pool {
+    /// What the sum of the window at output `at` is divided by.
+    fn divisor(&self, spatial: &[usize], at: &[usize], inside: usize) -> f64 {
+        if self.kind == PoolKind::Average {
+            // A window without any element averages to 0.
+            return inside.max(1) as f64;
+        }
+        let window = &self.window;
+        let counted = |axis: usize| {
+            let padded = spatial[axis] + window.pads_begin[axis] + window.pads_end[axis];
+            let left = padded - at[axis] * window.strides[axis];
+            left.div_ceil(window.dilations[axis]).min(window.kernel[axis]) as f64
+        };
+        (0..spatial.len()).map(counted).product()
+    }
+}
+
+/// Position and value of the first maximum; a NaN wins. Of nothing, the least value of the type.
+fn greatest(window: impl Iterator<Item = f64>, dtype: DType) -> (usize, f64) {
+    let least = match dtype {
+        DType::I8 => f64::from(i8::MIN),
+        DType::U8 => 0.0,
+        _ => f64::NEG_INFINITY,
+    };
+    let mut best: Option<(usize, f64)> = None;
+    for (index, value) in window.enumerate() {
+        if best.is_none_or(|(_, champion)| value > champion || (value.is_nan() && !champion.is_nan())) {
+            best = Some((index, value));
+        }
+    }
+    best.unwrap_or((0, least))
+}
+
+/// The column-major position of the element at a row-major position.
+fn transposed(mut position: usize, extents: &[usize]) -> usize {
+    let mut weight: usize = extents.iter().product();
+    let mut result = 0;
+    for &extent in extents.iter().rev() {
+        weight /= extent;
+        result += position % extent * weight;
+        position /= extent;
+    }
+    result
 }

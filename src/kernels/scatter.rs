@@ -1,5 +1,11 @@
 //! Indexed writes. Index rules are those of the gathers; an index out of range writes nothing on a device.
 
+use super::Family;
+use super::gather::tuple_position;
+use super::operands::{arity, from_floats, from_integers, index_type, shape_is};
+use crate::error::{Result, ensure, fail};
+use crate::ir::{DType, Tensor, TensorType};
+
 /// What happens to an element that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScatterOp {
@@ -20,4 +26,85 @@ pub enum ScatterOp {
 pub struct ScatterNd {
     /// How an update is combined.
     pub op: ScatterOp,
+}
+
+impl Family for ScatterNd {
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>> {
+        arity("ScatterND", inputs, 3)?;
+        let (data, indices, updates) = (&inputs[0], &inputs[1], &inputs[2]);
+        index_type("ScatterND", indices)?;
+        let depth = addressed_axes(&data.shape, &indices.shape)?;
+        let tuples = &indices.shape[..indices.shape.len() - 1];
+        shape_is("ScatterND", "updates", updates, &[tuples, &data.shape[depth..]].concat())?;
+        ensure!(
+            updates.dtype == data.dtype,
+            ShapeMismatch,
+            "ScatterND: updates are {}, data is {}",
+            updates.dtype,
+            data.dtype
+        );
+        ensure!(
+            self.op == ScatterOp::Set || data.dtype != DType::Bool,
+            Unsupported,
+            "ScatterND: {:?} is not defined for bool",
+            self.op
+        );
+        Ok(vec![data.clone()])
+    }
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (data, indices, updates) = (&inputs[0], &inputs[1], &inputs[2]);
+        let depth = addressed_axes(data.shape(), indices.shape())?;
+        let (addressed, block) = data.shape().split_at(depth);
+        let rows = indices
+            .to_i64s()
+            .chunks_exact(depth)
+            .map(|tuple| tuple_position("ScatterND", tuple, addressed))
+            .collect::<Result<Vec<_>>>()?;
+        let block: usize = block.iter().product();
+        let (dtype, shape) = (data.dtype(), data.shape());
+        Ok(vec![if dtype.is_float() {
+            let combine: fn(f64, f64) -> f64 = match self.op {
+                ScatterOp::Set => |_, update| update,
+                ScatterOp::Add => |a, b| a + b,
+                ScatterOp::Mul => |a, b| a * b,
+                ScatterOp::Max => |a, b| if a > b || a.is_nan() { a } else { b },
+                ScatterOp::Min => |a, b| if a < b || a.is_nan() { a } else { b },
+            };
+            from_floats(dtype, shape, &scattered(data.to_f64s(), &rows, block, &updates.to_f64s(), combine))
+        } else {
+            let combine: fn(i64, i64) -> i64 = match self.op {
+                ScatterOp::Set => |_, update| update,
+                ScatterOp::Add => i64::wrapping_add,
+                ScatterOp::Mul => i64::wrapping_mul,
+                ScatterOp::Max => i64::max,
+                ScatterOp::Min => i64::min,
+            };
+            from_integers(dtype, shape, &scattered(data.to_i64s(), &rows, block, &updates.to_i64s(), combine))
+        }])
+    }
+}
+
+/// How many leading axes of data one tuple of indices addresses.
+fn addressed_axes(data: &[usize], indices: &[usize]) -> Result<usize> {
+    match indices.last() {
+        Some(&depth) if (1..=data.len()).contains(&depth) => Ok(depth),
+        _ => Err(fail!(ShapeMismatch, "ScatterND: indices of shape {indices:?} do not address data of shape {data:?}")),
+    }
+}
+
+fn scattered<T: Copy>(
+    mut data: Vec<T>,
+    rows: &[usize],
+    block: usize,
+    updates: &[T],
+    combine: impl Fn(T, T) -> T,
+) -> Vec<T> {
+    for (index, &row) in rows.iter().enumerate() {
+        let targets = &mut data[row * block..(row + 1) * block];
+        for (target, &update) in targets.iter_mut().zip(&updates[index * block..]) {
+            *target = combine(*target, update);
+        }
+    }
+    data
 }

@@ -34,6 +34,36 @@ impl Iterator for Walk<'_> {
     }
 }
 
+/// All indices of a shape in row-major order.
+pub(super) struct Coordinates<'a> {
+    shape: &'a [usize],
+    next: Option<Vec<usize>>,
+}
+
+impl<'a> Coordinates<'a> {
+    pub(super) fn new(shape: &'a [usize]) -> Self {
+        Coordinates { shape, next: (!shape.contains(&0)).then(|| vec![0; shape.len()]) }
+    }
+}
+
+impl Iterator for Coordinates<'_> {
+    type Item = Vec<usize>;
+
+    fn next(&mut self) -> Option<Vec<usize>> {
+        let current = self.next.take()?;
+        let mut following = current.clone();
+        for axis in (0..self.shape.len()).rev() {
+            following[axis] += 1;
+            if following[axis] < self.shape[axis] {
+                self.next = Some(following);
+                break;
+            }
+            following[axis] = 0;
+        }
+        Some(current)
+    }
+}
+
 /// Strides of a dense row-major tensor; an empty one has some strides too.
 pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
@@ -53,6 +83,8 @@ mod tests {
         assert_eq!(Walk::new(&[2, 2], &[0, 1]).collect::<Vec<_>>(), [0, 1, 0, 1]);
         assert_eq!(Walk::new(&[], &[]).collect::<Vec<_>>(), [0]);
         assert_eq!(Walk::new(&[3, 0], &[0, 1]).count(), 0);
+        assert_eq!(Coordinates::new(&[2, 2]).collect::<Vec<_>>(), [[0, 0], [0, 1], [1, 0], [1, 1]]);
+        assert_eq!(Coordinates::new(&[2, 0]).count(), 0);
         assert_eq!(row_major(&[2, 3, 4]), [12, 4, 1]);
     }
 }
