@@ -90,6 +90,51 @@ pub enum Status {
     Poisoned = 502,
 }
 
+impl Status {
+    /// The status with this number, if there is one.
+    pub fn from_code(code: i32) -> Option<Status> {
+        use Status::*;
+        const ALL: &[Status] = &[
+            Status::Ok,
+            Pending,
+            Parked,
+            TooLate,
+            InvalidArgument,
+            InvalidHandle,
+            StaleHandle,
+            WrongType,
+            WrongThread,
+            WrongState,
+            Busy,
+            InFlight,
+            NotRecorded,
+            NoBucket,
+            ShapeMismatch,
+            NotFound,
+            Io,
+            ForbiddenPath,
+            Malformed,
+            Unsupported,
+            UnsupportedDynamic,
+            TooLarge,
+            Again,
+            LimitReached,
+            OutOfMemory,
+            Timeout,
+            Cancelled,
+            Expired,
+            Draining,
+            NoDevice,
+            Driver,
+            DeviceLost,
+            Internal,
+            Panicked,
+            Poisoned,
+        ];
+        ALL.iter().copied().find(|&status| status as i32 == code)
+    }
+}
+
 /// A status with the sentence that helps: it names the node, file, argument or symbol at fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

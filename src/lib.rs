@@ -13,3 +13,4 @@ pub mod lower;
 pub mod plan;
 
 pub mod device;
+pub mod ffi;

@@ -1,0 +1,168 @@
+//! Engines.
+
+use super::context::si_context;
+use super::error::{si_error, si_status};
+use super::guard;
+use super::pointer::{In, ManyOut, Out, Text, versioned};
+use std::mem::MaybeUninit;
+
+/// One opened device. Any thread may use it, several at once. Models, contexts and events keep what they need of it, so
+/// it may be closed before them; completions that are then still parked can no longer be reaped.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct si_engine {
+    /// 0 is no engine.
+    pub handle: u64,
+}
+
+/// How an engine is opened. All zero (but struct_size) means every default; a null pointer does too.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct si_engine_options {
+    /// Set by the caller to sizeof(si_engine_options).
+    pub struct_size: u32,
+    /// Host threads that a context computes with unless its own options say otherwise. 0: 1.
+    pub threads: u32,
+    /// "auto", "host", "cuda:0" or a GPU's UUID. Borrowed for the call; null: "auto", the best device there is.
+    pub device: Text,
+    /// Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. 0: as many as contexts on
+    /// the host device, a measured figure on others.
+    pub in_flight_max: u32,
+    /// Live contexts, and freed ones whose completion has not been reaped yet. 0: 4096.
+    pub contexts_max: u32,
+    /// Bytes that weights, arenas, inputs and outputs may take together. 0: no bound.
+    pub memory_bytes_max: u64,
+}
+
+/// What is alive and what it takes, at one moment.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct si_stats {
+    /// Set by the caller to sizeof(si_stats).
+    pub struct_size: u32,
+    /// One of `SI_DEVICE_STATE_*`.
+    pub device_state: u32,
+    /// Models alive, those included whose handle is freed while a context uses them.
+    pub models: u32,
+    /// Contexts alive, those included that are freed and not drained yet.
+    pub contexts: u32,
+    /// Events alive.
+    pub events: u32,
+    /// Threads that the engine's contexts and reactor run.
+    pub threads: u32,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Completions queued for `si_engine_reap`.
+    pub completions: u32,
+    /// Bytes of weights on the device, packed.
+    pub weights_bytes: u64,
+    /// Bytes of model files kept because the model was loaded from memory.
+    pub retained_bytes: u64,
+    /// Bytes of arenas.
+    pub arena_bytes: u64,
+    /// Bytes of inputs and outputs.
+    pub pinned_bytes: u64,
+    /// Requests ended since the engine was opened.
+    pub requests: u64,
+    /// Those of them that failed, expired or were cancelled.
+    pub failures: u64,
+}
+
+/// The end of a parked request. Its layout is frozen.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct si_completion {
+    /// The context. It may have been freed since.
+    pub context: si_context,
+    /// `si_submit_options.token` of the request.
+    pub token: u64,
+    /// The request's sequence number.
+    pub sequence: u32,
+    /// How it ended: SI_OK, SI_EXPIRED, SI_CANCELLED, SI_DEVICE_LOST or the failure of the computation.
+    pub status: si_status,
+}
+
+versioned! { si_engine_options: 32, si_stats: 80 }
+
+/// Opens a device.
+///
+/// @param options Borrowed for the call; null means every default.
+/// @param out_engine Receives the engine, owned by the caller, free with si_engine_close.
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_ARGUMENT, SI_NO_DEVICE (the message says what was looked for), SI_LIMIT_REACHED,
+///     SI_OUT_OF_MEMORY, SI_DRIVER.
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_engine_open(
+    options: In<si_engine_options>,
+    out_engine: Option<&mut MaybeUninit<si_engine>>,
+    error: Option<&mut MaybeUninit<si_error>>,
+) -> si_status {
+    guard::todo(error, &(options, out_engine))
+}
+
+/// Closes an engine. Its models, contexts and events stay usable; the device is released with the last of them.
+///
+/// @param engine Consumed. The zero handle is a no-op.
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_engine_close(engine: si_engine, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+    guard::todo(error, &engine)
+}
+
+/// Counts what is alive.
+///
+/// @param engine Borrowed for the call.
+/// @param out_stats Receives the figures. Owned by the caller.
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_engine_stats(
+    engine: si_engine,
+    out_stats: Out<si_stats>,
+    error: Option<&mut MaybeUninit<si_error>>,
+) -> si_status {
+    guard::todo(error, &(engine, out_stats))
+}
+
+/// Gives a file descriptor that becomes readable when completions of parked requests wait for `si_engine_reap`. It is an
+/// eventfd: non-blocking, close-on-exec. One read of 8 bytes clears it; reading before reaping never loses a completion,
+/// and a host that only polls the descriptor need not read at all, since reaping clears it too.
+///
+/// @param engine Borrowed for the call.
+/// @param out_fd Receives a fresh duplicate, owned by the caller, free with close().
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_DRIVER (no descriptor left).
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_engine_completion_fd(
+    engine: si_engine,
+    out_fd: Option<&mut MaybeUninit<i32>>,
+    error: Option<&mut MaybeUninit<si_error>>,
+) -> si_status {
+    guard::todo(error, &(engine, out_fd))
+}
+
+/// Takes completions of parked requests out of the engine's queue, oldest first. Each is given exactly once, to one
+/// caller. Its context is idle from then on.
+///
+/// @param engine Borrowed for the call.
+/// @param out_completions Receives the completions, room for completions_max. Owned by the caller.
+/// @param completions_max How many at most, at least 1.
+/// @param out_count Receives how many were taken, 0 if none waits. Owned by the caller.
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_engine_reap(
+    engine: si_engine,
+    out_completions: ManyOut<si_completion>,
+    completions_max: u32,
+    out_count: Option<&mut MaybeUninit<u32>>,
+    error: Option<&mut MaybeUninit<si_error>>,
+) -> si_status {
+    guard::todo(error, &(engine, out_completions, completions_max, out_count))
+}
