@@ -2,12 +2,17 @@
 //! or an offset.
 
 mod builder;
+mod evaluate;
 pub mod ops;
+pub mod passes;
 mod translate;
+mod validate;
 mod view;
 
 pub use builder::Builder;
+pub use evaluate::evaluate;
 pub use translate::{check_bucket, describe_dims, shape_inputs};
+pub use validate::validate;
 pub use view::{TensorId, View, dense_strides};
 
 use crate::error::Result;

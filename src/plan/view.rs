@@ -209,6 +209,76 @@ impl View {
         inside.then_some(view)
     }
 
+    /// The order of the axes in which this view walks the elements 0, 1, .. of a tensor of `count` elements one after the
+    /// other; `None` if it does not present each of them exactly once.
+    pub fn walk_order(&self, count: usize) -> Option<Vec<usize>> {
+        if self.offset != 0 || self.count() != count || count == 0 {
+            return None;
+        }
+        let mut order: Vec<usize> = (0..self.rank()).collect();
+        if !self.is_dense() {
+            order.sort_by_key(|&axis| (self.shape[axis] != 1, -self.strides[axis]));
+        }
+        self.permute(&order).is_dense().then_some(order)
+    }
+
+    /// Splits an axis in two, the second of extent `inner`, a divisor of the axis's extent.
+    #[must_use]
+    pub fn split(&self, axis: usize, inner: usize) -> View {
+        let mut view = self.clone();
+        view.shape[axis] /= inner;
+        view.strides[axis] *= inner as isize;
+        view.shape.insert(axis + 1, inner);
+        view.strides.insert(axis + 1, self.strides[axis]);
+        view
+    }
+
+    /// Where [`View::through`] refuses because an axis runs across neighbouring runs of `source`: that axis, and the inner
+    /// extent to split it by before trying again.
+    pub fn split_for(&self, source: &View) -> Option<(usize, usize)> {
+        let mut weight = 1;
+        for &(extent, _) in source.merged_runs().iter().rev() {
+            for axis in 0..self.rank() {
+                let stride = self.strides[axis];
+                let fits =
+                    stride > 0 && (stride as usize).is_multiple_of(weight) && (stride as usize) < weight * extent;
+                if !fits || !extent.is_multiple_of(stride as usize / weight) {
+                    continue;
+                }
+                let inner = extent / (stride as usize / weight);
+                if inner > 1 && self.shape[axis] > inner && self.shape[axis].is_multiple_of(inner) {
+                    return Some((axis, inner));
+                }
+            }
+            weight *= extent;
+        }
+        None
+    }
+
+    /// The least and the greatest position presented; `None` if there are no elements, or if a position overflows.
+    pub fn bounds(&self) -> Option<(usize, usize)> {
+        let (mut low, mut high) = (isize::try_from(self.offset).ok()?, isize::try_from(self.offset).ok()?);
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides) {
+            let span = isize::try_from(extent.checked_sub(1)?).ok()?.checked_mul(stride)?;
+            (low, high) = if span < 0 { (low.checked_add(span)?, high) } else { (low, high.checked_add(span)?) };
+        }
+        Some((usize::try_from(low).ok()?, usize::try_from(high).ok()?))
+    }
+
+    /// Whether no two elements coincide: every stride skips all that the smaller strides reach.
+    pub fn is_injective(&self) -> bool {
+        let axes = self.shape.iter().zip(&self.strides).filter(|(extent, _)| **extent > 1);
+        let mut axes: Vec<(usize, usize)> = axes.map(|(&extent, &stride)| (stride.unsigned_abs(), extent)).collect();
+        axes.sort_unstable();
+        let mut reach = 0usize;
+        self.count() == 0
+            || axes.iter().all(|&(stride, extent)| {
+                let apart = stride > reach;
+                reach = reach.saturating_add(stride.saturating_mul(extent - 1));
+                apart
+            })
+    }
+
     /// Calls `visit` with the position of every element, in row-major order of the view.
     pub fn for_each_position(&self, mut visit: impl FnMut(usize)) {
         if self.count() == 0 {
@@ -298,6 +368,39 @@ mod tests {
         assert!(View::dense(TensorId(1), &[24]).through(&source).is_none());
         let rows = View::dense(TensorId(1), &[6, 4]).slice(0, 1, 5, 1);
         assert_eq!(rows.through(&source).unwrap().strides, [1, 6]);
+    }
+
+    #[test]
+    fn walk_order_finds_the_dense_reading_of_a_permuted_whole() {
+        let view = View::dense(TensorId(0), &[2, 3, 4]).permute(&[2, 0, 1]);
+        let order = view.walk_order(24).unwrap();
+        assert_eq!(view.permute(&order), View::dense(TensorId(0), &[2, 3, 4]));
+        assert_eq!(view.insert_axis(1).walk_order(24).map(|order| order.len()), Some(4));
+        assert!(view.slice(0, 0, 3, 1).walk_order(24).is_none(), "a part is not the whole");
+        assert!(view.slice(0, 3, 4, -1).walk_order(24).is_none(), "backwards");
+        assert!(View::dense(TensorId(0), &[1, 4]).broadcast(&[6, 4]).unwrap().walk_order(24).is_none());
+    }
+
+    #[test]
+    fn an_axis_across_two_runs_splits_so_that_it_can_be_looked_through() {
+        // Grouped K: [B, KV, T, D] repeated to [B, KV, G, T, D], copied as [B, KV G, T, D].
+        let (b, kv, g, t, d) = (2, 3, 4, 5, 6);
+        let source = View::dense(TensorId(0), &[b, t, kv, d]).permute(&[0, 2, 1, 3]).insert_axis(2);
+        let source = source.broadcast(&[b, kv, g, t, d]).unwrap();
+        let copy = View::dense(TensorId(1), &[b, kv * g, t, d]);
+        assert!(copy.through(&source).is_none());
+        let (axis, inner) = copy.split_for(&source).unwrap();
+        assert_eq!((axis, inner), (1, g));
+        assert_eq!(positions(&copy.split(axis, inner).through(&source).unwrap()), positions(&source));
+    }
+
+    #[test]
+    fn bounds_and_injectivity() {
+        let view = View::dense(TensorId(0), &[4, 6]).slice(1, 5, 3, -2);
+        assert_eq!(view.bounds(), Some((1, 23)));
+        assert!(view.is_injective());
+        assert!(!View::dense(TensorId(0), &[1, 3]).broadcast(&[2, 3]).unwrap().is_injective());
+        assert_eq!(View { strides: vec![-7, 1], ..view }.bounds(), None, "before the first element");
     }
 
     #[test]
