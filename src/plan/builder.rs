@@ -48,7 +48,10 @@ impl Builder {
 
     /// The view's value, if it is known at planning time.
     pub fn value(&self, view: &View) -> Result<Option<Tensor>> {
-        self.plan.constant_value(view).transpose()
+        let Some(tensor) = self.plan.constant(view) else { return Ok(None) };
+        let bytes = self.plan.view_type(view).bytes();
+        ensure!(view.is_dense() || bytes <= FOLDED_BYTES_MAX, TooLarge, "a constant of {bytes} bytes");
+        view.materialize(tensor).map(Some)
     }
 
     /// Applies a kernel: evaluated at once if every operand is constant, else a step. Gives one view per result.
@@ -56,10 +59,8 @@ impl Builder {
         let kernel = kernel.into();
         let types: Vec<TensorType> = inputs.iter().map(|view| self.plan.view_type(view)).collect();
         let outputs = kernel.family().infer(&types)?;
-        if inputs.iter().all(|view| self.plan.constant(view).is_some())
-            && let Some(folded) = self.fold(&kernel, inputs, &types, &outputs)?
-        {
-            return Ok(folded);
+        if inputs.iter().all(|view| self.plan.constant(view).is_some()) {
+            return self.fold(&kernel, inputs, &types, &outputs);
         }
         ensure!(self.plan.steps.len() < STEPS_MAX, TooLarge, "the plan has more than {STEPS_MAX} steps");
         let mut results = Vec::with_capacity(outputs.len());
@@ -82,26 +83,74 @@ impl Builder {
         inputs: &[View],
         types: &[TensorType],
         outputs: &[TensorType],
-    ) -> Result<Option<Vec<View>>> {
+    ) -> Result<Vec<View>> {
         let bytes = outputs.iter().map(TensorType::bytes).fold(0usize, usize::saturating_add);
-        self.fold_work = self.fold_work.saturating_add(kernel.family().work(types, outputs));
-        self.folded_bytes = self.folded_bytes.saturating_add(bytes);
-        let affordable =
-            bytes <= FOLDED_BYTES_MAX && self.folded_bytes <= FOLDED_TOTAL_BYTES_MAX && self.fold_work <= FOLD_WORK_MAX;
-        if !affordable {
-            return Err(fail!(
-                TooLarge,
-                "folding constants takes {} bytes and {} operations",
-                self.folded_bytes,
-                self.fold_work
-            ));
-        }
+        // A broadcast operand becomes dense for the evaluation, so its size counts as well.
+        let largest = types.iter().map(TensorType::bytes).fold(bytes, usize::max);
+        ensure!(largest <= FOLDED_BYTES_MAX, TooLarge, "folding a constant takes {largest} bytes");
+        self.charge(bytes, kernel.family().work(types, outputs))?;
         let mut operands = Vec::with_capacity(inputs.len());
         for view in inputs {
             operands.extend(self.value(view)?);
         }
         let results = kernel.family().reference(&operands)?;
-        Ok(Some(results.into_iter().map(|tensor| self.constant(tensor)).collect()))
+        Ok(results.into_iter().map(|tensor| self.constant(tensor)).collect())
+    }
+
+    /// Counts a constant made while planning, of `bytes` bytes and after `work` scalar operations, against the limits.
+    pub fn charge(&mut self, bytes: usize, work: u64) -> Result<()> {
+        self.folded_bytes = self.folded_bytes.saturating_add(bytes);
+        self.fold_work = self.fold_work.saturating_add(work);
+        let affordable =
+            bytes <= FOLDED_BYTES_MAX && self.folded_bytes <= FOLDED_TOTAL_BYTES_MAX && self.fold_work <= FOLD_WORK_MAX;
+        let (bytes, work) = (self.folded_bytes, self.fold_work);
+        ensure!(affordable, TooLarge, "folding constants takes {bytes} bytes and {work} operations");
+        Ok(())
+    }
+
+    /// A tensor put together from pieces: `place` gives, for the view of the whole, where each of `pieces` goes. The
+    /// places cover the tensor. Made at once if all pieces are constant, else by one copy each.
+    pub fn assemble(&mut self, ty: TensorType, pieces: &[View], place: impl Fn(&View) -> Vec<View>) -> Result<View> {
+        let ty = TensorType::new(ty.dtype, ty.shape)?;
+        for piece in pieces {
+            let dtype = self.dtype(piece);
+            ensure!(dtype == ty.dtype, ShapeMismatch, "operands are {} and {dtype}", ty.dtype);
+        }
+        if pieces.iter().all(|piece| self.plan.constant(piece).is_some()) {
+            return self.assemble_constant(ty, pieces, place);
+        }
+        let whole = self.tensor(ty, Origin::Steps);
+        for (place, piece) in place(&whole).into_iter().zip(pieces).filter(|(place, _)| place.count() > 0) {
+            ensure!(self.plan.steps.len() < STEPS_MAX, TooLarge, "the plan has more than {STEPS_MAX} steps");
+            let dtype = self.dtype(piece);
+            let copy = Map { inputs: vec![dtype], body: vec![Instr::Input(0)], output: dtype };
+            let node = self.node.clone();
+            self.plan.steps.push(Step { kernel: copy.into(), inputs: vec![piece.clone()], outputs: vec![place], node });
+        }
+        Ok(whole)
+    }
+
+    fn assemble_constant(
+        &mut self,
+        ty: TensorType,
+        pieces: &[View],
+        place: impl Fn(&View) -> Vec<View>,
+    ) -> Result<View> {
+        self.charge(ty.bytes(), ty.count() as u64)?;
+        let size = ty.dtype.bytes();
+        let mut data = vec![0; ty.bytes()];
+        let whole = View::dense(TensorId(0), &ty.shape);
+        for (place, piece) in place(&whole).iter().zip(pieces) {
+            let value = self.plan.constant(piece).expect("checked to be constant");
+            let value = piece.materialize(value)?;
+            let mut elements = value.data().chunks_exact(size);
+            place.for_each_position(|position| {
+                let element = elements.next().expect("a piece fills its place");
+                data[position * size..(position + 1) * size].copy_from_slice(element);
+            });
+        }
+        let tensor = Tensor::new(ty.dtype, ty.shape, data.into())?;
+        Ok(self.constant(tensor))
     }
 
     /// A dense copy of a view, or the view itself if it shows the whole of a dense tensor.
@@ -125,15 +174,21 @@ impl Builder {
         copy.reshape(shape).ok_or_else(|| fail!(Internal, "a dense tensor did not reshape"))
     }
 
-    /// Runs a scalar program over operands broadcast against each other.
+    /// Runs a scalar program over operands broadcast against each other. The result may be a broadcast view.
     pub fn map(&mut self, inputs: &[&View], body: Vec<Instr>, output: DType) -> Result<View> {
         let mut shape = Shape::new();
         for view in inputs {
             shape = broadcast_shape(&shape, &view.shape)?;
         }
-        let views = inputs.iter().map(|view| view.broadcast(&shape)).collect::<Result<Vec<_>>>()?;
+        let mut views = inputs.iter().map(|view| view.broadcast(&shape)).collect::<Result<Vec<_>>>()?;
+        // Along an axis that repeats every operand, one result serves all.
+        for axis in (0..shape.len()).filter(|&axis| shape[axis] > 1) {
+            if views.iter().all(|view| view.strides[axis] == 0) {
+                views = views.iter().map(|view| view.slice(axis, 0, 1, 1)).collect();
+            }
+        }
         let inputs = views.iter().map(|view| self.dtype(view)).collect();
-        self.emit1(Map { inputs, body, output }, &views)
+        self.emit1(Map { inputs, body, output }, &views)?.broadcast(&shape)
     }
 
     /// One function of one operand, of the operand's type.

@@ -73,10 +73,12 @@ pub fn pow(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
             _ => {}
         }
     }
-    let mut body = Body::with_inputs(2);
+    if dtype == power {
+        return Ok(vec![b.binary(Binary::Pow, base, exponent)?]);
+    }
     let compute = if dtype.is_float() || power.is_float() { DType::F32 } else { dtype };
-    let x = body.cast(compute, 0);
-    let y = body.cast(compute, 1);
+    let mut body = Body::with_inputs(2);
+    let (x, y) = (body.cast(compute, 0), body.cast(compute, 1));
     let result = body.binary(Binary::Pow, x, y);
     body.cast(dtype, result);
     Ok(vec![b.map(&[base, exponent], body.finish(), dtype)?])
