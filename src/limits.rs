@@ -10,6 +10,12 @@ pub const NODES_MAX: usize = 200_000;
 pub const FIELDS_MAX: usize = 8_000_000;
 /// Nesting of subgraphs.
 pub const SUBGRAPH_DEPTH_MAX: usize = 16;
+/// Nesting of calls of model-local functions.
+pub const FUNCTION_DEPTH_MAX: usize = 64;
+/// Bytes that importing may take beside the model file, whatever its size.
+pub const IMPORT_BYTES_BASE: usize = 56 << 20;
+/// Bytes that importing may take beside the model file, per byte of it.
+pub const IMPORT_BYTES_PER_FILE_BYTE: usize = 3;
 /// Nesting of protobuf messages.
 pub const MESSAGE_DEPTH_MAX: usize = 64;
 /// Rank of any tensor.
@@ -22,7 +28,9 @@ pub const FOLDED_BYTES_MAX: usize = 1 << 30;
 pub const FOLDED_TOTAL_BYTES_MAX: usize = 1 << 32;
 /// Scalar operations that constant folding of one bucket may spend.
 pub const FOLD_WORK_MAX: u64 = 1 << 32;
-/// Bytes of a model file, external data included.
+/// Bytes of the model file itself: protobuf's own limit.
+pub const MODEL_FILE_BYTES_MAX: u64 = 1 << 31;
+/// Bytes of a model, external data included.
 pub const MODEL_BYTES_MAX: u64 = 1 << 37;
 /// Elements of an input whose values may be part of a bucket's key.
 pub const SHAPE_INPUT_ELEMENTS_MAX: usize = 64;

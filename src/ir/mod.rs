@@ -2,6 +2,7 @@
 
 mod dtype;
 mod graph;
+pub mod import;
 mod tensor;
 
 pub use dtype::{DType, Element, Scalar};
