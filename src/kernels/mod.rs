@@ -8,6 +8,7 @@
 
 mod attention;
 mod conv;
+mod conv_transpose;
 mod gather;
 mod map;
 mod matmul;
@@ -22,9 +23,11 @@ mod scatter;
 mod softmax;
 mod topk;
 mod walk;
+mod window;
 
 pub use attention::Attention;
-pub use conv::{Conv, ConvTranspose, Window};
+pub use conv::Conv;
+pub use conv_transpose::ConvTranspose;
 pub use gather::{Gather, GatherElements, GatherNd};
 pub use map::{Binary, Instr, Map, Reg, Unary};
 pub use matmul::MatMul;
@@ -37,6 +40,7 @@ pub use scan::CumSum;
 pub use scatter::{ScatterNd, ScatterOp};
 pub use softmax::Softmax;
 pub use topk::TopK;
+pub use window::Window;
 
 use crate::error::Result;
 use crate::ir::{Tensor, TensorType};

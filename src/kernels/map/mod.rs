@@ -2,7 +2,9 @@
 //! fused `bias + GELU` are all maps; with strided views they are also every kind of data movement.
 
 mod functions;
+mod idioms;
 mod reference;
+mod rewrite;
 mod types;
 
 use super::Family;
@@ -195,3 +197,6 @@ impl Family for Map {
         outputs.iter().map(|ty| ty.count() as u64).sum::<u64>().saturating_mul(self.body.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests;
