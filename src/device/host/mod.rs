@@ -1,11 +1,15 @@
 //! The CPU: memory, threads and fast kernels.
 
 mod kernel;
+mod map;
 mod program;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 mod weights;
 
 pub use kernel::{Share, Span, Task};
+pub use map::RowMap;
 pub use program::{LaneMemory, LoadedProgram, Replay};
 pub use weights::{WeightStore, Weights};
 

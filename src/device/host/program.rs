@@ -1,6 +1,7 @@
 //! Programs with their constants in memory, and their replay in one context's memory.
 
 use super::kernel::{Share, Span, Task};
+use super::map;
 use super::weights::{WeightStore, Weights};
 use crate::error::{Result, ensure, fail};
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
@@ -97,6 +98,7 @@ impl LoadedProgram {
         let inputs: Vec<Span> = launch.inputs.iter().map(|operand| self.span(operand, memory)).collect();
         let outputs: Vec<Span> = launch.outputs.iter().map(|operand| self.span(operand, memory)).collect();
         match &launch.op {
+            Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], self.program.traits.simd)),
             Op::Kernel(kernel) => Err(fail!(
                 Unsupported,
                 "the host has no {} kernel for {} operands and {} results",

@@ -1,7 +1,8 @@
 //! Packed constants, shared by all buckets and contexts of a model.
 
 use crate::error::{Result, fail};
-use crate::lower::host::{ALIGNMENT, ConstantDef, Layout};
+use crate::lower::arena::ALIGNMENT;
+use crate::lower::host::{ConstantDef, Layout};
 use std::alloc;
 use std::collections::HashMap;
 use std::ptr::NonNull;

@@ -1,20 +1,26 @@
 //! Lowering for the CPU: legal element types, constants and their layouts, the arena, the schedule.
 
+mod code;
 mod constants;
+mod elementwise;
 mod layout;
+mod legal;
+mod nest;
 mod program;
 mod schedule;
 
+pub use code::{Access, BLOCK, Code, CodeInstr, CodeOp, Load};
 pub use constants::Constants;
+pub use elementwise::Elementwise;
 pub use layout::Layout;
 pub use program::{ConstantDef, Launch, Op, Operand, Port, Program, Region};
 
+use super::arena::{self, ALIGNMENT, Block};
 use crate::error::{Result, fail};
 use crate::ir::TensorType;
+use crate::kernels::{Kernel, Map};
 use crate::plan::{Origin, Plan, Step, TensorId, View};
-
-/// Alignment in bytes of every tensor in the arena: a cache line, and a whole AVX-512 register.
-pub const ALIGNMENT: usize = 64;
+use std::collections::HashMap;
 
 /// The widest vector instructions that kernels may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,57 +42,70 @@ pub struct Traits {
 
 /// Lowers a plan for a host with these traits.
 pub fn lower(plan: &Plan, traits: &Traits) -> Result<Program> {
-    let mut lowering = Lowering { plan, places: Vec::new(), constants: Constants::default() };
-    let mut program = Program::default();
-    program.arena_bytes = lowering.place()?;
-    for step in &plan.steps {
-        let launch = lowering.launch(step).map_err(|error| error.within(&step.node))?;
-        program.launches.push(launch);
+    let plan = legal::legalise(plan)?;
+    let (places, arena_bytes) = place(&plan)?;
+    let mut lowering = Lowering { plan: &plan, traits: *traits, places, constants: Constants::default(), scratch: 0 };
+    let mut launches = Vec::with_capacity(plan.steps.len());
+    for step in plan.steps.iter().filter(|step| step.outputs.iter().any(|view| view.count() > 0)) {
+        launches.push(lowering.launch(step).map_err(|error| error.within(&step.node))?);
     }
+    schedule::place_barriers(&mut launches);
     let port = |&id: &TensorId| {
         let def = plan.tensor(id);
         Port { name: def.name.clone(), ty: def.ty.clone(), bytes: def.ty.bytes() }
     };
-    program.inputs = plan.inputs.iter().map(port).collect();
-    program.outputs = plan.outputs.iter().map(port).collect();
-    program.constants = lowering.constants.into_defs();
-    schedule::place_barriers(&mut program.launches);
-    program.fingerprint = program.compute_fingerprint(traits);
+    let mut program = Program {
+        traits: *traits,
+        launches,
+        inputs: plan.inputs.iter().map(port).collect(),
+        outputs: plan.outputs.iter().map(port).collect(),
+        scratch_bytes: lowering.scratch.next_multiple_of(ALIGNMENT),
+        constants: lowering.constants.into_defs(),
+        arena_bytes,
+        fingerprint: 0,
+    };
+    program.fingerprint = program.compute_fingerprint();
     Ok(program)
 }
 
-/// A plan being lowered.
+/// Gives every tensor its memory (a constant gets none here); the bytes are those of the arena.
+fn place(plan: &Plan) -> Result<(Vec<Option<(Region, usize)>>, usize)> {
+    let mut places = vec![None; plan.tensors.len()];
+    let mut lives: HashMap<TensorId, (usize, usize)> = HashMap::new();
+    for (index, step) in plan.steps.iter().enumerate() {
+        for view in step.inputs.iter().chain(&step.outputs) {
+            lives.entry(view.tensor).or_insert((index, index)).1 = index;
+        }
+    }
+    for (index, &id) in plan.inputs.iter().enumerate() {
+        places[id.0 as usize] = Some((Region::Input(index), 0));
+    }
+    for (index, &id) in plan.outputs.iter().enumerate() {
+        places[id.0 as usize] = Some((Region::Output(index), 0));
+    }
+    let mut temporaries: Vec<TensorId> = lives.keys().copied().collect();
+    temporaries.retain(|&id| places[id.0 as usize].is_none() && !matches!(plan.tensor(id).origin, Origin::Constant(_)));
+    temporaries.sort_unstable();
+    let block = |id: &TensorId| Block { bytes: plan.tensor(*id).ty.bytes(), first: lives[id].0, last: lives[id].1 };
+    let layout = arena::place(&temporaries.iter().map(block).collect::<Vec<_>>(), &[])?;
+    for (id, &offset) in temporaries.iter().zip(&layout.offsets) {
+        places[id.0 as usize] = Some((Region::Arena, offset));
+    }
+    Ok((places, layout.bytes))
+}
+
+/// A legal plan being lowered.
 struct Lowering<'a> {
     plan: &'a Plan,
+    traits: Traits,
     /// Where each tensor lies; `None` for a constant.
     places: Vec<Option<(Region, usize)>>,
     constants: Constants,
+    /// Bytes of scratch memory that some launch needs.
+    scratch: usize,
 }
 
 impl Lowering<'_> {
-    /// Gives every tensor its memory and answers the bytes of the arena.
-    fn place(&mut self) -> Result<usize> {
-        let mut end = 0usize;
-        for (index, def) in self.plan.tensors.iter().enumerate() {
-            let id = TensorId(index as u32);
-            let place = match (&def.origin, self.plan.outputs.iter().position(|&output| output == id)) {
-                (Origin::Constant(_), _) => None,
-                (Origin::Input(input), _) => Some((Region::Input(*input), 0)),
-                (Origin::Steps, Some(output)) => Some((Region::Output(output), 0)),
-                (Origin::Steps, None) => {
-                    let start = end;
-                    let bytes = def.ty.bytes().checked_next_multiple_of(ALIGNMENT);
-                    end = bytes
-                        .and_then(|bytes| bytes.checked_add(start))
-                        .ok_or_else(|| fail!(TooLarge, "intermediate tensors exceed the address space"))?;
-                    Some((Region::Arena, start))
-                }
-            };
-            self.places.push(place);
-        }
-        Ok(end)
-    }
-
     fn operand(&mut self, view: &View) -> Result<Operand> {
         let def = self.plan.tensor(view.tensor);
         if let Origin::Constant(tensor) = &def.origin {
@@ -99,13 +118,31 @@ impl Lowering<'_> {
         Ok(Operand { region, byte_offset, dtype: def.ty.dtype, shape, strides })
     }
 
+    fn operands(&mut self, views: &[View]) -> Result<Vec<Operand>> {
+        views.iter().map(|view| self.operand(view)).collect()
+    }
+
     fn launch(&mut self, step: &Step) -> Result<Launch> {
-        let inputs = step.inputs.iter().map(|view| self.operand(view)).collect::<Result<Vec<_>>>()?;
-        let outputs = step.outputs.iter().map(|view| self.operand(view)).collect::<Result<Vec<_>>>()?;
         let types = |views: &[View]| views.iter().map(|view| self.plan.view_type(view)).collect::<Vec<TensorType>>();
         let work = step.kernel.family().work(&types(&step.inputs), &types(&step.outputs));
+        let (op, inputs, outputs) = match &step.kernel {
+            Kernel::Map(map) => self.map(map, step)?,
+            kernel => {
+                let inputs = self.operands(&step.inputs)?;
+                (Op::Kernel(kernel.clone()), inputs, self.operands(&step.outputs)?)
+            }
+        };
         let alone = schedule::alone(work);
-        let op = Op::Kernel(step.kernel.clone());
         Ok(Launch { op, inputs, outputs, node: step.node.clone(), alone, barrier: false })
+    }
+
+    fn map(&mut self, map: &Map, step: &Step) -> Result<(Op, Vec<Operand>, Vec<Operand>)> {
+        let (map, left) = elementwise::absorb_constants(map, 0, &step.inputs, |view| self.plan.constant(view));
+        let views: Vec<View> = left.iter().map(|&index| step.inputs[index].clone()).collect();
+        let mut inputs = self.operands(&views)?;
+        let mut outputs = self.operands(&step.outputs)?;
+        let elementwise = elementwise::lower(&map, &mut inputs, &mut outputs[0]);
+        self.scratch = self.scratch.max(elementwise.code.scratch_bytes());
+        Ok((Op::Map(elementwise), inputs, outputs))
     }
 }

@@ -1,6 +1,6 @@
 //! A plan lowered for the host: plain data that can be printed, compared and hashed.
 
-use super::{Layout, Traits};
+use super::{Elementwise, Layout, Traits};
 use crate::ir::{DType, Shape, Tensor, TensorType};
 use crate::kernels::Kernel;
 use crate::plan::View;
@@ -8,8 +8,10 @@ use std::fmt::{self, Write};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Everything that a context needs to replay one bucket of a model, but for the memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Program {
+    /// The machine that it was lowered for.
+    pub traits: Traits,
     /// What is computed, in order.
     pub launches: Vec<Launch>,
     /// Constants that the launches read.
@@ -119,6 +121,8 @@ pub struct Launch {
 /// What a launch computes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
+    /// A scalar program over merged axes.
+    Map(Elementwise),
     /// A kernel that needs no parameters beyond those of its family.
     Kernel(Kernel),
 }
@@ -127,6 +131,7 @@ impl Op {
     /// The kind's name, for `inspect` and messages.
     pub fn name(&self) -> &'static str {
         match self {
+            Op::Map(_) => "Map",
             Op::Kernel(kernel) => kernel.name(),
         }
     }
@@ -144,13 +149,14 @@ impl Write for HashWriter {
 
 impl Program {
     /// The fingerprint of what the program holds now.
-    pub fn compute_fingerprint(&self, traits: &Traits) -> u128 {
+    pub(super) fn compute_fingerprint(&self) -> u128 {
         let mut hash = HashWriter(Xxh3::new());
         let keys: Vec<u128> = self.constants.iter().map(|constant| constant.key).collect();
         write!(
             hash,
-            "{} {traits:?} {:?} {:?} {:?} {keys:?}",
+            "{} {:?} {:?} {:?} {:?} {keys:?}",
             env!("CARGO_PKG_VERSION"),
+            self.traits,
             self.launches,
             self.inputs,
             self.outputs

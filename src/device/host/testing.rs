@@ -1,0 +1,186 @@
+//! Runs plans through lowering and replay, for tests: poisoned memory, several workers, every level of instructions.
+
+use super::{LaneMemory, LoadedProgram, WeightStore, traits};
+use crate::ir::{DType, Scalar, Tensor};
+use crate::kernels::Kernel;
+use crate::lower::host::{Program, Simd, Traits, lower};
+use crate::plan::{Bucket, Builder, Origin, Plan, View};
+use bytes::Bytes;
+use std::sync::Barrier;
+
+/// Bytes that memory holds before a run: as a float a large negative number, as an index out of every range.
+const POISON: u8 = 0xF5;
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u8; 64]);
+
+/// Aligned poisoned memory.
+struct Memory(Vec<Line>);
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        Memory(vec![Line([POISON; 64]); bytes.div_ceil(64) + 1])
+    }
+
+    fn address(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
+
+    fn bytes(&self, count: usize) -> Vec<u8> {
+        self.0.iter().flat_map(|line| line.0).take(count).collect()
+    }
+
+    fn fill(&mut self, data: &[u8]) {
+        for (line, chunk) in self.0.iter_mut().zip(data.chunks(64)) {
+            line.0[..chunk.len()].copy_from_slice(chunk);
+        }
+    }
+}
+
+/// Runs a program on `workers` threads.
+pub fn run(program: Program, inputs: &[Tensor], workers: usize) -> Vec<Tensor> {
+    let (arena_bytes, scratch_bytes) = (program.arena_bytes, program.scratch_bytes);
+    let ports = program.outputs.clone();
+    let loaded = LoadedProgram::load(program, &WeightStore::new()).unwrap();
+    let mut held: Vec<Memory> = inputs.iter().map(|input| Memory::new(input.data().len())).collect();
+    held.iter_mut().zip(inputs).for_each(|(memory, input)| memory.fill(input.data()));
+    let mut results: Vec<Memory> = ports.iter().map(|port| Memory::new(port.bytes)).collect();
+    let mut scratch: Vec<Memory> = (0..workers).map(|_| Memory::new(scratch_bytes)).collect();
+    let mut arena = Memory::new(arena_bytes);
+    let replay = loaded
+        .replay(&LaneMemory {
+            inputs: held.iter_mut().map(Memory::address).collect(),
+            outputs: results.iter_mut().map(Memory::address).collect(),
+            arena: arena.address(),
+            scratch: scratch.iter_mut().map(Memory::address).collect(),
+        })
+        .unwrap();
+    let barrier = Barrier::new(workers);
+    // Twice, so that what a run leaves behind does not change the next one.
+    for _ in 0..2 {
+        std::thread::scope(|scope| {
+            for worker in 0..workers {
+                let (replay, barrier) = (&replay, &barrier);
+                scope.spawn(move || {
+                    replay.run(worker, workers, &|| {
+                        barrier.wait();
+                    })
+                });
+            }
+        });
+    }
+    let tensor = |(memory, port): (&Memory, &crate::lower::host::Port)| {
+        Tensor::new(port.ty.dtype, port.ty.shape.clone(), Bytes::from(memory.bytes(port.bytes))).unwrap()
+    };
+    results.iter().zip(&ports).map(tensor).collect()
+}
+
+/// Every level of vector instructions that this machine has.
+pub fn levels() -> Vec<Simd> {
+    [Simd::Portable, Simd::Avx2, Simd::Avx512].into_iter().filter(|&simd| simd <= traits().simd).collect()
+}
+
+/// A plan of one step over `views` of `inputs`, whose results are the model's outputs.
+pub fn plan_of(kernel: impl Into<Kernel>, inputs: &[Tensor], view: impl Fn(usize, View) -> View) -> Plan {
+    let bucket = Bucket {
+        shapes: inputs.iter().map(|input| input.shape().to_vec()).collect(),
+        values: vec![None; inputs.len()],
+    };
+    let mut builder = Builder::new(bucket);
+    builder.node = "test".to_owned();
+    let mut views = Vec::new();
+    for (index, input) in inputs.iter().enumerate() {
+        let whole = builder.tensor(input.ty(), Origin::Input(index));
+        builder.plan.inputs.push(whole.tensor);
+        views.push(view(index, whole));
+    }
+    let results = builder.emit(kernel, &views).unwrap();
+    builder.plan.outputs = results.iter().map(|result| result.tensor).collect();
+    builder.plan
+}
+
+/// Checks a kernel over dense operands and over `view`s of them against its reference.
+pub fn check_views(kernel: impl Into<Kernel>, inputs: &[Tensor], tolerance: f64, view: impl Fn(usize, View) -> View) {
+    let kernel = kernel.into();
+    let plan = plan_of(kernel.clone(), inputs, &view);
+    let operands: Vec<Tensor> =
+        plan.steps[0].inputs.iter().zip(inputs).map(|(view, input)| view.materialize(input).unwrap()).collect();
+    let expected = kernel.family().reference(&operands).unwrap();
+    for simd in levels() {
+        let program = lower(&plan, &Traits { simd }).unwrap();
+        let single = run(program.clone(), inputs, 1);
+        for (result, (expected, index)) in single.iter().zip(expected.iter().zip(0..)) {
+            compare(result, expected, tolerance, &format!("{kernel:?} {simd:?} result {index}"));
+        }
+        let mut shared = program;
+        // Also where sharing would not pay.
+        shared.launches.iter_mut().for_each(|launch| (launch.alone, launch.barrier) = (false, true));
+        for (one, three) in single.iter().zip(run(shared, inputs, 3)) {
+            assert_eq!(one.data(), three.data(), "{kernel:?} {simd:?}: three workers differ from one");
+        }
+    }
+}
+
+/// [`check_views`] over the operands as they are.
+pub fn check(kernel: impl Into<Kernel>, inputs: &[Tensor], tolerance: f64) {
+    check_views(kernel, inputs, tolerance, |_, view| view);
+}
+
+/// Panics unless every element is within `tolerance` of the expected one, relative to the larger of that and 1.
+pub fn compare(result: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(result.ty(), expected.ty(), "{what}");
+    for (index, (got, wanted)) in result.scalars().zip(expected.scalars()).enumerate() {
+        let same = match (got, wanted) {
+            (Scalar::Float(got), Scalar::Float(wanted)) => {
+                (got.is_nan() && wanted.is_nan())
+                    || got == wanted
+                    || (got - wanted).abs() <= tolerance * wanted.abs().max(1.0)
+            }
+            (got, wanted) => got == wanted,
+        };
+        assert!(same, "{what}: element {index} is {got:?}, expected {wanted:?}");
+    }
+}
+
+/// A small reproducible generator (Marsaglia's xorshift64).
+pub struct Random(u64);
+
+impl Random {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// The next 32 bits.
+    pub fn bits(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    /// A whole number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.bits() as usize % bound
+    }
+
+    /// Floats in -2..2, or integers in `-limit..=limit` (0 or 1 for truth values, no negative ones for `U8`).
+    pub fn tensor(&mut self, dtype: DType, shape: &[usize], limit: i64) -> Tensor {
+        let count = shape.iter().product();
+        let values: Vec<Scalar> = (0..count)
+            .map(|_| match dtype {
+                dtype if dtype.is_float() => Scalar::Float(f64::from(self.bits()) / f64::from(u32::MAX) * 4.0 - 2.0),
+                DType::Bool => Scalar::Int((self.bits() & 1).into()),
+                DType::U8 => Scalar::Int(self.below(limit as usize + 1) as i64),
+                _ => Scalar::Int(self.below(2 * limit as usize + 1) as i64 - limit),
+            })
+            .collect();
+        Tensor::from_scalars(dtype, shape, values)
+    }
+
+    /// Floats of the default type.
+    pub fn floats(&mut self, shape: &[usize]) -> Tensor {
+        self.tensor(DType::F32, shape, 0)
+    }
+}
