@@ -4,6 +4,7 @@ mod copies;
 mod cse;
 mod dead;
 mod draft;
+mod maps;
 mod scalars;
 #[cfg(test)]
 mod trial;
