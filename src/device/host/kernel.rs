@@ -25,6 +25,11 @@ impl Span {
     pub fn count(&self) -> usize {
         self.shape.iter().product()
     }
+
+    /// The address of the first element.
+    pub fn pointer<T>(&self) -> *mut T {
+        self.address.cast()
+    }
 }
 
 /// One worker's part of a launch.

@@ -2,10 +2,16 @@
 
 mod kernel;
 mod map;
+mod number;
+mod pool;
 mod program;
+mod resize;
+mod scan;
+mod scatter;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+mod topk;
 mod weights;
 
 pub use kernel::{Share, Span, Task};

@@ -3,7 +3,9 @@
 use super::kernel::{Share, Span, Task};
 use super::map;
 use super::weights::{WeightStore, Weights};
+use super::{pool, resize, scan, scatter, topk};
 use crate::error::{Result, ensure, fail};
+use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
 use std::sync::Arc;
 
@@ -99,6 +101,13 @@ impl LoadedProgram {
         let outputs: Vec<Span> = launch.outputs.iter().map(|operand| self.span(operand, memory)).collect();
         match &launch.op {
             Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], self.program.traits.simd)),
+            Op::Kernel(Kernel::Pool(kernel)) => Ok(pool::prepare(kernel, &inputs[0], &outputs)),
+            Op::Kernel(Kernel::ScatterNd(kernel)) => {
+                Ok(scatter::prepare(kernel, &inputs[0], &inputs[1], &inputs[2], &outputs[0]))
+            }
+            Op::Kernel(Kernel::CumSum(kernel)) => Ok(scan::prepare(kernel, &inputs[0], &outputs[0])),
+            Op::Kernel(Kernel::TopK(kernel)) => Ok(topk::prepare(kernel, &inputs[0], &outputs[0], &outputs[1])),
+            Op::Kernel(Kernel::Resize(kernel)) => Ok(resize::prepare(kernel, &inputs[0], &outputs[0])),
             Op::Kernel(kernel) => Err(fail!(
                 Unsupported,
                 "the host has no {} kernel for {} operands and {} results",

@@ -129,6 +129,7 @@ impl Lowering<'_> {
             Kernel::Map(map) => self.map(map, step)?,
             kernel => {
                 let inputs = self.operands(&step.inputs)?;
+                self.scratch = self.scratch.max(scratch_bytes(kernel, &inputs));
                 (Op::Kernel(kernel.clone()), inputs, self.operands(&step.outputs)?)
             }
         };
@@ -144,5 +145,14 @@ impl Lowering<'_> {
         let elementwise = elementwise::lower(&map, &mut inputs, &mut outputs[0]);
         self.scratch = self.scratch.max(elementwise.code.scratch_bytes());
         Ok((Op::Map(elementwise), inputs, outputs))
+    }
+}
+
+/// Bytes of scratch memory per worker that a kernel needs beyond its operands.
+fn scratch_bytes(kernel: &Kernel, inputs: &[Operand]) -> usize {
+    match kernel {
+        // The order of one line's elements, as 32-bit indices.
+        Kernel::TopK(topk) => inputs[0].shape[topk.axis] * 4,
+        _ => 0,
     }
 }
