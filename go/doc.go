@@ -1,0 +1,55 @@
+// Package streaminfer runs neural networks from ONNX files with a predictable latency.
+//
+// An [Engine] is one opened device, a [Model] one ONNX file whose weights are loaded once, and a [Session] one lane of
+// execution: its own ordered stream, its own input and output memory and a prepared replay of the whole request. Each
+// worker of a service owns a Session; Sessions share the weights.
+//
+//	engine, err := streaminfer.Open(streaminfer.EngineOptions{})
+//	model, err := engine.Load("mlp.onnx", streaminfer.ModelOptions{
+//		Buckets: []streaminfer.Bucket{{Shapes: streaminfer.Shapes{"input": {1, 784}}}},
+//	})
+//	session, err := model.NewSession(streaminfer.SessionOptions{})
+//	input, err := streaminfer.Input[float32](session, "input")
+//	output, err := streaminfer.Output[float32](session, "output")
+//	copy(input.Data, pixels)  // written in place: the memory the device reads
+//	err = session.Run(ctx)    // no allocation, no copy at the border
+//	fmt.Println(output.Data)  // read in place
+//
+// # Shapes
+//
+// Everything is planned for concrete shapes before the first request. A [Bucket] is one set of input shapes; a model
+// whose shapes are all fixed has one bucket of its own. [Session.Use] selects another prepared bucket.
+//
+// # Goroutines and threads
+//
+// Engine, Model and Event may be used by any number of goroutines. A Session serves one goroutine at a time and may
+// move between them; two that meet get [StatusBusy]. [Session.Bind] ties a Session to the calling goroutine and that
+// goroutine to its thread, which saves the device's context switch on every call. [Session.Cancel] and Close are safe at
+// any time, from anywhere.
+//
+// Run spends at most a short budget reading the completion record and then sleeps until the engine's one reaper
+// goroutine wakes it, so a waiting goroutine costs no thread.
+//
+// # Giving up
+//
+// When ctx ends, Run returns an error that wraps ctx.Err() at once, but the device may still be at work on the
+// Session's memory: the Session is draining and its views must not be touched. The next Run waits for the device first;
+// [Session.Drain] does only that, so that new inputs can be written. Close is always safe: the memory is released when
+// the device has finished with it.
+//
+// # Errors
+//
+// Every failure of the library is an [*Error]. Its [Status] matches with errors.Is:
+//
+//	if errors.Is(err, streaminfer.StatusNoBucket) { ... }
+//
+// and Error.Executed says whether the request may have run, so whether a retry is safe where running twice matters.
+//
+// # The shared library
+//
+// The package loads libstreaminfer.so in [Open]: the path in [EngineOptions], else the environment variable
+// STREAMINFER_LIBRARY, else the executable's directory and its ../lib, else the system's loader. An error names every
+// path that was tried. With the build tag streaminfer_pkgconfig the library is linked at build time instead, as
+// pkg-config describes it. Without cgo, or elsewhere than on linux/amd64, Open returns [ErrUnsupported]; package fake
+// works everywhere and needs no library.
+package streaminfer

@@ -1,0 +1,126 @@
+package streaminfer
+
+import (
+	"runtime"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// EngineOptions are the choices made when an engine is opened. The zero value opens the best device there is with the
+// library found as the package comment says.
+type EngineOptions struct {
+	// Device is "auto", "host", "cuda:0" or a GPU's UUID; empty means "auto".
+	Device string
+	// Library is the path of libstreaminfer.so; empty means to look for it.
+	Library string
+	// Threads is the number of host threads that a session computes with unless its own options say otherwise.
+	Threads int
+	// InFlightMax bounds the requests in flight on the device; one more gets StatusAgain. 0 means the device's own figure.
+	InFlightMax int
+	// SessionsMax bounds the live sessions; 0 means the library's default.
+	SessionsMax int
+	// MemoryBytesMax bounds what weights and sessions may take together; 0 means no bound.
+	MemoryBytesMax uint64
+}
+
+// DeviceInfo describes a device.
+type DeviceInfo struct {
+	// ID is what EngineOptions.Device takes, Name the maker's name for the device, Kind "host" or "cuda".
+	ID, Name, Kind string
+	// Processors are the CPUs this process may use, or a GPU's multiprocessors.
+	Processors int
+	// MemoryBytes is the device's memory in all.
+	MemoryBytes uint64
+}
+
+// DeviceState says whether a device can be used.
+type DeviceState int
+
+// The states of a device.
+const (
+	DeviceOK DeviceState = 1
+	// DeviceSuspect had a fault that may be its last.
+	DeviceSuspect DeviceState = 2
+	// DeviceDead is lost for this process.
+	DeviceDead DeviceState = 3
+)
+
+// EngineStats are the live objects of an engine and what they hold, at one moment.
+type EngineStats struct {
+	DeviceState DeviceState
+	// Models, Sessions and Events are alive: those included that are closed and still in use.
+	Models, Sessions, Events int
+	// Threads is the number of threads that the library runs for this engine.
+	Threads int
+	// InFlight counts requests in flight, Completions those announced and not yet delivered.
+	InFlight, Completions int
+	// WeightsBytes are held by models, and RetainedBytes for the files of those loaded from memory.
+	WeightsBytes, RetainedBytes uint64
+	// ArenaBytes, and PinnedBytes for inputs and outputs, are held by sessions.
+	ArenaBytes, PinnedBytes uint64
+	// Requests have ended since the engine was opened; Failures of them failed, expired or were cancelled.
+	Requests, Failures uint64
+}
+
+// Engine is one opened device. Its methods may be called from any goroutine.
+type Engine struct {
+	*registry
+	cleanup runtime.Cleanup
+}
+
+// Open finds the library, checks that it is the one this package was written for, and opens a device. Close the engine
+// when done with it.
+//
+// Errors: [ErrUnsupported], [*LibraryError], StatusNoDevice, StatusInvalidArgument.
+func Open(options EngineOptions) (*Engine, error) {
+	opened, err := open(options.backend())
+	if err != nil {
+		return nil, failure("open", ExecutedNo, err)
+	}
+	return NewEngine(opened), nil
+}
+
+// NewEngine wraps a backend, which only this module can make: Open and package fake use it.
+func NewEngine(b backend.Engine) *Engine {
+	spinnersMax.Store(int32(runtime.GOMAXPROCS(0) - 1))
+	e := &Engine{registry: newRegistry(b)}
+	e.cleanup = runtime.AddCleanup(e, closeRegistry, e.registry)
+	return e
+}
+
+// Devices describes the devices of this machine: those an engine can be opened on. Of the options only Library counts.
+func Devices(options EngineOptions) ([]DeviceInfo, error) {
+	raw, err := devices(options.backend())
+	if err != nil {
+		return nil, failure("devices", ExecutedNo, err)
+	}
+	infos := make([]DeviceInfo, len(raw))
+	for i, d := range raw {
+		infos[i] = DeviceInfo(d)
+	}
+	return infos, nil
+}
+
+// Stats counts what is alive.
+func (e *Engine) Stats() (EngineStats, error) {
+	raw, err := e.backend.Stats()
+	runtime.KeepAlive(e)
+	if err != nil {
+		return EngineStats{}, failure("stats", ExecutedNo, err)
+	}
+	return EngineStats{DeviceState: DeviceState(raw.DeviceState), Models: raw.Models, Sessions: raw.Contexts,
+		Events: raw.Events, Threads: raw.Threads, InFlight: raw.InFlight, Completions: raw.Completions,
+		WeightsBytes: raw.WeightsBytes, RetainedBytes: raw.RetainedBytes, ArenaBytes: raw.ArenaBytes, PinnedBytes: raw.PinnedBytes,
+		Requests: raw.Requests, Failures: raw.Failures}, nil
+}
+
+// Close closes the engine with all its sessions, models and events, and waits for its goroutine to end. Requests in
+// flight are cancelled; their memory is released when the device has finished with it. Closing again does nothing.
+func (e *Engine) Close() error {
+	e.cleanup.Stop()
+	return failure("close", ExecutedNo, e.registry.close())
+}
+
+func (o *EngineOptions) backend() *backend.EngineOptions {
+	return (*backend.EngineOptions)(o)
+}

@@ -1,0 +1,119 @@
+package streaminfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// ErrUnsupported is what Open returns where the shared library cannot be used: without cgo, or on another platform
+// than linux/amd64.
+var ErrUnsupported = fmt.Errorf("streaminfer: the library needs linux/amd64 and cgo; package fake works without: %w",
+	errors.ErrUnsupported)
+
+// LibraryError says that no usable shared library was found, and where it was looked for.
+type LibraryError struct {
+	// Tried lists every path, in order.
+	Tried []LibraryAttempt
+}
+
+// LibraryAttempt is one path that was tried and why it was not taken.
+type LibraryAttempt struct {
+	Path, Reason string
+}
+
+// Error lists every path that was tried, with the reason.
+func (e *LibraryError) Error() string {
+	var text strings.Builder
+	text.WriteString("streaminfer: no usable " + backend.LibraryName + "; tried")
+	for _, attempt := range e.Tried {
+		fmt.Fprintf(&text, "\n\t%s: %s", attempt.Path, attempt.Reason)
+	}
+	text.WriteString("\n\tset STREAMINFER_LIBRARY to the library's path")
+	return text.String()
+}
+
+// Executed says whether a request that failed may have run.
+type Executed uint8
+
+const (
+	// ExecutedNo means that the request did not start: repeating it is safe.
+	ExecutedNo Executed = iota
+	// ExecutedMaybe means that the request was started, and its links and device-resident state may have changed.
+	ExecutedMaybe
+)
+
+// String returns "no" or "maybe".
+func (e Executed) String() string {
+	if e == ExecutedNo {
+		return "no"
+	}
+	return "maybe"
+}
+
+// Error is a failure reported by the library. errors.Is matches it against a [Status].
+type Error struct {
+	// Op is what was being done: "load", "run", ...
+	Op string
+	// Status groups failures by what the caller can do about them.
+	Status Status
+	// Native is the operating system's or driver's own code, 0 if there is none.
+	Native int
+	// Message is one sentence that names the node, file, argument or symbol at fault.
+	Message string
+	// Executed says whether the request may have run.
+	Executed Executed
+
+	cause error
+}
+
+// Error returns the operation, the message and the status.
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("streaminfer: %s: %v", e.Op, e.Status)
+	}
+	return fmt.Sprintf("streaminfer: %s: %s (%v)", e.Op, e.Message, e.Status)
+}
+
+// Is reports whether target is the error's Status.
+func (e *Error) Is(target error) bool {
+	status, ok := target.(Status)
+	return ok && status == e.Status
+}
+
+// Unwrap returns the context's error if one ended the request, else nil.
+func (e *Error) Unwrap() error { return e.cause }
+
+// failure turns a backend's error into ours. Others say all there is to say.
+func failure(op string, executed Executed, err error) error {
+	if reported, ok := err.(*backend.Error); ok {
+		return &Error{Op: op, Status: Status(reported.Status), Native: int(reported.Native), Message: reported.Message,
+			Executed: executed}
+	}
+	if missing, ok := err.(*backend.LibraryError); ok {
+		tried := make([]LibraryAttempt, len(missing.Tried))
+		for i, attempt := range missing.Tried {
+			tried[i] = LibraryAttempt(attempt)
+		}
+		return &LibraryError{Tried: tried}
+	}
+	return err
+}
+
+// refusal is a failure that this package found before anything ran.
+func refusal(op string, status Status, format string, args ...any) error {
+	return &Error{Op: op, Status: status, Message: fmt.Sprintf(format, args...)}
+}
+
+// givenUp is the failure of a request whose context has ended.
+func givenUp(op string, executed Executed, ctx context.Context) error {
+	cause := ctx.Err()
+	status := StatusCancelled
+	if errors.Is(cause, context.DeadlineExceeded) {
+		status = StatusTimeout
+	}
+	return &Error{Op: op, Status: status, Message: cause.Error(), Executed: executed, cause: cause}
+}

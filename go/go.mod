@@ -1,0 +1,3 @@
+module github.com/streaminfer/streaminfer/go
+
+go 1.26

@@ -1,0 +1,192 @@
+// Package backend is the seam between package streaminfer and what does the work: the shared library (internal/capi)
+// or the pure-Go fake. It speaks the C ABI's vocabulary in plain Go values, so that both sides obey one contract; the
+// contract itself is written in include/streaminfer.h.
+package backend
+
+import "time"
+
+// Status numbers that this module acts on; package streaminfer documents all of them.
+const (
+	OK         int32 = 0
+	Pending    int32 = 1
+	Parked     int32 = 2
+	TooLate    int32 = 3
+	WrongState int32 = 105
+	Draining   int32 = 306
+)
+
+// Error is a failure as the library reports it.
+type Error struct {
+	Status  int32
+	Native  int32
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// LibraryName is the shared library's file name.
+const LibraryName = "libstreaminfer.so"
+
+// LibraryError lists where the shared library was looked for and why each place was not taken.
+type LibraryError struct {
+	Tried []LibraryAttempt
+}
+
+// LibraryAttempt is one path that was tried.
+type LibraryAttempt struct {
+	Path, Reason string
+}
+
+func (e *LibraryError) Error() string { return "no usable " + LibraryName }
+
+// Dynamic stands for an extent that a model leaves open.
+const Dynamic int64 = -1
+
+// Tensor describes one input or output of a model. DType is the ABI's number.
+type Tensor struct {
+	Name     string
+	DType    uint32
+	Shape    []int64
+	DimNames []string
+	// RankOpen says that the model declares no shape at all.
+	RankOpen bool
+	// ShapeInput says that the tensor's values, not only its shape, are part of a bucket's key.
+	ShapeInput bool
+}
+
+// Bucket is one set of input shapes, and values of shape inputs, in the order of the model's inputs. A nil entry of
+// Values belongs to an input that is no shape input.
+type Bucket struct {
+	Shapes [][]int64
+	Values [][]int64
+}
+
+// View is memory of a context: fixed from Prepare until Free. Shape and Strides (in bytes) are valid until the next
+// call on the context.
+type View struct {
+	DType   uint32
+	Data    []byte
+	Shape   []int64
+	Strides []int64
+}
+
+// Record is a context's completion record as Go reads it: two words that other threads write. Both are hints: a
+// request has ended when Poll or a Completion says so.
+type Record struct {
+	// Done is the sequence of the last request that ended well, Failed of the last one that did not.
+	Done, Failed *uint32
+}
+
+// Completion announces the end of one parked request.
+type Completion struct {
+	Token    uint64
+	Sequence uint32
+	Status   int32
+}
+
+// EngineOptions are the choices made when an engine is opened; package streaminfer documents them.
+type EngineOptions struct {
+	Device         string
+	Library        string
+	Threads        int
+	InFlightMax    int
+	SessionsMax    int
+	MemoryBytesMax uint64
+}
+
+// Device describes a device that can be opened.
+type Device struct {
+	ID, Name, Kind string
+	Processors     int
+	MemoryBytes    uint64
+}
+
+// Stats are an engine's live objects and what they hold.
+type Stats struct {
+	DeviceState                       int
+	Models, Contexts, Events, Threads int
+	InFlight, Completions             int
+	WeightsBytes, RetainedBytes       uint64
+	ArenaBytes, PinnedBytes           uint64
+	Requests, Failures                uint64
+}
+
+// Timings are the stages of a context's last ended request.
+type Timings struct {
+	Queue, Inputs, Compute, Outputs time.Duration
+}
+
+// ModelOptions are the choices made when a model is loaded.
+type ModelOptions struct {
+	Precision   uint32
+	Paddings    []Padding
+	Overridable []string
+}
+
+// Padding declares that an axis of an input may be smaller than its bucket's.
+type Padding struct {
+	Kind, Dimension uint32
+	Input, Axis     int
+	Value           float64
+}
+
+// ContextOptions are the choices made when a context is created. No buckets means all of the model's.
+type ContextOptions struct {
+	Threads int
+	Buckets []Bucket
+}
+
+// Engine is one opened device. Its methods may be called from any goroutine.
+type Engine interface {
+	Stats() (Stats, error)
+	Load(path string, options *ModelOptions) (Model, error)
+	LoadBytes(data []byte, options *ModelOptions) (Model, error)
+	NewEvent() (Event, error)
+	// Reap blocks until at least one parked request has ended and moves what has into dst. After Close it returns 0.
+	// One goroutine calls it.
+	Reap(dst []Completion) (int, error)
+	// Close releases the engine; a Reap in progress returns 0.
+	Close() error
+}
+
+// Model is a loaded model. Its methods may be called from any goroutine.
+type Model interface {
+	Inputs() ([]Tensor, error)
+	Outputs() ([]Tensor, error)
+	AddBucket(Bucket) error
+	NewContext(options *ContextOptions) (Context, error)
+	Free() error
+}
+
+// Context is one lane of execution. One goroutine at a time calls its methods; Cancel and Free may be called meanwhile.
+type Context interface {
+	Link(input int, source Context, output int) error
+	Prepare() error
+	Bind() error
+	Unbind() error
+	Shape(Bucket) error
+	// Input and Output fail with Draining while Drained would say false.
+	Input(index int) (View, error)
+	Output(index int) (View, error)
+	// Submit starts a request. A timeout above 0 is the time within which it must have been started.
+	Submit(token uint64, timeout time.Duration) (sequence uint32, err error)
+	Record() Record
+	// Poll returns OK, Pending or Parked, and an error if the request failed.
+	Poll(sequence uint32) (int32, error)
+	Park(sequence uint32) error
+	// Unpark returns OK if no completion will come, TooLate if one will.
+	Unpark(sequence uint32) (int32, error)
+	// Cancel gives the request up, or returns TooLate if it has ended. Until Drained says true the device may use the
+	// context's memory.
+	Cancel(sequence uint32) (int32, error)
+	Drained() (bool, error)
+	Timings() (Timings, error)
+	Free() error
+}
+
+// Event is a mark on a context's stream.
+type Event interface {
+	Record(Context) error
+	Wait(Context) error
+	Free() error
+}

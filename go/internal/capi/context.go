@@ -1,0 +1,185 @@
+//go:build linux && amd64
+
+package capi
+
+/*
+#include "table.h"
+
+#cgo noescape call_context_new
+#cgo nocallback call_context_new
+#cgo noescape call_link
+#cgo nocallback call_link
+#cgo noescape call_prepare
+#cgo nocallback call_prepare
+#cgo noescape call_bind
+#cgo nocallback call_bind
+#cgo noescape call_unbind
+#cgo nocallback call_unbind
+#cgo noescape call_shape
+#cgo nocallback call_shape
+#cgo noescape call_context_input
+#cgo nocallback call_context_input
+#cgo noescape call_context_output
+#cgo nocallback call_context_output
+#cgo noescape call_submit
+#cgo nocallback call_submit
+#cgo noescape call_completion
+#cgo nocallback call_completion
+#cgo noescape call_poll
+#cgo nocallback call_poll
+#cgo noescape call_park
+#cgo nocallback call_park
+#cgo noescape call_unpark
+#cgo nocallback call_unpark
+#cgo noescape call_cancel
+#cgo nocallback call_cancel
+#cgo noescape call_timings
+#cgo nocallback call_timings
+#cgo noescape call_context_free
+#cgo nocallback call_context_free
+*/
+import "C"
+
+import (
+	"time"
+	"unsafe"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+type context struct {
+	*library
+	model  *model
+	handle C.si_context
+	// scratch receives what calls write; Cancel and Free, which may come at any time, leave it alone.
+	scratch *C.scratch
+	record  *C.si_completion_record
+}
+
+func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, error) {
+	var memory arena
+	defer memory.free()
+	raw := (*C.si_context_options)(memory.alloc(C.sizeof_si_context_options))
+	*raw = C.si_context_options{struct_size: C.sizeof_si_context_options, threads: C.uint32_t(options.Threads)}
+	if count := len(options.Buckets); count > 0 {
+		raw.bucket_count = C.uint32_t(count)
+		raw.buckets = (*C.si_bucket)(memory.alloc(C.size_t(count) * C.sizeof_si_bucket))
+		for i, b := range options.Buckets {
+			if err := m.writeBucket(&memory, &unsafe.Slice(raw.buckets, count)[i], b); err != nil {
+				return nil, err
+			}
+		}
+	}
+	c := &context{library: m.library, model: m, scratch: C.scratch_new()}
+	var failure C.si_error
+	if err := failed(C.call_context_new(m.table, m.handle, raw, &c.handle, &failure), &failure); err != nil {
+		C.free(unsafe.Pointer(c.scratch))
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *context) failed(status C.si_status) error { return failed(status, &c.scratch.error) }
+
+func (c *context) Link(input int, source backend.Context, output int) error {
+	from, ok := source.(*context)
+	if !ok {
+		return invalid("the source belongs to another kind of engine")
+	}
+	return c.failed(C.call_link(c.table, c.handle, C.uint32_t(input), from.handle, C.uint32_t(output), c.scratch))
+}
+
+func (c *context) Prepare() error {
+	if err := c.failed(C.call_prepare(c.table, c.handle, c.scratch)); err != nil {
+		return err
+	}
+	return c.failed(C.call_completion(c.table, c.handle, &c.record, c.scratch))
+}
+
+func (c *context) Bind() error   { return c.failed(C.call_bind(c.table, c.handle, c.scratch)) }
+func (c *context) Unbind() error { return c.failed(C.call_unbind(c.table, c.handle, c.scratch)) }
+
+func (c *context) Shape(b backend.Bucket) error {
+	var memory arena
+	defer memory.free()
+	raw, err := c.model.bucket(&memory, b)
+	if err != nil {
+		return err
+	}
+	return c.failed(C.call_shape(c.table, c.handle, raw, c.scratch))
+}
+
+func (c *context) Input(index int) (backend.View, error) {
+	return c.view(C.call_context_input(c.table, c.handle, C.uint32_t(index), c.scratch))
+}
+
+func (c *context) Output(index int) (backend.View, error) {
+	return c.view(C.call_context_output(c.table, c.handle, C.uint32_t(index), c.scratch))
+}
+
+func (c *context) view(status C.si_status) (backend.View, error) {
+	if err := c.failed(status); err != nil {
+		return backend.View{}, err
+	}
+	raw := &c.scratch.view
+	view := backend.View{DType: uint32(raw.dtype), Shape: make([]int64, raw.rank), Strides: make([]int64, raw.rank)}
+	for axis := range view.Shape {
+		view.Shape[axis], view.Strides[axis] = int64(raw.dims[axis]), int64(raw.strides_bytes[axis])
+	}
+	view.Data = unsafe.Slice((*byte)(raw.data), int(raw.capacity_bytes))
+	return view, nil
+}
+
+func (c *context) Submit(token uint64, timeout time.Duration) (uint32, error) {
+	status := C.call_submit(c.table, c.handle, c.scratch, C.uint64_t(token), C.uint64_t(timeout))
+	return uint32(c.scratch.sequence), c.failed(status)
+}
+
+func (c *context) Record() backend.Record {
+	return backend.Record{Done: (*uint32)(&c.record.done), Failed: (*uint32)(&c.record.failed_sequence)}
+}
+
+func (c *context) Poll(sequence uint32) (int32, error) {
+	status := C.call_poll(c.table, c.handle, C.uint32_t(sequence), c.scratch)
+	return int32(status), c.failed(status)
+}
+
+func (c *context) Park(sequence uint32) error {
+	return c.failed(C.call_park(c.table, c.handle, C.uint32_t(sequence), c.scratch))
+}
+
+func (c *context) Unpark(sequence uint32) (int32, error) {
+	status := C.call_unpark(c.table, c.handle, C.uint32_t(sequence), c.scratch)
+	return int32(status), c.failed(status)
+}
+
+func (c *context) Cancel(sequence uint32) (int32, error) {
+	var failure C.si_error
+	status := C.call_cancel(c.table, c.handle, C.uint32_t(sequence), &failure)
+	return int32(status), failed(status, &failure)
+}
+
+func (c *context) Drained() (bool, error) {
+	status := C.call_context_output(c.table, c.handle, 0, c.scratch)
+	if status == C.SI_DRAINING {
+		return false, nil
+	}
+	return true, c.failed(status)
+}
+
+func (c *context) Timings() (backend.Timings, error) {
+	if err := c.failed(C.call_timings(c.table, c.handle, c.scratch)); err != nil {
+		return backend.Timings{}, err
+	}
+	t := &c.scratch.timings
+	return backend.Timings{Queue: time.Duration(t.start_ns - t.submit_ns), Inputs: time.Duration(t.inputs_ns - t.start_ns),
+		Compute: time.Duration(t.compute_ns - t.inputs_ns), Outputs: time.Duration(t.done_ns - t.compute_ns)}, nil
+}
+
+// Free may be called while no other call but Cancel is in progress.
+func (c *context) Free() error {
+	var failure C.si_error
+	err := failed(C.call_context_free(c.table, c.handle, &failure), &failure)
+	C.free(unsafe.Pointer(c.scratch))
+	return err
+}

@@ -1,0 +1,149 @@
+//go:build linux && amd64
+
+package capi
+
+/*
+#include "table.h"
+
+#cgo noescape call_abi_version
+#cgo nocallback call_abi_version
+#cgo noescape call_struct_bytes
+#cgo nocallback call_struct_bytes
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// library is an opened shared library. It is never closed.
+type library struct {
+	// table lies in C memory, so that a call passes no Go pointer.
+	table *C.table
+}
+
+var libraries = struct {
+	sync.Mutex
+	byPath map[string]*library
+}{byPath: map[string]*library{}}
+
+// find opens the first usable library among the candidates.
+func find(option string) (*library, error) {
+	paths := candidates(option)
+	if linked {
+		paths = []string{"the library linked by pkg-config"}
+	}
+	failure := &backend.LibraryError{}
+	for _, path := range paths {
+		found, err := load(path)
+		if err == nil {
+			return found, nil
+		}
+		failure.Tried = append(failure.Tried, backend.LibraryAttempt{Path: path, Reason: err.Error()})
+	}
+	return nil, failure
+}
+
+func load(path string) (*library, error) {
+	libraries.Lock()
+	defer libraries.Unlock()
+	if known, ok := libraries.byPath[path]; ok {
+		return known, nil
+	}
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	l := &library{table: (*C.table)(C.calloc(1, C.sizeof_table))}
+	err := l.fill(name)
+	if err == nil {
+		err = l.check()
+	}
+	if err != nil {
+		C.free(unsafe.Pointer(l.table))
+		return nil, err
+	}
+	libraries.byPath[path] = l
+	return l, nil
+}
+
+func (l *library) fill(name *C.char) error {
+	if reason := C.table_load(name, l.table); reason != nil {
+		defer C.free(unsafe.Pointer(reason))
+		return fmt.Errorf("%s", C.GoString(reason))
+	}
+	return nil
+}
+
+// check compares what both sides believe about the binary interface before the first call relies on it.
+func (l *library) check() error {
+	if version := C.call_abi_version(l.table); version != C.SI_ABI_VERSION {
+		return fmt.Errorf("it has ABI version %d, this package needs %d", version, C.SI_ABI_VERSION)
+	}
+	for _, s := range structs {
+		bytes := C.call_struct_bytes(l.table, s.id)
+		if bytes < s.bytes || s.frozen && bytes != s.bytes {
+			return fmt.Errorf("its %s has %d bytes, this package needs %d: they are of different versions", s.name, bytes, s.bytes)
+		}
+	}
+	return nil
+}
+
+// structs are those that cross the border. A library may be newer and know more fields; a frozen layout is fixed.
+var structs = []struct {
+	name   string
+	id     C.uint32_t
+	bytes  C.uint32_t
+	frozen bool
+}{
+	{"si_error", C.SI_STRUCT_ERROR, C.sizeof_si_error, true},
+	{"si_completion", C.SI_STRUCT_COMPLETION, C.sizeof_si_completion, true},
+	{"si_completion_record", C.SI_STRUCT_COMPLETION_RECORD, C.sizeof_si_completion_record, true},
+	{"si_device_info", C.SI_STRUCT_DEVICE_INFO, C.sizeof_si_device_info, false},
+	{"si_engine_options", C.SI_STRUCT_ENGINE_OPTIONS, C.sizeof_si_engine_options, false},
+	{"si_stats", C.SI_STRUCT_STATS, C.sizeof_si_stats, false},
+	{"si_model_options", C.SI_STRUCT_MODEL_OPTIONS, C.sizeof_si_model_options, false},
+	{"si_bucket", C.SI_STRUCT_BUCKET, C.sizeof_si_bucket, false},
+	{"si_bucket_input", C.SI_STRUCT_BUCKET_INPUT, C.sizeof_si_bucket_input, false},
+	{"si_padding", C.SI_STRUCT_PADDING, C.sizeof_si_padding, false},
+	{"si_model_info", C.SI_STRUCT_MODEL_INFO, C.sizeof_si_model_info, false},
+	{"si_tensor_info", C.SI_STRUCT_TENSOR_INFO, C.sizeof_si_tensor_info, false},
+	{"si_tensor_view", C.SI_STRUCT_TENSOR_VIEW, C.sizeof_si_tensor_view, false},
+	{"si_context_options", C.SI_STRUCT_CONTEXT_OPTIONS, C.sizeof_si_context_options, false},
+	{"si_submit_options", C.SI_STRUCT_SUBMIT_OPTIONS, C.sizeof_si_submit_options, false},
+	{"si_timings", C.SI_STRUCT_TIMINGS, C.sizeof_si_timings, false},
+}
+
+// failed gives a failure its Go form. OK and the statuses that are no failure give nil.
+func failed(status C.si_status, e *C.si_error) error {
+	if status < firstFailure {
+		return nil
+	}
+	return &backend.Error{Status: int32(status), Native: int32(e.native), Message: C.GoString(&e.message[0])}
+}
+
+// firstFailure is the lowest status that is a failure.
+const firstFailure = 100
+
+// arena is C memory for the arguments of one call, which may hold pointers to each other.
+type arena []unsafe.Pointer
+
+func (a *arena) alloc(bytes C.size_t) unsafe.Pointer {
+	memory := C.calloc(1, max(bytes, 1))
+	*a = append(*a, memory)
+	return memory
+}
+
+func (a *arena) text(s string) *C.char {
+	text := C.CString(s)
+	*a = append(*a, unsafe.Pointer(text))
+	return text
+}
+
+func (a *arena) free() {
+	for _, memory := range *a {
+		C.free(memory)
+	}
+}

@@ -1,0 +1,1239 @@
+/*
+ * streaminfer 0.1.0 - predictable neural-network inference for services.
+ * SPDX-License-Identifier: Apache-2.0 OR MIT
+ *
+ * Generated from src/ffi by `UPDATE_HEADER=1 cargo test --test header`; do not edit.
+ *
+ * The story in one breath: open an engine (a device), load a model (an ONNX file), make one context per worker, prepare
+ * it, and from then on write inputs in place, run, read outputs in place.
+ *
+ *     si_engine engine = {0};
+ *     si_model model = {0};
+ *     si_context context = {0};
+ *     si_tensor_view in = {sizeof in}, out = {sizeof out};
+ *     si_error error;
+ *
+ *     if (si_engine_open(NULL, &engine, &error) || si_model_load(engine, "mlp.onnx", NULL, &model, &error) ||
+ *         si_context_new(model, NULL, &context, &error) || si_context_prepare(context, &error) ||
+ *         si_context_input(context, 0, &in, &error) || si_context_output(context, 0, &out, &error))
+ *         die(error.message);
+ *     fill(in.data);
+ *     if (si_context_run(context, NULL, &error))
+ *         die(error.message);
+ *     use(out.data);
+ *
+ * OBJECTS. Four nouns: si_engine, si_model, si_context, si_event. Each is a 64-bit handle in a struct of its own type,
+ * passed by value; copies are equal. The zero handle is no object: freeing it is a no-op, anything else with it answers
+ * SI_INVALID_HANDLE. A handle that was freed answers SI_STALE_HANDLE for ever, one of another noun SI_WRONG_TYPE, a
+ * number that was never a handle SI_INVALID_HANDLE. None of these touches memory.
+ *
+ * OWNERSHIP. Objects may be freed in any order: what a context needs of its model, and a model of its engine, stays until
+ * the last user is gone. Every pointer in this header is one of four: borrowed for the call; owned by the caller (and
+ * freed with the function named); owned by an object, valid until a moment named; consumed. Outputs come last, are
+ * written only on success, and then all of them.
+ *
+ * THREADS. Engines, models and events: any thread, several at once. Contexts: one thread at a time; see si_context. The
+ * library's own threads block all signals, and it installs no signal handler and no atexit function.
+ *
+ * ERRORS. Every function that can fail returns an si_status and takes a last parameter si_error *error, which may be null
+ * and says in words what went wrong. There is no hidden last error. Each function lists what it can return; in
+ * addition any function can return SI_INVALID_ARGUMENT for a required pointer that is null, a struct_size that is wrong or a
+ * value that is out of range, SI_OUT_OF_MEMORY, SI_INTERNAL and SI_PANICKED.
+ *
+ * PANICS. No panic crosses this border. One that happens inside becomes SI_PANICKED; a context that it happened in is
+ * poisoned and answers SI_POISONED until it is freed. Everything else goes on.
+ *
+ * VERSIONS. Structs begin with struct_size, which the caller sets; the library reads and writes at most that many bytes,
+ * so a host and a library of different age agree. Structs whose layout is frozen have none and say so. In options, zero
+ * means the default; enumerations start at 1; an unknown value is an error. A host that opens the library at run time
+ * compares si_abi_version() with SI_ABI_VERSION first.
+ *
+ * UNITS. Sizes end in _bytes, counts in _count, positions in _index, bounds in _max, times in _ns. Time stamps and
+ * deadlines are nanoseconds of CLOCK_MONOTONIC.
+ */
+
+#ifndef STREAMINFER_H
+#define STREAMINFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SI_VERSION_MAJOR 0
+#define SI_VERSION_MINOR 1
+#define SI_VERSION_PATCH 0
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Objects ------------------------------------------------------------------------------------------------- */
+
+/**
+ * One opened device. Any thread may use it, several at once. Models, contexts and events keep what they need of it, so
+ * it may be closed before them; completions that are then still parked can no longer be reaped.
+ */
+typedef struct si_engine {
+    /** 0 is no engine. */
+    uint64_t handle;
+} si_engine;
+
+/**
+ * One ONNX file at one precision: its weights on the device once, one program per bucket, shared by all contexts. Any
+ * thread may use it, several at once. Contexts keep it alive, so it may be freed before them.
+ */
+typedef struct si_model {
+    /** 0 is no model. */
+    uint64_t handle;
+} si_model;
+
+/**
+ * One lane of a model: its own stream, its own input and output memory, one request in flight.
+ *
+ * One thread at a time: a call that meets another answers SI_BUSY. A bound context belongs to the thread that bound it;
+ * calls from elsewhere answer SI_WRONG_THREAD. si_context_cancel and si_context_free are exempt from both, and the end of the
+ * owning thread unbinds. Order of calls: new, link, prepare, then any number of requests, then free.
+ */
+typedef struct si_context {
+    /** 0 is no context. */
+    uint64_t handle;
+} si_context;
+
+/**
+ * A mark in one context's order of work that other contexts can wait for, without the host waiting. Any thread may use
+ * it, several at once. It may outlive the context that it marks.
+ */
+typedef struct si_event {
+    /** 0 is no event. */
+    uint64_t handle;
+} si_event;
+
+/* ---- Versions ------------------------------------------------------------------------------------------------ */
+
+/** Version of the binary interface. It grows only when a host built against an older header would break. */
+#define SI_ABI_VERSION 1
+
+/** Numbers of the structs, for `si_struct_bytes`. */
+#define SI_STRUCT_ERROR 1
+
+/** `si_device_info` */
+#define SI_STRUCT_DEVICE_INFO 2
+
+/** `si_engine_options` */
+#define SI_STRUCT_ENGINE_OPTIONS 3
+
+/** `si_stats` */
+#define SI_STRUCT_STATS 4
+
+/** `si_completion` */
+#define SI_STRUCT_COMPLETION 5
+
+/** `si_model_options` */
+#define SI_STRUCT_MODEL_OPTIONS 6
+
+/** `si_bucket` */
+#define SI_STRUCT_BUCKET 7
+
+/** `si_bucket_input` */
+#define SI_STRUCT_BUCKET_INPUT 8
+
+/** `si_padding` */
+#define SI_STRUCT_PADDING 9
+
+/** `si_model_info` */
+#define SI_STRUCT_MODEL_INFO 10
+
+/** `si_tensor_info` */
+#define SI_STRUCT_TENSOR_INFO 11
+
+/** `si_tensor_view` */
+#define SI_STRUCT_TENSOR_VIEW 12
+
+/** `si_context_options` */
+#define SI_STRUCT_CONTEXT_OPTIONS 13
+
+/** `si_submit_options` */
+#define SI_STRUCT_SUBMIT_OPTIONS 14
+
+/** `si_completion_record` */
+#define SI_STRUCT_COMPLETION_RECORD 15
+
+/** `si_timings` */
+#define SI_STRUCT_TIMINGS 16
+
+/**
+ * The library's binary interface version.
+ *
+ * @return The `SI_ABI_VERSION` that the library was built with. Refuse to go on when it is not the header's.
+ * Threads: any. Since: 0.1.
+ */
+uint32_t si_abi_version(void);
+
+/**
+ * The library's version.
+ *
+ * @return A static string such as "0.1.0", valid for ever.
+ * Threads: any. Since: 0.1.
+ */
+const char *si_version_string(void);
+
+/**
+ * The size that the library gives a struct.
+ *
+ * @param struct_id One of the `SI_STRUCT_*` numbers.
+ * @return Bytes; 0 for a number that the library does not know. A library that is newer than the header may answer
+ *     more than the header's size; less means that the library is older, and fields at the end are ignored.
+ * Threads: any. Since: 0.1.
+ */
+uint32_t si_struct_bytes(uint32_t struct_id);
+
+/* ---- Statuses and errors ------------------------------------------------------------------------------------- */
+
+/** Bytes of `si_error.message`, terminating zero included. */
+#define SI_ERROR_MESSAGE_BYTES 496
+
+/**
+ * What a call answers: 0 is success, 1 to 99 are answers that are no failure, everything else is a failure, grouped by
+ * what the caller can do about it. Numbers are never reused; treat one you do not know by its group.
+ */
+typedef int32_t si_status;
+
+/**
+ * A failure in words. Owned by the caller; its layout is frozen, so it has no `struct_size`. Every function writes it
+ * only when it fails (never for `SI_PENDING`, `SI_PARKED` or `SI_TOO_LATE`), and a null pointer is always allowed.
+ */
+typedef struct si_error {
+    /** The status that the function returned. */
+    si_status status;
+    /** The operating system's or driver's own code, 0 if there is none. */
+    int32_t native;
+    /** One sentence in UTF-8, zero-terminated, naming the node, file, argument or symbol at fault. */
+    char message[SI_ERROR_MESSAGE_BYTES];
+} si_error;
+
+/** Done. */
+#define SI_OK 0
+
+/** The request has not ended yet. */
+#define SI_PENDING 1
+
+/** The request is parked: a completion will announce it, or has been queued for `si_engine_reap`. */
+#define SI_PARKED 2
+
+/** The call came too late: `si_context_unpark` finds the completion on its way, `si_context_cancel` the request ended. */
+#define SI_TOO_LATE 3
+
+/** 1xx, the calling program is wrong: a pointer is null, a value out of range, or two values contradict each other. */
+#define SI_INVALID_ARGUMENT 100
+
+/** The handle is zero or was never issued by this library. */
+#define SI_INVALID_HANDLE 101
+
+/** The handle was valid once and has been freed. */
+#define SI_STALE_HANDLE 102
+
+/** The handle belongs to another noun. */
+#define SI_WRONG_TYPE 103
+
+/** The context is bound to another thread. */
+#define SI_WRONG_THREAD 104
+
+/** The object is in a state in which this call makes no sense. */
+#define SI_WRONG_STATE 105
+
+/** Another thread is inside a call on this context. */
+#define SI_BUSY 106
+
+/** The context already has a request in flight. */
+#define SI_IN_FLIGHT 107
+
+/** The event has not been recorded yet. */
+#define SI_NOT_RECORDED 108
+
+/** No prepared bucket has these shapes and shape-input values. */
+#define SI_NO_BUCKET 109
+
+/** A shape, rank or element type differs from what the model declares. */
+#define SI_SHAPE_MISMATCH 110
+
+/** 2xx, the model or its file is at fault: there is no such file. */
+#define SI_NOT_FOUND 200
+
+/** The file could not be read; `native` is the errno. */
+#define SI_IO 201
+
+/** The path leads outside the model's directory or is not a plain file. */
+#define SI_FORBIDDEN_PATH 202
+
+/** The file is not a well-formed ONNX model. */
+#define SI_MALFORMED 203
+
+/** The model, or an option, asks for something that this library or device does not support. */
+#define SI_UNSUPPORTED 204
+
+/** An extent depends on tensor data. */
+#define SI_UNSUPPORTED_DYNAMIC 205
+
+/** The model exceeds a bound of the library. */
+#define SI_TOO_LARGE 206
+
+/** 3xx, not now: the device's in-flight permits are out. Nothing happened; try again after a completion. */
+#define SI_AGAIN 300
+
+/** A bound on live objects is reached. */
+#define SI_LIMIT_REACHED 301
+
+/** Memory could not be had, or would exceed the engine's budget. */
+#define SI_OUT_OF_MEMORY 302
+
+/** The time ran out before the request ended; it goes on and the context is draining. */
+#define SI_TIMEOUT 303
+
+/** The request was cancelled; the context is draining until the device is done. */
+#define SI_CANCELLED 304
+
+/** The deadline passed before the request was started; nothing was computed. */
+#define SI_EXPIRED 305
+
+/** The context's last request was given up and the device has not finished it. */
+#define SI_DRAINING 306
+
+/** 4xx, the device: there is no such device, or no driver for it. */
+#define SI_NO_DEVICE 400
+
+/** A driver or operating system call failed; `native` is its code. */
+#define SI_DRIVER 401
+
+/** The device had a fatal fault; this process can no longer use it. */
+#define SI_DEVICE_LOST 402
+
+/** 5xx, the library: a defect in it. Please report the message. */
+#define SI_INTERNAL 500
+
+/** A panic was caught at the border; a context that was in use is poisoned. */
+#define SI_PANICKED 501
+
+/** An earlier panic poisoned this context: free it. */
+#define SI_POISONED 502
+
+/**
+ * The name of a status.
+ *
+ * @param status Any number.
+ * @return A static string such as "SI_NO_BUCKET", valid for ever; "unknown status" for any other number.
+ * Threads: any. Since: 0.1.
+ */
+const char *si_status_name(si_status status);
+
+/* ---- Devices ------------------------------------------------------------------------------------------------- */
+
+/** The CPUs of this machine. */
+#define SI_DEVICE_KIND_HOST 1
+
+/** A CUDA GPU. */
+#define SI_DEVICE_KIND_CUDA 2
+
+/** The device works. */
+#define SI_DEVICE_STATE_OK 1
+
+/** The device had a fault that may be its last. */
+#define SI_DEVICE_STATE_SUSPECT 2
+
+/** The device is lost for this process. */
+#define SI_DEVICE_STATE_DEAD 3
+
+/** Bytes of `si_device_info.name` and `si_device_info.id`, terminating zero included. */
+#define SI_DEVICE_NAME_BYTES 64
+
+/** A device that an engine can be opened on. */
+typedef struct si_device_info {
+    /** Set by the caller to sizeof(si_device_info). */
+    uint32_t struct_size;
+    /** One of `SI_DEVICE_KIND_*`. */
+    uint32_t kind;
+    /** Processors: CPUs that this process may use, or multiprocessors of a GPU. */
+    uint32_t processors;
+    /** Zero. */
+    uint32_t reserved;
+    /** Memory of the device in bytes. */
+    uint64_t memory_bytes;
+    /** What `si_engine_options.device` takes, for example "host". Zero-terminated. */
+    char id[SI_DEVICE_NAME_BYTES];
+    /** The maker's name for it. Zero-terminated. */
+    char name[SI_DEVICE_NAME_BYTES];
+} si_device_info;
+
+/**
+ * Counts the devices of this machine. The host is always one of them, and always the last.
+ *
+ * @param out_count Receives the number, at least 1. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_device_count(uint32_t *out_count, si_error *error);
+
+/**
+ * Describes one device.
+ *
+ * @param device_index From 0, below the count of `si_device_count`.
+ * @param out_info Receives the description. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_NO_DEVICE for an index that is too high.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_device_describe(uint32_t device_index, si_device_info *out_info, si_error *error);
+
+/* ---- Tensors ------------------------------------------------------------------------------------------------- */
+
+/** IEEE 754 binary32, 4 bytes. Element types are little-endian. */
+#define SI_DTYPE_F32 1
+
+/** IEEE 754 binary16, 2 bytes. */
+#define SI_DTYPE_F16 2
+
+/** The upper half of a binary32, 2 bytes. */
+#define SI_DTYPE_BF16 3
+
+/** Signed integer, 8 bytes. */
+#define SI_DTYPE_I64 4
+
+/** Signed integer, 4 bytes. */
+#define SI_DTYPE_I32 5
+
+/** Signed integer, 1 byte. */
+#define SI_DTYPE_I8 6
+
+/** Unsigned integer, 1 byte. */
+#define SI_DTYPE_U8 7
+
+/** Truth value, 1 byte: 0 or 1. */
+#define SI_DTYPE_BOOL 8
+
+/** Highest rank of a tensor. */
+#define SI_RANK_MAX 12
+
+/** `si_tensor_info.flags`: the file declares no shape for this input or output; `rank` is 0 and says nothing. */
+#define SI_TENSOR_RANK_OPEN 1
+
+/** `si_tensor_info.flags`: a shape input. Its values are part of a bucket's key. */
+#define SI_TENSOR_SHAPE_INPUT 2
+
+/** `si_tensor_info.flags`: an initializer that the load options made overridable. */
+#define SI_TENSOR_OVERRIDABLE 4
+
+/** An input or output as the model declares it. */
+typedef struct si_tensor_info {
+    /** Set by the caller to sizeof(si_tensor_info). */
+    uint32_t struct_size;
+    /** One of `SI_DTYPE_*`; 0 for an output whose type only a bucket tells. */
+    uint32_t dtype;
+    /** Number of axes. */
+    uint32_t rank;
+    /** A sum of `SI_TENSOR_*`. */
+    uint32_t flags;
+    /** Extents, outermost first; -1 where the model leaves one open. */
+    int64_t dims[SI_RANK_MAX];
+    /** Names of symbolic axes, null where there is none. Owned by the model, valid until it is freed. */
+    const char *dim_names[SI_RANK_MAX];
+    /** ONNX name. Owned by the model, valid until it is freed. */
+    const char *name;
+} si_tensor_info;
+
+/**
+ * Where one input or output of a context lies for the bucket selected. The memory is owned by the context and stays at
+ * its address from `si_context_prepare` until the context is freed. Element (i, j, ..) is at
+ * `data + i * strides_bytes[0] + j * strides_bytes[1] + ..`.
+ */
+typedef struct si_tensor_view {
+    /** Set by the caller to sizeof(si_tensor_view). */
+    uint32_t struct_size;
+    /** One of `SI_DTYPE_*`. */
+    uint32_t dtype;
+    /** Number of axes. */
+    uint32_t rank;
+    /** Zero. */
+    uint32_t reserved;
+    /** Extents, outermost first. */
+    int64_t dims[SI_RANK_MAX];
+    /**
+     * Distance in bytes between neighbours along each axis. They belong to the prepared bucket, so a shape that is
+     * padded to a larger bucket has gaps between its rows.
+     */
+    int64_t strides_bytes[SI_RANK_MAX];
+    /** First element. Owned by the context, valid until it is freed; never null. */
+    void *data;
+    /** Bytes that may be touched from `data` on. */
+    uint64_t capacity_bytes;
+} si_tensor_view;
+
+/* ---- Engines ------------------------------------------------------------------------------------------------- */
+
+/** How an engine is opened. All zero (but struct_size) means every default; a null pointer does too. */
+typedef struct si_engine_options {
+    /** Set by the caller to sizeof(si_engine_options). */
+    uint32_t struct_size;
+    /** Host threads that a context computes with unless its own options say otherwise. 0: 1. */
+    uint32_t threads;
+    /** "auto", "host", "cuda:0" or a GPU's UUID. Borrowed for the call; null: "auto", the best device there is. */
+    const char *device;
+    /**
+     * Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. 0: as many as contexts on
+     * the host device, a measured figure on others.
+     */
+    uint32_t in_flight_max;
+    /** Live contexts, and freed ones whose completion has not been reaped yet. 0: 4096. */
+    uint32_t contexts_max;
+    /** Bytes that weights, arenas, inputs and outputs may take together. 0: no bound. */
+    uint64_t memory_bytes_max;
+} si_engine_options;
+
+/** What is alive and what it takes, at one moment. */
+typedef struct si_stats {
+    /** Set by the caller to sizeof(si_stats). */
+    uint32_t struct_size;
+    /** One of `SI_DEVICE_STATE_*`. */
+    uint32_t device_state;
+    /** Models alive, those included whose handle is freed while a context uses them. */
+    uint32_t models;
+    /** Contexts alive, those included that are freed and not drained yet. */
+    uint32_t contexts;
+    /** Events alive. */
+    uint32_t events;
+    /** Threads that the engine's contexts and reactor run. */
+    uint32_t threads;
+    /** Requests in flight. */
+    uint32_t in_flight;
+    /** Completions queued for `si_engine_reap`. */
+    uint32_t completions;
+    /** Bytes of weights on the device, packed. */
+    uint64_t weights_bytes;
+    /** Bytes of model files kept because the model was loaded from memory. */
+    uint64_t retained_bytes;
+    /** Bytes of arenas. */
+    uint64_t arena_bytes;
+    /** Bytes of inputs and outputs. */
+    uint64_t pinned_bytes;
+    /** Requests ended since the engine was opened. */
+    uint64_t requests;
+    /** Those of them that failed, expired or were cancelled. */
+    uint64_t failures;
+} si_stats;
+
+/** The end of a parked request. Its layout is frozen. */
+typedef struct si_completion {
+    /** The context. It may have been freed since. */
+    si_context context;
+    /** `si_submit_options.token` of the request. */
+    uint64_t token;
+    /** The request's sequence number. */
+    uint32_t sequence;
+    /** How it ended: SI_OK, SI_EXPIRED, SI_CANCELLED, SI_DEVICE_LOST or the failure of the computation. */
+    si_status status;
+} si_completion;
+
+/**
+ * Opens a device.
+ *
+ * @param options Borrowed for the call; null means every default.
+ * @param out_engine Receives the engine, owned by the caller, free with si_engine_close.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_NO_DEVICE (the message says what was looked for), SI_LIMIT_REACHED,
+ *     SI_OUT_OF_MEMORY, SI_DRIVER.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_engine_open(const si_engine_options *options, si_engine *out_engine, si_error *error);
+
+/**
+ * Closes an engine. Its models, contexts and events stay usable; the device is released with the last of them.
+ *
+ * @param engine Consumed. The zero handle is a no-op.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_engine_close(si_engine engine, si_error *error);
+
+/**
+ * Counts what is alive.
+ *
+ * @param engine Borrowed for the call.
+ * @param out_stats Receives the figures. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_engine_stats(si_engine engine, si_stats *out_stats, si_error *error);
+
+/**
+ * Gives a file descriptor that becomes readable when completions of parked requests wait for `si_engine_reap`. It is an
+ * eventfd: non-blocking, close-on-exec. One read of 8 bytes clears it; reading before reaping never loses a completion,
+ * and a host that only polls the descriptor need not read at all, since reaping clears it too.
+ *
+ * @param engine Borrowed for the call.
+ * @param out_fd Receives a fresh duplicate, owned by the caller, free with close().
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_DRIVER (no descriptor left).
+ * Threads: any. Since: 0.1.
+ */
+si_status si_engine_completion_fd(si_engine engine,
+                                  int32_t *out_fd,
+                                  si_error *error);
+
+/**
+ * Takes completions of parked requests out of the engine's queue, oldest first. Each is given exactly once, to one
+ * caller. Its context is idle from then on.
+ *
+ * @param engine Borrowed for the call.
+ * @param out_completions Receives the completions, room for completions_max. Owned by the caller.
+ * @param completions_max How many at most, at least 1.
+ * @param out_count Receives how many were taken, 0 if none waits. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_engine_reap(si_engine engine,
+                         si_completion *out_completions,
+                         uint32_t completions_max,
+                         uint32_t *out_count,
+                         si_error *error);
+
+/* ---- Models -------------------------------------------------------------------------------------------------- */
+
+/** IEEE 754 binary32 throughout. The default. */
+#define SI_PRECISION_FP32 1
+
+/** TensorFloat-32 products, the rest binary32. */
+#define SI_PRECISION_TF32 2
+
+/** binary16 storage, binary32 accumulation. */
+#define SI_PRECISION_FP16 3
+
+/** bfloat16 storage, binary32 accumulation. */
+#define SI_PRECISION_BF16 4
+
+/** The dimension counts independent rows. Proved by analysis of the model at load, or the load is refused. */
+#define SI_PADDING_BATCH 1
+
+/** The dimension may be padded because the model masks it. Checked at load: a padded run must equal the exact one. */
+#define SI_PADDING_MASKED 2
+
+/** One input of a bucket. */
+typedef struct si_bucket_input {
+    /** Set by the caller to sizeof(si_bucket_input), the same in all elements of an array. */
+    uint32_t struct_size;
+    /** Number of axes. */
+    uint32_t rank;
+    /** Extents, outermost first. */
+    int64_t dims[SI_RANK_MAX];
+    /** For a shape input, its values in the input's element type, row-major; null for all others. Borrowed for the call. */
+    const void *value;
+    /** Bytes of value. */
+    uint64_t value_bytes;
+} si_bucket_input;
+
+/** One concrete set of input shapes, and the values of shape inputs. */
+typedef struct si_bucket {
+    /** Set by the caller to sizeof(si_bucket), the same in all elements of an array. */
+    uint32_t struct_size;
+    /** Elements of inputs: the model's number of inputs. */
+    uint32_t input_count;
+    /** Per model input its shape. Borrowed for the call. */
+    const si_bucket_input *inputs;
+} si_bucket;
+
+/**
+ * An axis of an input that may be smaller than its bucket's. What is unused of the input is filled before the request
+ * starts.
+ */
+typedef struct si_padding {
+    /** Set by the caller to sizeof(si_padding), the same in all elements of an array. */
+    uint32_t struct_size;
+    /** One of `SI_PADDING_*`. */
+    uint32_t kind;
+    /** A number of the caller's choice: axes with the same number always have the same extent. */
+    uint32_t dimension;
+    /** The input. */
+    uint32_t input_index;
+    /** The axis of that input. */
+    uint32_t axis;
+    /** Zero. */
+    uint32_t reserved;
+    /** What the unused part is filled with, for example 0 in an attention mask; converted to the input's element type. */
+    double value;
+} si_padding;
+
+/** How a model is loaded. All zero (but struct_size) means every default; a null pointer does too. */
+typedef struct si_model_options {
+    /** Set by the caller to sizeof(si_model_options). */
+    uint32_t struct_size;
+    /** One of `SI_PRECISION_*`. 0: SI_PRECISION_FP32. The host device has no other. */
+    uint32_t precision;
+    /**
+     * Buckets to make programs for at load. Borrowed for the call. With none, a model whose inputs all have fixed shapes
+     * gets that one bucket; any other gets its buckets from si_model_add_bucket.
+     */
+    const si_bucket *buckets;
+    /** Elements of buckets. */
+    uint32_t bucket_count;
+    /** Elements of paddings. */
+    uint32_t padding_count;
+    /** Axes that may be padded. Borrowed for the call. With none, a request has exactly the shapes of a bucket. */
+    const si_padding *paddings;
+    /** Names of initializers that become inputs, after the model's own and in this order. Borrowed for the call. */
+    const char *const *overridables;
+    /** Elements of overridables. */
+    uint32_t overridable_count;
+    /** Zero. */
+    uint32_t reserved;
+} si_model_options;
+
+/** What a model is and takes. */
+typedef struct si_model_info {
+    /** Set by the caller to sizeof(si_model_info). */
+    uint32_t struct_size;
+    /** One of `SI_PRECISION_*`. */
+    uint32_t precision;
+    /** Inputs, overridable initializers included. */
+    uint32_t input_count;
+    /** Outputs. */
+    uint32_t output_count;
+    /** Buckets that have a program. */
+    uint32_t bucket_count;
+    /** The ONNX operator set of the file. */
+    uint32_t opset;
+    /** Bytes of weights on the device, packed. */
+    uint64_t weights_bytes;
+    /** Bytes of the model file kept because the model was loaded from memory. */
+    uint64_t retained_bytes;
+    /** Equal fingerprints give bit-identical results. Over all buckets. */
+    uint64_t fingerprint;
+} si_model_info;
+
+/**
+ * Loads an ONNX file. External data is read from the file's own directory only.
+ *
+ * @param engine Borrowed for the call; the model keeps what it needs of it.
+ * @param path Zero-terminated, borrowed for the call. si_model_add_bucket opens it again.
+ * @param options Borrowed for the call; null means every default.
+ * @param out_model Receives the model, owned by the caller, free with si_model_free.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_NOT_FOUND, SI_IO,
+ *     SI_FORBIDDEN_PATH, SI_MALFORMED, SI_UNSUPPORTED, SI_UNSUPPORTED_DYNAMIC, SI_TOO_LARGE, SI_SHAPE_MISMATCH (a bucket does
+ *     not suit the model), SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_load(si_engine engine,
+                        const char *path,
+                        const si_model_options *options,
+                        si_model *out_model,
+                        si_error *error);
+
+/**
+ * Loads an ONNX file from memory. The library keeps a copy of it (`si_model_info.retained_bytes`), since
+ * si_model_add_bucket needs the weights once more; load from a path where that memory matters. External data is refused.
+ *
+ * @param engine Borrowed for the call; the model keeps what it needs of it.
+ * @param data The file's bytes, borrowed for the call.
+ * @param data_bytes Their number.
+ * @param options Borrowed for the call; null means every default.
+ * @param out_model Receives the model, owned by the caller, free with si_model_free.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return As si_model_load, without SI_NOT_FOUND and SI_IO.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_load_bytes(si_engine engine,
+                              const uint8_t *data,
+                              size_t data_bytes,
+                              const si_model_options *options,
+                              si_model *out_model,
+                              si_error *error);
+
+/**
+ * Makes a program for one more bucket. Contexts that are prepared already do not get it. A control call: it may take as
+ * long as a load. A bucket that the model has already is SI_OK.
+ *
+ * @param model Borrowed for the call.
+ * @param bucket Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_SHAPE_MISMATCH, SI_NOT_FOUND, SI_IO,
+ *     SI_WRONG_STATE (the file has changed since the load), SI_UNSUPPORTED, SI_UNSUPPORTED_DYNAMIC, SI_TOO_LARGE,
+ *     SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_add_bucket(si_model model,
+                              const si_bucket *bucket,
+                              si_error *error);
+
+/**
+ * Describes a model.
+ *
+ * @param model Borrowed for the call.
+ * @param out_info Receives the description. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_describe(si_model model, si_model_info *out_info, si_error *error);
+
+/**
+ * Describes one input.
+ *
+ * @param model Borrowed for the call.
+ * @param input_index From 0, in file order, then the overridable initializers.
+ * @param out_info Receives the description. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_input(si_model model,
+                         uint32_t input_index,
+                         si_tensor_info *out_info,
+                         si_error *error);
+
+/**
+ * Describes one output. Extents that are not the same in all buckets so far are -1.
+ *
+ * @param model Borrowed for the call.
+ * @param output_index From 0, in file order.
+ * @param out_info Receives the description. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_output(si_model model,
+                          uint32_t output_index,
+                          si_tensor_info *out_info,
+                          si_error *error);
+
+/**
+ * Frees a model. Its weights go with its last context.
+ *
+ * @param model Consumed. The zero handle is a no-op.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_model_free(si_model model, si_error *error);
+
+/* ---- Contexts ------------------------------------------------------------------------------------------------ */
+
+/** Spin within a budget learnt from the last requests, while fewer threads spin than there are idle CPUs; then block. */
+#define SI_WAIT_HYBRID 1
+
+/** Spin while fewer threads spin than there are idle CPUs, without budget; else block. */
+#define SI_WAIT_SPIN 2
+
+/** Give the CPU away between looks. */
+#define SI_WAIT_YIELD 3
+
+/** Sleep at once. */
+#define SI_WAIT_BLOCK 4
+
+/** A timeout that never ends. */
+#define SI_TIMEOUT_INFINITE UINT64_MAX
+
+/** How a context is made. All zero (but struct_size) means every default; a null pointer does too. */
+typedef struct si_context_options {
+    /** Set by the caller to sizeof(si_context_options). */
+    uint32_t struct_size;
+    /** Host threads to compute with. 0: the engine's default. */
+    uint32_t threads;
+    /** One of `SI_WAIT_*`. 0: SI_WAIT_HYBRID. */
+    uint32_t wait_policy;
+    /** Elements of buckets. */
+    uint32_t bucket_count;
+    /**
+     * The model's buckets to prepare. Borrowed for the call. With none: all that the model has when the context is
+     * prepared.
+     */
+    const si_bucket *buckets;
+} si_context_options;
+
+/** One request. All zero (but struct_size) means every default; a null pointer does too. */
+typedef struct si_submit_options {
+    /** Set by the caller to sizeof(si_submit_options). */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** Comes back in `si_completion.token`. */
+    uint64_t token;
+    /** CLOCK_MONOTONIC nanoseconds; a request that has not started by then ends with SI_EXPIRED. 0: none. */
+    uint64_t deadline_ns;
+} si_submit_options;
+
+/**
+ * What a context's device and host write when a request ends: two lines of 128 bytes, so that the two writers never
+ * share a cache line. Owned by the context, valid until it is freed; read-only for the host. Its layout is frozen.
+ *
+ * Read `done` and `failed_sequence` with acquire semantics (C11 `atomic_load_explicit`, GCC `__atomic_load_n`). They are
+ * a hint for a host that spins: a request has ended when `si_context_poll`, `si_context_wait` or `si_engine_reap` says so.
+ */
+typedef struct si_completion_record {
+    /** Line 1. Sequence number of the last request that was computed to its end. */
+    uint32_t done;
+    /** Zero. */
+    uint32_t reserved;
+    /** When the device started that request, in nanoseconds of the device's clock (CLOCK_MONOTONIC on the host device). */
+    uint64_t start_ns;
+    /** When its inputs were in place. */
+    uint64_t inputs_ns;
+    /** When its outputs were computed. */
+    uint64_t compute_ns;
+    /** When its outputs were visible to the host. */
+    uint64_t done_ns;
+    /** Zero. */
+    uint64_t reserved_device[11];
+    /** Line 2. Sequence number of the last request that failed. */
+    uint32_t failed_sequence;
+    /** Why it failed, an `si_status`. */
+    int32_t status;
+    /** Zero. */
+    uint64_t reserved_host[15];
+} si_completion_record;
+
+/** Where the time of a context's last ended request went, in nanoseconds of CLOCK_MONOTONIC. */
+typedef struct si_timings {
+    /** Set by the caller to sizeof(si_timings). */
+    uint32_t struct_size;
+    /** The request. */
+    uint32_t sequence;
+    /** When it was submitted. */
+    uint64_t submit_ns;
+    /** When the device started it. */
+    uint64_t start_ns;
+    /** When its inputs were in place. */
+    uint64_t inputs_ns;
+    /** When its outputs were computed. */
+    uint64_t compute_ns;
+    /** When its outputs were visible to the host. */
+    uint64_t done_ns;
+} si_timings;
+
+/**
+ * Makes a context. It has no memory and no threads before si_context_prepare.
+ *
+ * @param model Borrowed for the call; the context keeps what it needs of it.
+ * @param options Borrowed for the call; null means every default.
+ * @param out_context Receives the context, owned by the caller, free with si_context_free.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_NO_BUCKET (an option names a bucket
+ *     that the model has not), SI_LIMIT_REACHED, SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_context_new(si_model model,
+                         const si_context_options *options,
+                         si_context *out_context,
+                         si_error *error);
+
+/**
+ * Makes an input of the target be an output of the source, on the device, without a copy or a host round trip. Every
+ * request of the target starts after what the source had been given before, and the source's next request starts after the
+ * target's. Bucket i of the target belongs to bucket i of the source. The source must be prepared; target and source may be
+ * the same context, whose output then becomes its own next input (state that stays on the device, zero at first).
+ *
+ * @param target Borrowed for the call; not prepared yet. It keeps the source's memory alive.
+ * @param input_index The target's input. It has no host memory of its own any more.
+ * @param source Borrowed for the call; of the same engine.
+ * @param output_index The source's output. It stays readable by the host.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (an index is too high, the input is linked already, the engines differ), SI_INVALID_HANDLE,
+ *     SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE, SI_SHAPE_MISMATCH (element type, number of buckets or a bucket's shape),
+ *     SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the rule of both contexts. Since: 0.1.
+ */
+si_status si_context_link(si_context target,
+                          uint32_t input_index,
+                          si_context source,
+                          uint32_t output_index,
+                          si_error *error);
+
+/**
+ * Takes all memory, starts the threads and makes the replay of every bucket. The first bucket is selected. Nothing is
+ * allocated afterwards. After a failure the context is as before.
+ *
+ * @param context Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (prepared already), SI_NO_BUCKET (the model has
+ *     none; the message names the open dimensions), SI_TOO_LARGE, SI_OUT_OF_MEMORY, SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
+ *     SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_prepare(si_context context,
+                             si_error *error);
+
+/**
+ * Makes the calling thread the context's owner.
+ *
+ * @param context Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (this thread owns it already),
+ *     SI_WRONG_THREAD (another does), SI_BUSY, SI_POISONED, SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_bind(si_context context, si_error *error);
+
+/**
+ * Gives the context up again: any one thread at a time may use it.
+ *
+ * @param context Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not bound), SI_WRONG_THREAD, SI_BUSY,
+ *     SI_POISONED, SI_DRIVER.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_unbind(si_context context,
+                            si_error *error);
+
+/**
+ * Selects the prepared bucket for the next request. Exactly these shapes, or, along axes that the load options made
+ * paddable, the smallest bucket that holds them; the views then have these shapes within the bucket's strides. Contents of
+ * inputs and outputs are undefined afterwards.
+ *
+ * @param context Borrowed for the call.
+ * @param bucket Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_NO_BUCKET, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not
+ *     prepared), SI_IN_FLIGHT, SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_shape(si_context context,
+                           const si_bucket *bucket,
+                           si_error *error);
+
+/**
+ * Says where an input lies. The host writes there while the context is idle.
+ *
+ * @param context Borrowed for the call.
+ * @param input_index From 0.
+ * @param out_view Receives the view, whose data is owned by the context. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE
+ *     (not prepared, or the input is linked), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_input(si_context context,
+                           uint32_t input_index,
+                           si_tensor_view *out_view,
+                           si_error *error);
+
+/**
+ * Says where an output lies. The host reads there after a request has ended with SI_OK and before the next submit.
+ *
+ * @param context Borrowed for the call.
+ * @param output_index From 0.
+ * @param out_view Receives the view, whose data is owned by the context. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE
+ *     (not prepared), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_output(si_context context,
+                            uint32_t output_index,
+                            si_tensor_view *out_view,
+                            si_error *error);
+
+/**
+ * Starts a request on the inputs as they are, and returns at once. The host leaves inputs and outputs alone until the
+ * request has ended. It launches or refuses, it never queues, and a refusal uses no sequence number.
+ *
+ * @param context Borrowed for the call.
+ * @param options Borrowed for the call; null means every default.
+ * @param out_sequence Receives the request's number, from 1 upwards, never 0. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_AGAIN (the device's in-flight permits are out), SI_IN_FLIGHT, SI_DRAINING, SI_EXPIRED, SI_INVALID_ARGUMENT,
+ *     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not prepared), SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
+ *     SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_submit(si_context context,
+                            const si_submit_options *options,
+                            uint32_t *out_sequence,
+                            si_error *error);
+
+/**
+ * Gives the completion record, for a host that spins by itself.
+ *
+ * @param context Borrowed for the call.
+ * @param out_record Receives a pointer that is owned by the context, valid until it is freed.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not prepared),
+ *     SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_completion(si_context context,
+                                const si_completion_record **out_record,
+                                si_error *error);
+
+/**
+ * Says whether a request has ended, without waiting. For the last ended request it repeats the answer.
+ *
+ * @param context Borrowed for the call.
+ * @param sequence The context's last request.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK (it has ended and its outputs may be read), SI_PENDING, SI_PARKED, or how it failed: SI_EXPIRED, SI_CANCELLED,
+ *     SI_TIMEOUT, SI_DEVICE_LOST, or the failure of the computation. Of the call itself: SI_INVALID_ARGUMENT (not the last
+ *     request), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not prepared), SI_WRONG_THREAD, SI_BUSY,
+ *     SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_poll(si_context context,
+                          uint32_t sequence,
+                          si_error *error);
+
+/**
+ * Waits until a request has ended, as the context's wait policy says.
+ *
+ * @param context Borrowed for the call.
+ * @param sequence The context's last request.
+ * @param timeout_ns At most this long; 0 polls, SI_TIMEOUT_INFINITE waits for good.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return As si_context_poll, without SI_PENDING (a timeout of 0 excepted), and SI_TIMEOUT when the time runs out: the request
+ *     goes on, its memory must not be touched, and the context is draining until the device is done.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_wait(si_context context,
+                          uint32_t sequence,
+                          uint64_t timeout_ns,
+                          si_error *error);
+
+/**
+ * Asks for a completion in the engine's queue instead of a waiting thread. Success promises exactly one completion, also
+ * when the request has ended already, is cancelled, or its context is freed.
+ *
+ * @param context Borrowed for the call.
+ * @param sequence The request in flight.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (not the last request), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (no
+ *     request in flight, or parked already), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_park(si_context context,
+                          uint32_t sequence,
+                          si_error *error);
+
+/**
+ * Takes a parked request back.
+ *
+ * @param context Borrowed for the call.
+ * @param sequence The parked request.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK (no completion will come; poll or wait again), SI_TOO_LATE (one will), SI_INVALID_ARGUMENT (not the last
+ *     request), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not parked), SI_WRONG_THREAD, SI_BUSY,
+ *     SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_unpark(si_context context,
+                            uint32_t sequence,
+                            si_error *error);
+
+/**
+ * Gives a request up. Whoever waits for it gets SI_CANCELLED at once. Its memory must not be touched, and the context is
+ * draining, until the device is done; the next submit that is not refused with SI_DRAINING proves it.
+ *
+ * @param context Borrowed for the call.
+ * @param sequence The request in flight.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_TOO_LATE (it has ended or was given up before), SI_INVALID_ARGUMENT (not the last request),
+ *     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not prepared).
+ * Threads: any, also while another thread waits, also for a context bound elsewhere. Since: 0.1.
+ */
+si_status si_context_cancel(si_context context,
+                            uint32_t sequence,
+                            si_error *error);
+
+/**
+ * Submits and waits.
+ *
+ * @param context Borrowed for the call.
+ * @param options Borrowed for the call; null means every default.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return As si_context_submit and si_context_wait without timeout.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_run(si_context context, const si_submit_options *options, si_error *error);
+
+/**
+ * Says where the time of the last ended request went.
+ *
+ * @param context Borrowed for the call.
+ * @param out_timings Receives the time stamps. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (no request has ended yet,
+ *     or one is in flight), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_context_timings(si_context context,
+                             si_timings *out_timings,
+                             si_error *error);
+
+/**
+ * Frees a context. A request in flight is cancelled first; its memory and threads go when the device is done, and the call
+ * does not wait for that. A thread that is inside a call on it leaves that call first.
+ *
+ * @param context Consumed. The zero handle is a no-op.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any, also for a context bound elsewhere. Since: 0.1.
+ */
+si_status si_context_free(si_context context,
+                          si_error *error);
+
+/* ---- Events -------------------------------------------------------------------------------------------------- */
+
+/**
+ * Makes an event, not recorded yet.
+ *
+ * @param engine Borrowed for the call; contexts of this engine may use the event.
+ * @param out_event Receives the event, owned by the caller, free with si_event_free.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_LIMIT_REACHED, SI_DRIVER.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_event_new(si_engine engine, si_event *out_event, si_error *error);
+
+/**
+ * Moves the mark behind everything submitted to the context so far. Waits that were asked for earlier keep the mark that
+ * they saw.
+ *
+ * @param event Borrowed for the call.
+ * @param context Borrowed for the call; of the event's engine.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (different engines), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE,
+ *     SI_WRONG_STATE (the context is not prepared), SI_WRONG_THREAD, SI_BUSY, SI_POISONED, SI_DEVICE_LOST.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_event_record(si_event event,
+                          si_context context,
+                          si_error *error);
+
+/**
+ * Lets the context's next submit start only after the mark. The call itself returns at once: the stream waits, not the
+ * host.
+ *
+ * @param event Borrowed for the call.
+ * @param context Borrowed for the call; of the event's engine.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_NOT_RECORDED, SI_INVALID_ARGUMENT (different engines), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE,
+ *     SI_WRONG_STATE (the context is not prepared), SI_LIMIT_REACHED (too many waits before one submit), SI_WRONG_THREAD,
+ *     SI_BUSY, SI_POISONED, SI_DEVICE_LOST.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_status si_event_wait(si_event event,
+                        si_context context,
+                        si_error *error);
+
+/**
+ * Frees an event. Waits that were asked for stay in force.
+ *
+ * @param event Consumed. The zero handle is a no-op.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_status si_event_free(si_event event, si_error *error);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* STREAMINFER_H */

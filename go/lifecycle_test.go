@@ -1,0 +1,315 @@
+package streaminfer_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"testing"
+	"time"
+
+	streaminfer "github.com/streaminfer/streaminfer/go"
+)
+
+// executed returns what a failure says about retrying.
+func (w *world) executed(err error) streaminfer.Executed {
+	w.Helper()
+	failure, ok := errors.AsType[*streaminfer.Error](err)
+	if !ok {
+		w.Fatalf("%v is no *Error", err)
+	}
+	return failure.Executed
+}
+
+func TestContextEndedBeforeRun(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(affine))
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		err := s.Run(ctx)
+		w.is(err, streaminfer.StatusCancelled)
+		if !errors.Is(err, context.Canceled) || w.executed(err) != streaminfer.ExecutedNo {
+			t.Fatalf("%v, executed %v", err, w.executed(err))
+		}
+		late, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+		defer cancel()
+		err = s.Run(late)
+		w.is(err, streaminfer.StatusTimeout)
+		if !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedNo {
+			t.Fatalf("%v, executed %v", err, w.executed(err))
+		}
+		input[float32](w, s, "x").Data[0] = 1 // nothing is draining
+		w.ok(s.Run(context.Background()))
+	})
+}
+
+func TestContextEndedDuringRunLeavesTheSessionDraining(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(slow))
+		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
+		for _, budget := range []time.Duration{time.Millisecond, 3 * time.Millisecond} {
+			x.Data[0] = float32(budget)
+			ctx, cancel := context.WithTimeout(context.Background(), budget)
+			err := s.Run(ctx)
+			cancel()
+			w.is(err, streaminfer.StatusTimeout)
+			if !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedMaybe {
+				t.Fatalf("%v, executed %v", err, w.executed(err))
+			}
+			_, err = streaminfer.Input[float32](s, "x")
+			w.is(err, streaminfer.StatusDraining)
+			_, err = streaminfer.Output[float32](s, "y")
+			w.is(err, streaminfer.StatusDraining)
+
+			short, cancel := context.WithTimeout(context.Background(), time.Microsecond)
+			w.is(s.Drain(short), streaminfer.StatusTimeout)
+			cancel()
+			w.ok(s.Drain(context.Background()))
+			x.Data[0] = 7
+			w.ok(s.Run(context.Background()))
+			if y.Data[0] != 7 {
+				t.Fatal(y.Data[0])
+			}
+		}
+		// Run drains by itself, too.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		w.is(s.Run(ctx), streaminfer.StatusTimeout)
+		w.ok(s.Run(context.Background()))
+	})
+}
+
+// A race between completion and the end of ctx must end in one of two ways, and leave no completion behind that a
+// later request would take for its own.
+func TestContextRacesCompletion(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		model := w.load(affine)
+		s, err := model.NewSession(streaminfer.SessionOptions{SpinBudget: -1})
+		w.ok(err)
+		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
+		for round := range 2000 {
+			ctx, cancel := context.WithCancel(context.Background())
+			x.Data[0] = float32(round)
+			w.ok(s.Submit(ctx))
+			go cancel()
+			if err := s.Wait(ctx); err != nil {
+				w.is(err, streaminfer.StatusCancelled)
+				w.ok(s.Drain(context.Background()))
+			} else if y.Data[0] != 2*float32(round)+1 {
+				t.Fatalf("round %d: %v", round, y.Data[0])
+			}
+			cancel()
+		}
+	})
+}
+
+func TestCancelFromElsewhere(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(slow))
+		w.ok(s.Cancel()) // nothing to cancel
+		w.ok(s.Submit(context.Background()))
+		time.AfterFunc(2*time.Millisecond, func() { _ = s.Cancel() })
+		err := s.Wait(context.Background())
+		w.is(err, streaminfer.StatusCancelled)
+		if w.executed(err) != streaminfer.ExecutedMaybe {
+			t.Fatal(err)
+		}
+		w.ok(s.Drain(context.Background()))
+		w.ok(s.Run(context.Background()))
+		w.ok(s.Cancel()) // too late is no failure
+	})
+}
+
+func TestOneGoroutineAtATime(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(slow))
+		w.ok(s.Submit(context.Background()))
+		ended := make(chan error)
+		go func() { ended <- s.Wait(context.Background()) }()
+		eventually(t, "two calls to meet", func() bool {
+			_, err := s.Poll()
+			return errors.Is(err, streaminfer.StatusBusy)
+		})
+		w.ok(<-ended)
+	})
+}
+
+func TestCloseDuringRun(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		model := w.load(slow)
+		for range 3 {
+			s := w.session(model)
+			w.ok(s.Submit(context.Background()))
+			time.AfterFunc(2*time.Millisecond, func() { _ = s.Close() })
+			err := s.Wait(context.Background())
+			w.is(err, streaminfer.StatusStaleHandle)
+			if w.executed(err) != streaminfer.ExecutedMaybe {
+				t.Fatal(err)
+			}
+			w.is(s.Run(context.Background()), streaminfer.StatusStaleHandle)
+			w.ok(s.Close())
+		}
+		w.settle(0)
+	})
+}
+
+func TestEngineCloseDuringRun(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		model := w.load(slow)
+		var group sync.WaitGroup
+		for range 4 {
+			s := w.session(model)
+			w.ok(s.Submit(context.Background()))
+			group.Go(func() {
+				if err := s.Wait(context.Background()); !errors.Is(err, streaminfer.StatusStaleHandle) {
+					t.Errorf("a request survived its engine: %v", err)
+				}
+			})
+		}
+		time.Sleep(2 * time.Millisecond)
+		w.ok(w.engine.Close())
+		group.Wait()
+		_, err := w.engine.LoadBytes([]byte(affine), streaminfer.ModelOptions{})
+		w.is(err, streaminfer.StatusStaleHandle)
+		_, err = model.NewSession(streaminfer.SessionOptions{})
+		w.is(err, streaminfer.StatusStaleHandle)
+		_, err = w.engine.Stats()
+		w.is(err, streaminfer.StatusStaleHandle)
+	})
+}
+
+// settle waits until the engine has so many sessions.
+func (w *world) settle(sessions int) {
+	w.Helper()
+	eventually(w, "sessions to go", func() bool {
+		runtime.GC()
+		stats, err := w.engine.Stats()
+		w.ok(err)
+		return stats.Sessions == sessions
+	})
+}
+
+func TestForgottenObjectsAreCollected(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		func() {
+			model := w.load(affine)
+			for range 20 {
+				w.ok(w.session(model).Run(context.Background()))
+			}
+			_, err := w.engine.NewEvent()
+			w.ok(err)
+		}()
+		w.settle(0)
+		eventually(t, "model and event to go", func() bool {
+			runtime.GC()
+			stats, err := w.engine.Stats()
+			w.ok(err)
+			return stats.Models == 0 && stats.Events == 0
+		})
+	})
+}
+
+func TestCollectorRunsDuringRequests(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
+	inBothWorlds(t, func(w *world) {
+		model := w.load(affine)
+		var group sync.WaitGroup
+		for worker := range 4 {
+			group.Go(func() {
+				for round := range 20 {
+					s, err := model.NewSession(streaminfer.SessionOptions{})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					x, _ := streaminfer.Input[float32](s, "x")
+					y, _ := streaminfer.Output[float32](s, "y")
+					for step := range 5 {
+						x.Data[3] = float32(worker + round + step)
+						runtime.GC()
+						if err := s.Run(context.Background()); err != nil || y.Data[3] != 2*x.Data[3]+1 {
+							t.Errorf("%v: %v became %v", err, x.Data[3], y.Data[3])
+						}
+					}
+					if round%2 == 0 { // the other half is left to the net
+						s.Close()
+					}
+				}
+			})
+		}
+		group.Wait()
+		w.settle(0)
+	})
+}
+
+func TestRunDoesNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	inBothWorlds(t, func(w *world) {
+		model := w.load(affine)
+		for _, budget := range []time.Duration{0, -1} {
+			s, err := model.NewSession(streaminfer.SessionOptions{SpinBudget: budget})
+			w.ok(err)
+			ctx := context.Background()
+			if allocations := testing.AllocsPerRun(500, func() { w.ok(s.Run(ctx)) }); allocations != 0 {
+				t.Errorf("%v allocations per Run with a spin budget of %v", allocations, budget)
+			}
+		}
+	})
+}
+
+func TestBind(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(affine))
+		w.ok(s.Bind())
+		w.is(s.Bind(), streaminfer.StatusWrongState)
+		w.ok(s.Run(context.Background()))
+		elsewhere := make(chan error)
+		go func() { elsewhere <- s.Run(context.Background()) }()
+		w.is(<-elsewhere, streaminfer.StatusWrongThread)
+		go func() { elsewhere <- s.Unbind() }()
+		w.is(<-elsewhere, streaminfer.StatusWrongThread)
+		go func() { elsewhere <- s.Bind() }()
+		w.is(<-elsewhere, streaminfer.StatusWrongThread)
+		w.ok(s.Unbind())
+		w.is(s.Unbind(), streaminfer.StatusWrongState)
+		go func() { elsewhere <- s.Run(context.Background()) }()
+		w.ok(<-elsewhere)
+
+		w.ok(s.Bind())
+		go func() { elsewhere <- s.Close() }()
+		w.ok(<-elsewhere)
+		w.is(s.Run(context.Background()), streaminfer.StatusStaleHandle)
+		runtime.UnlockOSThread() // Close from elsewhere cannot
+	})
+}
+
+func TestGoroutineThatEndsBoundReleasesTheSession(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(affine))
+		bound := make(chan error)
+		for attempt := 0; attempt < 10; {
+			go func() {
+				if onFirstThread() {
+					bound <- errFirstThread
+					return
+				}
+				bound <- s.Bind()
+			}()
+			switch err := <-bound; {
+			case err == errFirstThread:
+				time.Sleep(time.Millisecond)
+			case errors.Is(err, streaminfer.StatusWrongThread): // the last thread is still ending
+				time.Sleep(time.Millisecond)
+			default:
+				w.ok(err)
+				attempt++
+			}
+		}
+		eventually(t, "the thread to end", func() bool { return s.Run(context.Background()) == nil })
+	})
+}
+
+var errFirstThread = errors.New("on the process's first thread")

@@ -1,0 +1,5 @@
+//go:build !race
+
+package streaminfer_test
+
+const raceEnabled = false

@@ -1,0 +1,114 @@
+package streaminfer
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"weak"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// registry is the part of an Engine that outlives it by a moment: what its reaper goroutine needs, and what Close must
+// find. It refers to its children weakly, so that a forgotten one can still be collected.
+type registry struct {
+	backend backend.Engine
+
+	mu       sync.Mutex
+	closed   bool
+	next     uint64
+	children map[uint64]child
+	reaping  sync.Once
+	// stopped is closed when the reaper has ended: from then on no completion is delivered.
+	stopped chan struct{}
+}
+
+// child is a session, model or event of the engine.
+type child struct {
+	closer func() io.Closer
+	// done receives the completion of a session's parked request; nil for other children.
+	done chan<- backend.Completion
+}
+
+func newRegistry(b backend.Engine) *registry {
+	return &registry{backend: b, children: map[uint64]child{}, stopped: make(chan struct{})}
+}
+
+// adopt registers a child and returns its token, which is never reused.
+func adopt[T any, P interface {
+	*T
+	io.Closer
+}](r *registry, p P, done chan<- backend.Completion) (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0, &backend.Error{Status: int32(StatusStaleHandle), Message: "the engine is closed"}
+	}
+	pointer := weak.Make((*T)(p))
+	r.next++
+	r.children[r.next] = child{done: done, closer: func() io.Closer {
+		if live := pointer.Value(); live != nil {
+			return P(live)
+		}
+		return nil
+	}}
+	return r.next, nil
+}
+
+func (r *registry) forget(token uint64) {
+	r.mu.Lock()
+	delete(r.children, token)
+	r.mu.Unlock()
+}
+
+// startReaper starts the goroutine that hands completions to waiting sessions. An engine that never parks needs none.
+func (r *registry) startReaper() { r.reaping.Do(func() { go r.reap() }) }
+
+func (r *registry) reap() {
+	defer close(r.stopped)
+	var batch [64]backend.Completion
+	for {
+		count, err := r.backend.Reap(batch[:])
+		if err != nil || count == 0 {
+			return
+		}
+		r.mu.Lock()
+		for _, completion := range batch[:count] {
+			// A session has one request in flight and receives before it parks again, so there is always room. One
+			// that has been closed receives nothing.
+			if session, ok := r.children[completion.Token]; ok {
+				session.done <- completion
+			}
+		}
+		r.mu.Unlock()
+	}
+}
+
+func closeRegistry(r *registry) { _ = r.close() }
+
+func (r *registry) close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		<-r.stopped
+		return nil
+	}
+	r.closed = true
+	var open []io.Closer
+	for _, c := range r.children {
+		if live := c.closer(); live != nil {
+			open = append(open, live)
+		}
+	}
+	r.mu.Unlock()
+
+	var failures []error
+	for _, c := range open {
+		failures = append(failures, c.Close())
+	}
+	failures = append(failures, r.backend.Close())
+	// If the reaper was never started, nobody else will say that it has stopped.
+	r.reaping.Do(func() { close(r.stopped) })
+	<-r.stopped
+	return errors.Join(failures...)
+}

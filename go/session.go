@@ -1,0 +1,328 @@
+package streaminfer
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// SessionOptions are the choices made when a session is created.
+type SessionOptions struct {
+	// Threads is the number of threads the host device computes this session's requests with; 0 means the engine's.
+	Threads int
+	// Buckets are those of the model's buckets to prepare; none means all.
+	Buckets []Bucket
+	// Links connect inputs of this session to device-side outputs of others.
+	Links []Link
+	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; 0 means 30 us,
+	// a negative budget means to sleep at once.
+	SpinBudget time.Duration
+}
+
+// Link makes an input of a new session be the device-side output of another, so that the tensor never visits the host.
+// The device keeps the order: the input waits for the source's request, and the source's next one for the input's use.
+type Link struct {
+	// Input is the input's name.
+	Input string
+	// Source is a session of the same engine; nil means the new session itself, whose output then is its state.
+	Source *Session
+	// Output is the name of the source's output.
+	Output string
+}
+
+// Session is one lane of execution: an ordered stream, its own memory, and a replay per bucket. One goroutine at a
+// time may use it; Cancel and Close may be called from any goroutine at any time.
+type Session struct {
+	model   *Model
+	context backend.Context
+	record  backend.Record
+	token   uint64
+	cleanup runtime.Cleanup
+
+	// state decides between a call and Close with one word.
+	state atomic.Uint32
+	// closing is closed by a Close that finds the session in a call, to end its waiting.
+	closing chan struct{}
+	// done receives the completion of a parked request.
+	done chan backend.Completion
+
+	// sequence is the last request's, 0 before the first. Cancel reads it from anywhere.
+	sequence atomic.Uint32
+
+	// What follows belongs to the goroutine that is in a call.
+	inFlight   bool
+	draining   bool
+	bound      bool
+	spinBudget time.Duration
+	typical    time.Duration
+}
+
+const (
+	stateIdle uint32 = iota
+	stateInCall
+	// stateClosing: Close was called during a call, whose end will free the session.
+	stateClosing
+	stateClosed
+)
+
+// NewSession creates a session and prepares a replay for each of its buckets. Nothing is allocated afterwards.
+//
+// Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument, StatusShapeMismatch (links).
+func (m *Model) NewSession(options SessionOptions) (*Session, error) {
+	const op = "new session"
+	if options.Threads < 0 {
+		return nil, refusal(op, StatusInvalidArgument, "%d threads", options.Threads)
+	}
+	choices := backend.ContextOptions{Threads: options.Threads}
+	for _, bucket := range options.Buckets {
+		ordered, err := m.order(op, bucket)
+		if err != nil {
+			return nil, err
+		}
+		choices.Buckets = append(choices.Buckets, ordered)
+	}
+	raw, err := m.model.NewContext(&choices)
+	if err != nil {
+		return nil, failure(op, ExecutedNo, err)
+	}
+	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, closing: make(chan struct{}),
+		done: make(chan backend.Completion, 1)}
+	if s.spinBudget == 0 {
+		s.spinBudget = spinBudgetDefault
+	}
+	if err := s.prepare(op, options.Links); err != nil {
+		_ = raw.Free()
+		return nil, err
+	}
+	s.record = raw.Record()
+	m.engine.startReaper()
+	if s.token, err = adopt(m.engine.registry, s, s.done); err != nil {
+		_ = raw.Free()
+		return nil, failure(op, ExecutedNo, err)
+	}
+	s.cleanup = runtime.AddCleanup(s, forgotten.free, forgotten{m.engine.registry, s.token, raw})
+	return s, nil
+}
+
+func (s *Session) prepare(op string, links []Link) error {
+	for _, link := range links {
+		source := link.Source
+		if source == nil {
+			source = s
+		}
+		input, err := indexOf(op, s.model.inputs, "input", link.Input)
+		if err != nil {
+			return err
+		}
+		output, err := indexOf(op, source.model.outputs, "output", link.Output)
+		if err != nil {
+			return err
+		}
+		if err := s.context.Link(input, source.context, output); err != nil {
+			return failure(op, ExecutedNo, err)
+		}
+		runtime.KeepAlive(source)
+	}
+	return failure(op, ExecutedNo, s.context.Prepare())
+}
+
+// Model returns the session's model.
+func (s *Session) Model() *Model { return s.model }
+
+// Use selects the bucket of the following requests. It must be one of the model's buckets when the session was made.
+// Views fetched before keep their memory but not their shape: fetch them again.
+//
+// Errors: StatusNoBucket, StatusInFlight, StatusDraining, StatusBusy.
+func (s *Session) Use(bucket Bucket) error {
+	const op = "use"
+	ordered, err := s.model.order(op, bucket)
+	if err != nil {
+		return err
+	}
+	if err := s.enter(op); err != nil {
+		return err
+	}
+	defer s.leave()
+	return failure(op, ExecutedNo, s.context.Shape(ordered))
+}
+
+// Run executes one request on what the inputs hold and returns when the outputs can be read. It is Submit and Wait.
+//
+// When ctx ends first, Run returns an error that wraps ctx.Err(), and the session is draining if Error.Executed is
+// ExecutedMaybe: its views belong to the device until the next Run or Drain has returned.
+//
+// Errors: StatusAgain, StatusBusy, StatusInFlight, StatusWrongThread, StatusExpired, StatusDeviceLost, or ctx's.
+func (s *Session) Run(ctx context.Context) error {
+	if err := s.enter("run"); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.submit(ctx, "run"); err != nil {
+		return err
+	}
+	return s.wait(ctx, "run")
+}
+
+// Submit starts a request and returns. It never queues: when the device has no permit left it returns StatusAgain. A
+// session that is draining is drained first. A deadline of ctx also is the time by which the request must have started.
+func (s *Session) Submit(ctx context.Context) error {
+	if err := s.enter("submit"); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.submit(ctx, "submit")
+}
+
+func (s *Session) submit(ctx context.Context, op string) error {
+	if ctx.Err() != nil {
+		return givenUp(op, ExecutedNo, ctx)
+	}
+	if s.inFlight {
+		return refusal(op, StatusInFlight, "the session's last request has not been waited for")
+	}
+	if err := s.drain(ctx, op); err != nil {
+		return err
+	}
+	var timeout time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = max(time.Until(deadline), 1)
+	}
+	sequence, err := s.context.Submit(s.token, timeout)
+	if err != nil {
+		return failure(op, ExecutedNo, err)
+	}
+	s.sequence.Store(sequence)
+	s.inFlight = true
+	return nil
+}
+
+// Wait returns when the submitted request has ended, or gives it up when ctx ends. Errors as for Run.
+func (s *Session) Wait(ctx context.Context) error {
+	if err := s.enter("wait"); err != nil {
+		return err
+	}
+	defer s.leave()
+	if !s.inFlight {
+		return refusal("wait", StatusWrongState, "no request is in flight")
+	}
+	return s.wait(ctx, "wait")
+}
+
+// Poll reports whether the submitted request has ended, and how. A session with nothing in flight has ended.
+func (s *Session) Poll() (ended bool, err error) {
+	if err := s.enter("poll"); err != nil {
+		return false, err
+	}
+	ended, err = s.poll("poll")
+	s.leave()
+	return ended, err
+}
+
+func (s *Session) poll(op string) (ended bool, err error) {
+	if !s.inFlight {
+		return true, nil
+	}
+	status, err := s.context.Poll(s.sequence.Load())
+	if err == nil {
+		s.inFlight = status != backend.OK
+		return !s.inFlight, nil
+	}
+	// A request that was cancelled from elsewhere leaves the device at work.
+	s.inFlight, s.draining = false, true
+	if reported, ok := err.(*backend.Error); ok && Status(reported.Status) == StatusExpired {
+		return true, failure(op, ExecutedNo, err)
+	}
+	return true, failure(op, ExecutedMaybe, err)
+}
+
+// Timings are the stages of a session's last ended request.
+type Timings struct {
+	// Queue is the time from submit to start; Inputs until the inputs were in place; Compute until the outputs were
+	// computed; Outputs until the host could see them.
+	Queue, Inputs, Compute, Outputs time.Duration
+}
+
+// Timings says where the time of the last ended request went.
+//
+// Errors: StatusWrongState if none has ended yet or one is in flight.
+func (s *Session) Timings() (Timings, error) {
+	if err := s.enter("timings"); err != nil {
+		return Timings{}, err
+	}
+	defer s.leave()
+	raw, err := s.context.Timings()
+	return Timings(raw), failure("timings", ExecutedNo, err)
+}
+
+// enter claims the session for one call.
+func (s *Session) enter(op string) error {
+	if s.state.CompareAndSwap(stateIdle, stateInCall) {
+		return nil
+	}
+	if s.state.Load() == stateInCall {
+		return refusal(op, StatusBusy, "another goroutine is in a call on this session")
+	}
+	return refusal(op, StatusStaleHandle, "the session is closed")
+}
+
+// leave ends the call; if Close came meanwhile, it does what Close would have done.
+func (s *Session) leave() {
+	if !s.state.CompareAndSwap(stateInCall, stateIdle) {
+		s.state.Store(stateClosed)
+		_ = s.free()
+	}
+}
+
+// Cancel gives up the request in flight, if there is one: a goroutine in Run or Wait returns with StatusCancelled, and
+// the session is draining. It may be called from any goroutine.
+func (s *Session) Cancel() error {
+	sequence := s.sequence.Load()
+	if sequence == 0 {
+		return nil
+	}
+	_, err := s.context.Cancel(sequence)
+	runtime.KeepAlive(s)
+	return failure("cancel", ExecutedNo, err)
+}
+
+// Drain waits until the device has finished with a request that was given up, so that the views may be touched again.
+// It does nothing if there is none.
+func (s *Session) Drain(ctx context.Context) error {
+	if err := s.enter("drain"); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.drain(ctx, "drain")
+}
+
+// Close frees the session. It may be called from any goroutine at any time: a request in flight is cancelled, a
+// goroutine in Run or Wait returns with StatusStaleHandle, and the memory is released when the device has finished
+// with it. The views must not be touched any more. A session bound to the calling goroutine is unbound first. Closing
+// again does nothing.
+func (s *Session) Close() error {
+	for {
+		switch state := s.state.Load(); state {
+		case stateIdle:
+			if s.state.CompareAndSwap(state, stateClosed) {
+				return failure("close", ExecutedNo, s.free())
+			}
+		case stateInCall:
+			if s.state.CompareAndSwap(state, stateClosing) {
+				close(s.closing)
+				return nil
+			}
+		default:
+			return nil
+		}
+	}
+}
+
+func (s *Session) free() error {
+	s.cleanup.Stop()
+	s.unbindIfOurs()
+	s.model.engine.forget(s.token)
+	return s.context.Free()
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package streaminfer_test
+
+func onFirstThread() bool { return false }

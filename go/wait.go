@@ -1,0 +1,152 @@
+package streaminfer
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+const (
+	// spinBudgetDefault is a little more than what sleeping and being woken costs, so spinning at most doubles it.
+	spinBudgetDefault = 30 * time.Microsecond
+	// tightReads of the completion record happen before the processor is offered to other goroutines.
+	tightReads = 64
+	// The pauses between two looks at a draining session.
+	drainPauseMin, drainPauseMax = 20 * time.Microsecond, time.Millisecond
+)
+
+// spinning counts the goroutines in spin. One processor always is left to those that do not wait.
+var spinning atomic.Int32
+
+// spinnersMax is set when an engine is opened: asking for GOMAXPROCS takes a lock.
+var spinnersMax atomic.Int32
+
+// epoch makes time.Since read the monotonic clock alone.
+var epoch = time.Now()
+
+// wait returns when the request in flight has ended, or gives it up when ctx or the session does.
+func (s *Session) wait(ctx context.Context, op string) error {
+	started := time.Since(epoch)
+	for {
+		// Requests that regularly take longer than the budget are not worth spinning for.
+		if s.typical > s.spinBudget || !s.spin(ctx, started) {
+			if err := s.park(ctx, op); err != nil {
+				return err
+			}
+		}
+		if ended, err := s.poll(op); ended {
+			s.typical += (time.Since(epoch) - started - s.typical) / 8
+			return err
+		}
+	}
+}
+
+// spin reads the completion record until the request seems to have ended (true) or the budget is spent (false).
+func (s *Session) spin(ctx context.Context, started time.Duration) bool {
+	if s.spinBudget < 0 {
+		return false
+	}
+	if spinning.Add(1) > spinnersMax.Load() {
+		spinning.Add(-1)
+		return s.hinted()
+	}
+	defer spinning.Add(-1)
+	for range tightReads {
+		if s.hinted() {
+			return true
+		}
+	}
+	for time.Since(epoch)-started < s.spinBudget {
+		runtime.Gosched()
+		if s.hinted() {
+			return true
+		}
+		if ctx.Err() != nil || s.state.Load() == stateClosing {
+			return false
+		}
+	}
+	return false
+}
+
+// hinted reads the completion record. It is two loads: no call, no lock.
+func (s *Session) hinted() bool {
+	sequence := s.sequence.Load()
+	return atomic.LoadUint32(s.record.Done) == sequence || atomic.LoadUint32(s.record.Failed) == sequence
+}
+
+// park sleeps until the reaper delivers the request's completion. It returns an error if the request was given up.
+func (s *Session) park(ctx context.Context, op string) error {
+	if err := s.context.Park(s.sequence.Load()); err != nil {
+		s.inFlight = false
+		return failure(op, ExecutedMaybe, err)
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return s.giveUp(op, givenUp(op, ExecutedMaybe, ctx))
+	case <-s.closing:
+		return s.giveUp(op, closedMeanwhile(op))
+	case <-s.model.engine.stopped:
+		return s.giveUp(op, closedMeanwhile(op))
+	}
+}
+
+func closedMeanwhile(op string) error {
+	return &Error{Op: op, Status: StatusStaleHandle, Message: "the session was closed during the call",
+		Executed: ExecutedMaybe}
+}
+
+// giveUp cancels the parked request and returns why, unless it has ended after all (nil).
+func (s *Session) giveUp(op string, why error) error {
+	status, err := s.context.Unpark(s.sequence.Load())
+	if err == nil && status == backend.TooLate {
+		// A completion is on its way: take it, so that the next request does not find it.
+		select {
+		case <-s.done:
+			return nil
+		case <-s.model.engine.stopped:
+		}
+	}
+	status, err = s.context.Cancel(s.sequence.Load())
+	if err == nil && status == backend.TooLate {
+		return nil
+	}
+	s.inFlight, s.draining = false, true
+	return why
+}
+
+// drain waits for the device to finish a request that was given up, if there is one.
+func (s *Session) drain(ctx context.Context, op string) error {
+	if settled, err := s.settled(op); settled || err != nil {
+		return err
+	}
+	timer := time.NewTimer(drainPauseMin)
+	defer timer.Stop()
+	for pause := drainPauseMin; ; pause = min(2*pause, drainPauseMax) {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return givenUp(op, ExecutedNo, ctx)
+		case <-s.closing:
+			return closedMeanwhile(op)
+		}
+		if settled, err := s.settled(op); settled || err != nil {
+			return err
+		}
+		timer.Reset(pause)
+	}
+}
+
+// settled reports whether the memory of the session is the host's.
+func (s *Session) settled(op string) (bool, error) {
+	if !s.draining {
+		return true, nil
+	}
+	drained, err := s.context.Drained()
+	s.draining = !drained
+	return drained, failure(op, ExecutedNo, err)
+}
