@@ -103,14 +103,18 @@ pub fn shape_inputs(graph: &Graph) -> Vec<bool> {
         let fits = dims.iter().all(|dim| dim.is_none_or(|extent| extent <= SHAPE_INPUT_ELEMENTS_MAX));
         !input.dtype.is_float() && dims.len() <= 1 && fits
     };
-    // Resize takes its scales as floats; a float input that feeds nothing but them is a shape input as well.
-    let scales = |input: &Input| input.dtype.is_float() && input.dims.as_ref().is_some_and(|dims| dims.len() == 1);
-    let only_shapes =
-        |input: &Input| consumers(graph, input.value).all(|node| node.op == "Resize" || node.op == "Upsample");
+    // Scales, depths and bounds of ranges may be floats; a float input that feeds nothing else is a shape input as well.
+    let floats = |input: &Input| input.dtype.is_float() && input.dims.as_ref().is_some_and(|dims| dims.len() <= 1);
+    let only_shapes = |input: &Input| {
+        consumers(graph, input.value).all(|node| {
+            let mut uses = (0..node.inputs.len()).filter(|&index| node.inputs[index] == Some(input.value));
+            uses.all(|index| ops::shape_operands(&node.op).contains(&index))
+        })
+    };
     graph
         .inputs
         .iter()
-        .map(|input| needed.contains(&input.value) && (small(input) || scales(input) && only_shapes(input)))
+        .map(|input| needed.contains(&input.value) && (small(input) || floats(input) && only_shapes(input)))
         .collect()
 }
 

@@ -46,10 +46,8 @@ pub fn greater_or_equal(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
 
 /// `Mod`: the divisor's sign, or with `fmod` the dividend's.
 pub fn modulo(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
-    let (x, y) = (call.input(0)?, call.input(1)?);
-    let fmod = call.flag("fmod", false)?;
-    ensure!(fmod || !b.dtype(x).is_float(), Malformed, "attribute 'fmod' must be 1 for floats");
-    Ok(vec![b.binary(if fmod { Binary::Fmod } else { Binary::Mod }, x, y)?])
+    let op = if call.flag("fmod", false)? { Binary::Fmod } else { Binary::Mod };
+    Ok(vec![b.binary(op, call.input(0)?, call.input(1)?)?])
 }
 
 /// `Pow`: the result has the base's type. Small constant exponents become products, which is what fusion looks for.
@@ -202,9 +200,11 @@ pub fn dropout(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let x = call.input(0)?.clone();
     if let Some(training) = call.optional_constant(b, 2)? {
         ensure!(training.count() == 1, Malformed, "operand 2 has shape {:?}, not one element", training.shape());
-        let ratio = call.optional_constant(b, 1)?.map_or(0.5, |ratio| ratio.to_f64s().first().copied().unwrap_or(0.5));
-        let random = training.at(0).as_i64() != 0 && ratio != 0.0;
-        ensure!(!random, Unsupported, "operand 2 (training_mode) asks for random numbers");
+        if training.at(0).as_i64() != 0 {
+            let ratio = call.optional_constant(b, 1)?.filter(|ratio| ratio.count() == 1);
+            let none = ratio.is_some_and(|ratio| ratio.at(0).as_f64() == 0.0);
+            ensure!(none, Unsupported, "operand 2 (training_mode) asks for random numbers");
+        }
     }
     let kind = if call.opset < 10 { b.dtype(&x) } else { DType::Bool };
     let kept = if kind.is_float() { Scalar::Float(1.0) } else { Scalar::Int(1) };

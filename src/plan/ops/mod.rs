@@ -175,6 +175,7 @@ pub fn shape_operands(op: &str) -> &'static [usize] {
         "Resize" => &[1, 2, 3],
         "Pad" => &[1, 3],
         "ConstantOfShape" | "If" => &[0],
+        "Dropout" => &[1, 2],
         _ => &[],
     }
 }

@@ -290,7 +290,12 @@ pub fn space_to_depth(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let fits = h.is_multiple_of(block) && w.is_multiple_of(block);
     ensure!(fits, ShapeMismatch, "{h} x {w} does not split into blocks of {block}");
     let (rows, columns) = (h / block, w / block);
-    let view = b.reshape(&x, &[n, c, rows, block, columns, block])?.permute(&[0, 3, 5, 1, 2, 4]);
+    let order = match call.string("mode", "DCR")? {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        other => return Err(fail!(Unsupported, "attribute 'mode' is '{other}'")),
+    };
+    let view = b.reshape(&x, &[n, c, rows, block, columns, block])?.permute(&order);
     Ok(vec![b.reshape(&view, &[n, block * block * c, rows, columns])?])
 }
 

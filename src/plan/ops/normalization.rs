@@ -21,16 +21,37 @@ fn check_channels(call: &Call<'_>, operands: std::ops::Range<usize>, channels: u
     Ok(())
 }
 
-/// `BatchNormalization` in inference: `x scale + shift`, where scale and shift fold if the statistics are constant.
+/// `BatchNormalization`: `x scale + shift`, where scale and shift fold if the statistics are constant. In training mode the
+/// statistics are the batch's own, and the running ones are moved towards them.
 pub fn batch_normalization(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let x = call.input(0)?.clone();
-    ensure!(!call.flag("training_mode", false)?, Unsupported, "attribute 'training_mode' is 1");
     ensure!(call.flag("spatial", true)?, Unsupported, "attribute 'spatial' is 0");
-    call.float("momentum", 0.9)?;
     ensure!(x.rank() >= 2, ShapeMismatch, "the operand has rank {}, not 2 or more", x.rank());
     check_channels(call, 1..5, x.shape[1])?;
-    let dtype = b.dtype(&x);
-    let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|index| call.inputs[index].as_ref().expect("checked above"));
+    let momentum = call.float("momentum", 0.9)?;
+    let (mean, variance) = (call.input(3)?.clone(), call.input(4)?.clone());
+    if !call.flag("training_mode", false)? {
+        return Ok(vec![scale_and_shift(b, call, &x, &mean, &variance)?]);
+    }
+    let axes = (0..x.rank()).filter(|&axis| axis != 1).collect();
+    let (batch_mean, batch_variance) = moments(b, &x, axes)?;
+    let y = scale_and_shift(b, call, &x, &batch_mean, &batch_variance)?;
+    let mut results = vec![y];
+    for (running, current) in [(mean, batch_mean), (variance, batch_variance)] {
+        let mut body = Body::with_inputs(2);
+        let (kept, taken) = (body.float(momentum), body.float(1.0 - momentum));
+        let old = body.binary(Binary::Mul, 0, kept);
+        let new = body.binary(Binary::Mul, 1, taken);
+        body.binary(Binary::Add, old, new);
+        let dtype = b.dtype(&running);
+        results.push(b.map(&[&running, &current], body.finish(), dtype)?);
+    }
+    Ok(results)
+}
+
+/// `gamma (x - mean) / sqrt(variance + epsilon) + beta` per channel, as one factor and one addend in binary32.
+fn scale_and_shift(b: &mut Builder, call: &Call<'_>, x: &View, mean: &View, variance: &View) -> Result<View> {
+    let (gamma, beta) = (call.input(1)?, call.input(2)?);
     let mut body = Body::with_inputs(2);
     let epsilon = body.float(call.float("epsilon", 1e-5)?);
     let shifted = body.binary(Binary::Add, 1, epsilon);
@@ -45,7 +66,18 @@ pub fn batch_normalization(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>
     let product = body.binary(Binary::Mul, 0, 1);
     body.binary(Binary::Add, product, 2);
     let (scale, shift) = (over_channels(&scale, x.rank()), over_channels(&shift, x.rank()));
-    Ok(vec![b.map(&[&x, &scale, &shift], body.finish(), dtype)?])
+    b.map(&[x, &scale, &shift], body.finish(), b.dtype(x))
+}
+
+/// Mean and (biased) variance over some axes, which vanish, in binary32.
+fn moments(b: &mut Builder, x: &View, axes: Shape) -> Result<(View, View)> {
+    let x = b.cast(x, DType::F32)?;
+    let average = Reduce { op: ReduceOp::Mean, axes: axes.clone() };
+    let mean = b.emit1(average.clone(), std::slice::from_ref(&x))?;
+    let centred = b.binary(Binary::Sub, &x, &keep_axes(mean.clone(), &axes))?;
+    let squares = b.binary(Binary::Mul, &centred, &centred)?;
+    let variance = b.emit1(average, &[squares])?;
+    Ok((mean, variance))
 }
 
 fn norm(b: &mut Builder, kernel: Norm, x: &View, scale: &View, bias: Option<&View>) -> Result<View> {
@@ -105,12 +137,8 @@ pub fn layer_normalization(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>
 /// Mean and inverse standard deviation over the axes from `axis` on, in binary32.
 fn statistics(b: &mut Builder, x: &View, axis: usize, epsilon: f32) -> Result<[View; 2]> {
     let axes: Shape = (axis..x.rank()).collect();
-    let x = b.cast(x, DType::F32)?;
-    let average = Reduce { op: ReduceOp::Mean, axes: axes.clone() };
-    let mean = keep_axes(b.emit1(average.clone(), std::slice::from_ref(&x))?, &axes);
-    let centred = b.binary(Binary::Sub, &x, &mean)?;
-    let squares = b.binary(Binary::Mul, &centred, &centred)?;
-    let variance = keep_axes(b.emit1(average, &[squares])?, &axes);
+    let (mean, variance) = moments(b, x, axes.clone())?;
+    let (mean, variance) = (keep_axes(mean, &axes), keep_axes(variance, &axes));
     let mut body = Body::with_inputs(1);
     let epsilon = body.float(epsilon);
     let shifted = body.binary(Binary::Add, 0, epsilon);

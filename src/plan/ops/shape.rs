@@ -2,7 +2,7 @@
 
 use super::call::{self, Call};
 use crate::error::{Result, ensure, fail};
-use crate::ir::{DType, Element, Scalar, Shape, Tensor, TensorType, element_count};
+use crate::ir::{DType, Scalar, Shape, Tensor, TensorType, element_count};
 use crate::plan::builder::broadcast_shape;
 use crate::plan::{Builder, View};
 
@@ -123,7 +123,7 @@ pub fn range(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     ensure!(bounds.iter().all(|bound| bound.dtype() == dtype), ShapeMismatch, "the operands differ in type");
     let values = match dtype {
         DType::I64 | DType::I32 => integers(b, dtype, [bounds[0].at(0), bounds[1].at(0), bounds[2].at(0)])?,
-        DType::F32 => floats(b, [bounds[0].at(0), bounds[1].at(0), bounds[2].at(0)])?,
+        DType::F32 | DType::F16 | DType::BF16 => floats(b, dtype, [bounds[0].at(0), bounds[1].at(0), bounds[2].at(0)])?,
         other => return Err(fail!(Unsupported, "element type {other} is not supported")),
     };
     Ok(vec![b.constant(values)])
@@ -142,14 +142,14 @@ fn integers(b: &mut Builder, dtype: DType, bounds: [Scalar; 3]) -> Result<Tensor
     Ok(Tensor::from_scalars(dtype, &[count], values))
 }
 
-fn floats(b: &mut Builder, bounds: [Scalar; 3]) -> Result<Tensor> {
+fn floats(b: &mut Builder, dtype: DType, bounds: [Scalar; 3]) -> Result<Tensor> {
     let [start, limit, delta] = bounds.map(Scalar::as_f64);
     ensure!(delta != 0.0, Malformed, "operand 2 (delta) is 0");
     let count = ((limit - start) / delta).ceil();
     ensure!(count.is_finite(), Malformed, "the range from {start} to {limit} by {delta} has no end");
     let count = count.max(0.0) as usize;
-    let bytes = TensorType::new(f32::DTYPE, vec![count])?.bytes();
+    let bytes = TensorType::new(dtype, vec![count])?.bytes();
     b.charge(bytes, count as u64)?;
     let values = (0..count).map(|index| Scalar::Float(start + index as f64 * delta));
-    Ok(Tensor::from_scalars(f32::DTYPE, &[count], values))
+    Ok(Tensor::from_scalars(dtype, &[count], values))
 }
