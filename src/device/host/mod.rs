@@ -5,6 +5,7 @@ mod map;
 mod number;
 mod pool;
 mod program;
+mod recurrent;
 mod resize;
 mod scan;
 mod scatter;

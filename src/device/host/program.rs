@@ -3,7 +3,7 @@
 use super::kernel::{Share, Span, Task};
 use super::map;
 use super::weights::{WeightStore, Weights};
-use super::{pool, resize, scan, scatter, topk};
+use super::{pool, recurrent, resize, scan, scatter, topk};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
@@ -102,6 +102,9 @@ impl LoadedProgram {
         match &launch.op {
             Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], self.program.traits.simd)),
             Op::Kernel(Kernel::Pool(kernel)) => Ok(pool::prepare(kernel, &inputs[0], &outputs)),
+            Op::Kernel(Kernel::Recurrent(kernel)) => {
+                Ok(recurrent::prepare(kernel, &inputs, &outputs, self.program.traits.simd))
+            }
             Op::Kernel(Kernel::ScatterNd(kernel)) => {
                 Ok(scatter::prepare(kernel, &inputs[0], &inputs[1], &inputs[2], &outputs[0]))
             }

@@ -22,6 +22,9 @@ use crate::kernels::{Kernel, Map};
 use crate::plan::{Origin, Plan, Step, TensorId, View};
 use std::collections::HashMap;
 
+/// Steps of a sequence whose input products a recurrent kernel takes together; its scratch holds them.
+pub const RECURRENT_STEPS: usize = 8;
+
 /// The widest vector instructions that kernels may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Simd {
@@ -153,6 +156,10 @@ fn scratch_bytes(kernel: &Kernel, inputs: &[Operand]) -> usize {
     match kernel {
         // The order of one line's elements, as 32-bit indices.
         Kernel::TopK(topk) => inputs[0].shape[topk.axis] * 4,
+        Kernel::Recurrent(recurrent) => {
+            let rows = recurrent.cell.gates() * recurrent.hidden;
+            ((RECURRENT_STEPS + 1) * rows + 3 * recurrent.hidden) * 4
+        }
         _ => 0,
     }
 }
