@@ -97,3 +97,58 @@ impl Attention {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::kernels::evaluation::{close, eighths, evaluated, refused};
+    use crate::kernels::{Binary, MatMul, Softmax, Unary};
+
+    fn operands(shape: [usize; 4], width: usize) -> [Tensor; 3] {
+        let [batch, queries, keys, depth] = shape;
+        [eighths(&[batch, queries, depth], 1), eighths(&[batch, keys, depth], 2), eighths(&[batch, keys, width], 3)]
+    }
+
+    #[test]
+    fn it_is_the_softmax_of_one_product_times_another() {
+        let [q, k, v] = operands([2, 3, 5, 4], 6);
+        let mask = eighths(&[2, 3, 5], 4);
+        let masked = Map::binary(Binary::Add, DType::F32);
+        let kernel = Attention { scale: 0.5, score: Some(masked.clone()), guard_empty_rows: false };
+        let y = evaluated(kernel, &[q.clone(), k.clone(), v.clone(), mask.clone()]).swap_remove(0);
+        let transposed: Vec<f64> = (0..40).map(|i| k.to_f64s()[i / 20 * 20 + i % 20 % 5 * 4 + i % 20 / 5]).collect();
+        let product = MatMul { alpha: 0.5, epilogue: Some(masked) };
+        let scores = evaluated(product, &[q, from_floats(DType::F32, &[2, 4, 5], &transposed), mask]);
+        let weights = evaluated(Softmax { log: false }, &scores).swap_remove(0);
+        let expected = evaluated(MatMul { alpha: 1.0, epilogue: None }, &[weights, v]).swap_remove(0);
+        assert_eq!(y.shape(), expected.shape());
+        assert!(close(&y.to_f64s(), &expected.to_f64s(), 1e-6));
+    }
+
+    #[test]
+    fn a_row_that_sees_nothing_gives_zeros_if_guarded() {
+        let blind = Map::binary(Binary::Add, DType::F32);
+        let mask = Tensor::from_slice(&[1, 1, 2], &[f32::NEG_INFINITY; 2]);
+        for guard_empty_rows in [true, false] {
+            let [q, k, v] = operands([1, 1, 2, 3], 1);
+            let kernel = Attention { scale: 1.0, score: Some(blind.clone()), guard_empty_rows };
+            let y = evaluated(kernel, &[q, k, v, mask.clone()])[0].to_f64s()[0];
+            assert!(if guard_empty_rows { y == 0.0 } else { y.is_nan() });
+        }
+    }
+
+    #[test]
+    fn operands_that_do_not_fit_are_refused() {
+        let kernel = |score| Attention { scale: 1.0, score, guard_empty_rows: false };
+        let refuse = |q: &[usize], k: &[usize], v: &[usize]| {
+            refused(kernel(None), &[(DType::F32, q), (DType::F32, k), (DType::F32, v)])
+        };
+        assert_eq!(refuse(&[2, 3], &[2, 4], &[2, 3]), Status::ShapeMismatch);
+        assert_eq!(refuse(&[2, 3], &[4, 3], &[5, 3]), Status::ShapeMismatch);
+        assert_eq!(refuse(&[1, 2, 3], &[2, 4, 3], &[2, 4, 3]), Status::ShapeMismatch);
+        let truth = Map::unary(Unary::IsNan, DType::F32);
+        let q: (DType, &[usize]) = (DType::F32, &[2, 2]);
+        assert_eq!(refused(kernel(Some(truth)), &[q, q, q]), Status::Unsupported);
+    }
+}

@@ -111,3 +111,89 @@ pub(super) fn spatial_ranks(family: &str, x: &[usize], w: &[usize], groups: usiz
     ensure!(groups > 0, InvalidArgument, "{family}: 0 groups");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::kernels::Binary;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn window(kernel: &[usize], stride: usize, dilation: usize, pads: [usize; 2]) -> Window {
+        let dims = kernel.len();
+        Window {
+            kernel: kernel.to_vec(),
+            strides: vec![stride; dims],
+            dilations: vec![dilation; dims],
+            pads_begin: vec![pads[0]; dims],
+            pads_end: vec![pads[1]; dims],
+        }
+    }
+
+    #[test]
+    fn groups_strides_dilation_and_padding_together() {
+        let x: Vec<f32> = (-9..11).map(|x| x as f32).collect();
+        let w: Vec<f32> = (-5..7).map(|w| w as f32).collect();
+        let operands = [floats(&[1, 4, 5], &x), floats(&[2, 2, 3], &w), floats(&[2], &[10.0, -10.0])];
+        let conv = Conv { groups: 2, window: window(&[3], 2, 2, [2, 1]), epilogue: None };
+        assert_eq!(evaluated(conv, &operands)[0].to_vec::<f32>().unwrap(), [71.0, 108.0, 79.0, 136.0]);
+    }
+
+    #[test]
+    fn integers_are_exact_against_a_direct_loop() {
+        let (h, w, k) = (5usize, 4usize, 3usize);
+        let x: Vec<i32> = (0..2 * 5 * 4).map(|i| (i * 7919) % 256 - 128).collect();
+        let weights: Vec<i32> = (0..3 * 2 * 9).map(|i| (i * 104_729) % 255 - 127).collect();
+        let operands = [
+            Tensor::from_slice(&[1, 2, h, w], &x),
+            Tensor::from_slice(&[3, 2, k, k], &weights),
+            Tensor::from_slice(&[3], &[1, 2, 3]),
+        ];
+        let conv = Conv { groups: 1, window: window(&[k, k], 1, 1, [1, 1]), epilogue: None };
+        let mut expected = Vec::new();
+        for (o, i, j) in (0..3 * h * w).map(|at| (at / (h * w), at / w % h, at % w)) {
+            let mut sum = o as i32 + 1;
+            for (c, u, v) in (0..2 * k * k).map(|tap| (tap / (k * k), tap / k % k, tap % k)) {
+                let (row, column) = (i + u, j + v);
+                if (1..=h).contains(&row) && (1..=w).contains(&column) {
+                    sum += x[(c * h + row - 1) * w + column - 1] * weights[((o * 2 + c) * k + u) * k + v];
+                }
+            }
+            expected.push(sum);
+        }
+        assert_eq!(evaluated(conv, &operands)[0].to_vec::<i32>().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_epilogue_sees_the_biased_sum() {
+        let operands = [
+            floats(&[1, 1, 2], &[1.0, -4.0]),
+            floats(&[1, 1, 1], &[2.0]),
+            floats(&[1], &[1.0]),
+            floats(&[1, 1, 2], &[0.5, 9.0]),
+        ];
+        let epilogue = Some(Map::binary(Binary::Max, DType::F32));
+        let conv = Conv { groups: 1, window: window(&[1], 1, 1, [0, 0]), epilogue };
+        assert_eq!(evaluated(conv, &operands)[0].to_vec::<f32>().unwrap(), [3.0, 9.0]);
+    }
+
+    #[test]
+    fn hostile_parameters_are_refused() {
+        let refuse = |groups, window: Window, w: &[usize]| {
+            let kernel = Conv { groups, window, epilogue: None };
+            refused(kernel, &[(DType::F32, &[1, 4, 5]), (DType::F32, w), (DType::F32, &w[..1])])
+        };
+        let plain = || window(&[3], 1, 1, [0, 0]);
+        assert_eq!(refuse(0, plain(), &[2, 4, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(3, plain(), &[3, 1, 3]), Status::ShapeMismatch);
+        assert_eq!(refuse(2, plain(), &[3, 2, 3]), Status::ShapeMismatch);
+        assert_eq!(refuse(1, plain(), &[2, 4, 2]), Status::ShapeMismatch);
+        assert_eq!(refuse(1, window(&[3], 0, 1, [0, 0]), &[2, 4, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(1, window(&[3], 1, 0, [0, 0]), &[2, 4, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(1, window(&[3], 1, 1 << 63, [0, 0]), &[2, 4, 3]), Status::TooLarge);
+        assert_eq!(refuse(1, window(&[3], 1, 9, [0, 0]), &[2, 4, 3]), Status::ShapeMismatch);
+        assert_eq!(refuse(1, window(&[3], 1, 1, [usize::MAX, 1]), &[2, 4, 3]), Status::TooLarge);
+        assert_eq!(refuse(1, window(&[3], 1, 1, [1 << 50, 0]), &[2, 4, 3]), Status::TooLarge);
+        assert_eq!(refuse(1, window(&[3, 3], 1, 1, [0, 0]), &[2, 4, 3]), Status::InvalidArgument);
+    }
+}

@@ -104,3 +104,85 @@ impl ConvTranspose {
         spatial.iter().enumerate().map(extent).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::DType;
+    use crate::kernels::Conv;
+    use crate::kernels::evaluation::{eighths, evaluated, floats, refused};
+
+    #[test]
+    fn padding_cuts_and_output_padding_adds() {
+        let x: Vec<f32> = (0..9).map(|x| x as f32 - 4.0).collect();
+        let w: Vec<f32> = (0..8).map(|w| w as f32 * 0.5).collect();
+        let kernel = ConvTranspose {
+            groups: 1,
+            window: Window {
+                kernel: vec![2, 2],
+                strides: vec![2, 1],
+                dilations: vec![1, 2],
+                pads_begin: vec![1, 0],
+                pads_end: vec![0, 1],
+            },
+            output_padding: vec![1, 0],
+        };
+        let operands = [floats(&[1, 1, 3, 3], &x), floats(&[1, 2, 2, 2], &w), floats(&[2], &[1.0, -1.0])];
+        let y = evaluated(kernel, &operands).swap_remove(0);
+        assert_eq!(y.shape(), [1, 2, 6, 4]);
+        let rows: [[f32; 4]; 12] = [
+            [-3.0, -2.0, -7.0, -3.5],
+            [1.0, 1.0, 0.5, 1.0],
+            [0.0, 1.0, 0.5, 1.0],
+            [1.0, 1.0, 2.0, 2.5],
+            [3.0, 4.0, 8.0, 5.5],
+            [1.0; 4],
+            [-13.0, -10.0, -21.0, -11.5],
+            [-3.0, -1.0, -1.5, -1.0],
+            [-4.0, -1.0, -1.5, -1.0],
+            [3.0, 5.0, 12.0, 6.5],
+            [5.0, 8.0, 18.0, 9.5],
+            [-1.0; 4],
+        ];
+        assert_eq!(y.to_vec::<f32>().unwrap(), rows.concat());
+    }
+
+    #[test]
+    fn it_is_the_adjoint_of_the_convolution() {
+        // <conv(x), y> = <x, transposed(y)> without bias, in two groups.
+        let window =
+            Window { kernel: vec![3], strides: vec![2], dilations: vec![1], pads_begin: vec![1], pads_end: vec![0] };
+        let (x, y, w) = (eighths(&[1, 4, 6], 1), eighths(&[1, 6, 3], 2), eighths(&[6, 2, 3], 3));
+        let conv = Conv { groups: 2, window: window.clone(), epilogue: None };
+        let forth = evaluated(conv, &[x.clone(), w.clone(), floats(&[6], &[0.0; 6])]).swap_remove(0);
+        let transposed = ConvTranspose { groups: 2, window, output_padding: vec![0] };
+        let back = evaluated(transposed, &[y.clone(), w, floats(&[4], &[0.0; 4])]).swap_remove(0);
+        let dot = |a: &Tensor, b: &Tensor| a.to_f64s().iter().zip(b.to_f64s()).map(|(a, b)| a * b).sum::<f64>();
+        assert_eq!(back.shape(), x.shape());
+        assert_eq!(dot(&forth, &y), dot(&x, &back));
+    }
+
+    #[test]
+    fn hostile_parameters_are_refused() {
+        let refuse = |groups, stride, pad, padding| {
+            let window = Window {
+                kernel: vec![3],
+                strides: vec![stride],
+                dilations: vec![1],
+                pads_begin: vec![pad],
+                pads_end: vec![0],
+            };
+            let kernel = ConvTranspose { groups, window, output_padding: padding };
+            refused(kernel, &[(DType::F32, &[1, 2, 4]), (DType::F32, &[2, 1, 3]), (DType::F32, &[1])])
+        };
+        assert_eq!(refuse(0, 1, 0, vec![0]), Status::InvalidArgument);
+        assert_eq!(refuse(1, 0, 0, vec![0]), Status::InvalidArgument);
+        assert_eq!(refuse(1, 1, 6, vec![0]), Status::ShapeMismatch);
+        assert_eq!(refuse(1, usize::MAX, 0, vec![0]), Status::ShapeMismatch);
+        assert_eq!(refuse(1, 1, 0, vec![usize::MAX]), Status::ShapeMismatch);
+        assert_eq!(refuse(1, 1 << 50, 0, vec![0]), Status::TooLarge);
+        assert_eq!(refuse(1, 1, 0, vec![]), Status::InvalidArgument);
+        assert_eq!(refuse(2, 1, 0, vec![0]), Status::ShapeMismatch);
+    }
+}

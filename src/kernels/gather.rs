@@ -146,3 +146,66 @@ pub(super) fn tuple_position(family: &str, tuple: &[i64], extents: &[usize]) -> 
         .zip(extents)
         .try_fold(0, |position, (&index, &extent)| Ok(position * extent + resolve_index(family, index, extent)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::DType;
+    use crate::kernels::evaluation::{evaluated, refused};
+
+    #[test]
+    fn gather_takes_rows_along_any_axis() {
+        let data = Tensor::from_slice(&[2, 3], &[1i32, 2, 3, 4, 5, 6]);
+        let indices = Tensor::from_slice(&[1, 2], &[-1i64, 0]);
+        let rows = evaluated(Gather { axis: 0 }, &[data.clone(), indices.clone()]).swap_remove(0);
+        assert_eq!((rows.shape(), rows.to_vec::<i32>().unwrap()), (&[1, 2, 3][..], vec![4, 5, 6, 1, 2, 3]));
+        let columns = evaluated(Gather { axis: 1 }, &[data, indices]).swap_remove(0);
+        assert_eq!((columns.shape(), columns.to_vec::<i32>().unwrap()), (&[2, 1, 2][..], vec![3, 1, 6, 4]));
+    }
+
+    #[test]
+    fn gather_elements_reads_beside_its_own_position() {
+        let data = Tensor::from_slice(&[2, 3], &[1i32, 2, 3, 4, 5, 6]);
+        let indices = Tensor::from_slice(&[1, 3], &[1i32, 0, -1]);
+        let down = evaluated(GatherElements { axis: 0 }, &[data.clone(), indices.clone()]);
+        assert_eq!(down[0].to_vec::<i32>().unwrap(), [4, 2, 6]);
+        let across = evaluated(GatherElements { axis: 1 }, &[data, indices]);
+        assert_eq!(across[0].to_vec::<i32>().unwrap(), [2, 1, 3]);
+    }
+
+    #[test]
+    fn gather_nd_addresses_after_the_batch() {
+        let data = Tensor::from_slice(&[2, 2, 2], &[0i32, 1, 2, 3, 4, 5, 6, 7]);
+        let pairs = Tensor::from_slice(&[2, 2], &[0i64, 1, 1, -2]);
+        let rows = evaluated(GatherNd { batch_dims: 0 }, &[data.clone(), pairs]);
+        assert_eq!(rows[0].to_vec::<i32>().unwrap(), [2, 3, 4, 5]);
+        let singles = Tensor::from_slice(&[2, 1], &[1i64, 0]);
+        let batched = evaluated(GatherNd { batch_dims: 1 }, &[data, singles]);
+        assert_eq!((batched[0].shape(), batched[0].to_vec::<i32>().unwrap()), (&[2, 2][..], vec![2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn an_index_outside_is_an_error() {
+        let data = Tensor::from_slice(&[2], &[1i32, 2]);
+        for index in [2, -3, i64::MIN, i64::MAX] {
+            let indices = Tensor::from_slice(&[1], &[index]);
+            let error = Gather { axis: 0 }.reference(&[data.clone(), indices]).unwrap_err();
+            assert_eq!(error.status, Status::InvalidArgument, "{index}");
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_address_are_refused() {
+        let data = (DType::F32, &[2, 3][..]);
+        let floats = (DType::F32, &[1][..]);
+        assert_eq!(refused(Gather { axis: 2 }, &[data, (DType::I64, &[1])]), Status::InvalidArgument);
+        assert_eq!(refused(Gather { axis: 0 }, &[data, floats]), Status::Unsupported);
+        assert_eq!(refused(GatherElements { axis: 0 }, &[data, (DType::I64, &[1, 4])]), Status::ShapeMismatch);
+        assert_eq!(refused(GatherNd { batch_dims: 0 }, &[data, (DType::I64, &[1, 3])]), Status::ShapeMismatch);
+        assert_eq!(refused(GatherNd { batch_dims: 2 }, &[data, (DType::I64, &[2, 3, 1])]), Status::ShapeMismatch);
+        assert_eq!(refused(GatherNd { batch_dims: 0 }, &[data, (DType::I64, &[])]), Status::ShapeMismatch);
+        let huge: (DType, &[usize]) = (DType::I64, &[1 << 30, 1 << 30]);
+        assert_eq!(refused(Gather { axis: 0 }, &[data, huge]), Status::TooLarge);
+    }
+}

@@ -87,3 +87,57 @@ fn products<T: Copy + Default>(
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+    use crate::kernels::{Binary, Instr, Unary};
+
+    #[test]
+    fn batches_of_rectangles_multiply() {
+        let a = floats(&[2, 1, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let b = floats(&[2, 3, 2], &[1.0, 0.0, 0.0, 1.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, -1.0]);
+        let c = evaluated(MatMul { alpha: 0.5, epilogue: None }, &[a, b]).swap_remove(0);
+        assert_eq!((c.shape(), c.to_vec::<f32>().unwrap()), (&[2, 1, 2][..], vec![3.5, 4.0, 4.5, -1.0]));
+    }
+
+    #[test]
+    fn the_epilogue_sees_the_scaled_product() {
+        let body =
+            vec![Instr::Input(0), Instr::Input(1), Instr::Binary(Binary::Add, 0, 1), Instr::Unary(Unary::Relu, 2)];
+        let epilogue = Some(Map { inputs: vec![DType::F32, DType::F16], body, output: DType::F16 });
+        let [a, b, bias] = [[1.0, -2.0], [3.0, 1.0], [1.5, -9.0]].map(|x| x.map(half::f16::from_f32));
+        let operands =
+            [Tensor::from_slice(&[2, 1], &a), Tensor::from_slice(&[1, 1], &b[..1]), Tensor::from_slice(&[2, 1], &bias)];
+        let c = evaluated(MatMul { alpha: 2.0, epilogue }, &operands).swap_remove(0);
+        assert_eq!((c.dtype(), c.to_f64s()), (DType::F16, vec![7.5, 0.0]));
+    }
+
+    #[test]
+    fn integers_wrap_and_no_depth_gives_zeros() {
+        let product = MatMul { alpha: 1.0, epilogue: None };
+        let operands = [Tensor::from_slice(&[1, 2], &[i32::MAX, 1]), Tensor::from_slice(&[2, 1], &[2i32, 3])];
+        assert_eq!(evaluated(product.clone(), &operands)[0].to_vec::<i32>().unwrap(), [1]);
+        let empty = product.reference(&[floats(&[3, 2, 0], &[]), floats(&[3, 0, 1], &[])]).unwrap();
+        assert_eq!(empty[0].to_vec::<f32>().unwrap(), [0.0; 6]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_multiply_are_refused() {
+        let refuse = |alpha, epilogue, a: &[usize], b: &[usize], dtype| {
+            refused(MatMul { alpha, epilogue }, &[(dtype, a), (dtype, b)])
+        };
+        assert_eq!(refuse(1.0, None, &[2, 3], &[2, 3], DType::F32), Status::ShapeMismatch);
+        assert_eq!(refuse(1.0, None, &[2], &[2], DType::F32), Status::ShapeMismatch);
+        assert_eq!(refuse(1.0, None, &[2, 1, 1], &[3, 1, 1], DType::F32), Status::ShapeMismatch);
+        assert_eq!(refuse(1.0, None, &[1, 1], &[1, 1], DType::I8), Status::Unsupported);
+        assert_eq!(refuse(2.0, None, &[1, 1], &[1, 1], DType::I32), Status::Unsupported);
+        assert_eq!(
+            refuse(1.0, Some(Map::binary(Binary::Add, DType::F32)), &[1, 1], &[1, 1], DType::F32),
+            Status::InvalidArgument
+        );
+        assert_eq!(refuse(1.0, None, &[1 << 40, 1], &[1, 1 << 40], DType::F32), Status::TooLarge);
+    }
+}

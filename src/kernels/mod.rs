@@ -9,6 +9,8 @@
 mod attention;
 mod conv;
 mod conv_transpose;
+#[cfg(test)]
+mod evaluation;
 mod gather;
 mod map;
 mod matmul;

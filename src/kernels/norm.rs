@@ -70,3 +70,37 @@ impl Norm {
         row.iter_mut().for_each(|x| *x /= deviation);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::DType;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn normalized(kind: NormKind, axes: usize) -> Vec<f32> {
+        let x = floats(&[2, 2], &[1.0, 3.0, -2.0, 2.0]);
+        let (scale, bias) = (floats(&[2, 2], &[1.0, 2.0, 1.0, 2.0]), floats(&[2, 2], &[0.0, 0.5, 0.0, 0.5]));
+        evaluated(Norm { kind, axes, epsilon: 0.0 }, &[x, scale, bias])[0].to_vec().unwrap()
+    }
+
+    #[test]
+    fn the_statistic_runs_over_the_trailing_axes() {
+        assert_eq!(normalized(NormKind::Layer, 1), [-1.0, 2.5, -1.0, 2.5]);
+        // mean 1, deviations 0 2 -3 1, variance 3.5
+        assert_eq!(normalized(NormKind::Layer, 2), [0.0, 2.638_09, -1.6035675, 1.569_045]);
+        // mean squares 5 and 4
+        assert_eq!(normalized(NormKind::Rms, 1), [0.4472136, 3.1832817, -1.0, 2.5]);
+    }
+
+    #[test]
+    fn shapes_must_agree() {
+        let norm = Norm { kind: NormKind::Rms, axes: 1, epsilon: 1e-5 };
+        let x = (DType::F32, &[2, 2][..]);
+        let row = (DType::F32, &[2][..]);
+        assert_eq!(refused(norm.clone(), &[x, row, x]), Status::ShapeMismatch);
+        assert_eq!(refused(norm.clone(), &[x, x]), Status::InvalidArgument);
+        assert_eq!(refused(Norm { axes: 3, ..norm.clone() }, &[x, x, x]), Status::InvalidArgument);
+        assert_eq!(refused(Norm { axes: 0, ..norm }, &[x, x, x]), Status::InvalidArgument);
+    }
+}

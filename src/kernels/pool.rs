@@ -157,3 +157,92 @@ fn transposed(mut position: usize, extents: &[usize]) -> usize {
     }
     result
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn window(kernel: [usize; 2], strides: [usize; 2], dilations: [usize; 2], pads: [usize; 4]) -> Window {
+        Window {
+            kernel: kernel.to_vec(),
+            strides: strides.to_vec(),
+            dilations: dilations.to_vec(),
+            pads_begin: pads[..2].to_vec(),
+            pads_end: pads[2..].to_vec(),
+        }
+    }
+
+    fn counting(side: usize) -> Tensor {
+        let values: Vec<f32> = (1..=side * side).map(|x| x as f32).collect();
+        floats(&[1, 1, side, side], &values)
+    }
+
+    #[test]
+    fn maxima_come_with_positions_in_either_order() {
+        let pool = Pool {
+            kind: PoolKind::Max,
+            window: window([2, 2], [2, 1], [1, 2], [1, 0, 1, 1]),
+            out: vec![3, 3],
+            indices: Some(false),
+        };
+        let results = evaluated(pool, &[counting(4)]);
+        assert_eq!(results[0].to_vec::<f32>().unwrap(), [3.0, 4.0, 3.0, 11.0, 12.0, 11.0, 15.0, 16.0, 15.0]);
+        assert_eq!(results[1].to_vec::<i64>().unwrap(), [2, 3, 2, 10, 11, 10, 14, 15, 14]);
+        let pool = Pool {
+            kind: PoolKind::Max,
+            window: window([2, 2], [2, 1], [1, 1], [1, 0, 1, 1]),
+            out: vec![3, 4],
+            indices: Some(true),
+        };
+        let results = evaluated(pool, &[counting(4)]);
+        assert_eq!(results[1].to_vec::<i64>().unwrap(), [4, 8, 12, 12, 6, 10, 14, 14, 7, 11, 15, 15]);
+    }
+
+    #[test]
+    fn means_count_padding_only_if_asked_and_never_the_overhang() {
+        let mean = |kind, window, out: [usize; 2]| -> Vec<f32> {
+            evaluated(Pool { kind, window, out: out.to_vec(), indices: None }, &[counting(5)])[0].to_vec().unwrap()
+        };
+        let overhanging = || window([3, 3], [2, 2], [1, 1], [1, 1, 0, 0]);
+        assert_eq!(
+            mean(PoolKind::AverageIncludingPads, overhanging(), [3, 3]),
+            [16.0 / 9.0, 33.0 / 9.0, 28.0 / 6.0, 69.0 / 9.0, 13.0, 14.5, 76.0 / 6.0, 20.5, 22.0]
+        );
+        assert_eq!(mean(PoolKind::Average, overhanging(), [3, 3]), [4.0, 5.5, 7.0, 11.5, 13.0, 14.5, 19.0, 20.5, 22.0]);
+        let dilated = window([2, 2], [2, 1], [2, 3], [1, 0, 1, 1]);
+        assert_eq!(
+            mean(PoolKind::AverageIncludingPads, dilated, [3, 3]),
+            [3.75, 4.25, 2.0, 12.5, 13.5, 6.5, 8.75, 9.25, 4.5]
+        );
+    }
+
+    #[test]
+    fn hostile_windows_are_refused() {
+        let refuse = |window: Window, out: [usize; 2]| {
+            let pool = Pool { kind: PoolKind::Max, window, out: out.to_vec(), indices: None };
+            refused(pool, &[(DType::F32, &[1, 1, 4, 4])])
+        };
+        let (one, none) = ([1, 1], [0; 4]);
+        assert_eq!(refuse(window([2, 2], [0, 1], one, none), [3, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(window([2, 2], one, [1, 0], none), [3, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(window([0, 2], one, one, none), [3, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(window([2, 2], one, one, none), [5, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(window([2, 2], one, one, none), [0, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(window([2, 2], [usize::MAX; 2], one, none), [3, 3]), Status::InvalidArgument);
+        assert_eq!(refuse(window([2, 2], one, one, [usize::MAX, 0, 1, 0]), [3, 3]), Status::TooLarge);
+        assert_eq!(refuse(window([2, 2], one, one, [1 << 60; 4]), [1 << 50, 1 << 50]), Status::TooLarge);
+    }
+
+    #[test]
+    fn a_huge_kernel_costs_no_more_than_the_input() {
+        let pool = Pool {
+            kind: PoolKind::Max,
+            window: window([1 << 60, 1 << 60], [1, 1], [1, 1], [0; 4]),
+            out: vec![1, 1],
+            indices: None,
+        };
+        assert_eq!(evaluated(pool, &[counting(4)])[0].to_vec::<f32>().unwrap(), [16.0]);
+    }
+}

@@ -268,7 +268,7 @@ impl<'a> Unit<'a> {
             let forget = if input_forget { 1.0 - i } else { f.apply(self.clipped(forget + p_f * c[unit])) };
             c[unit] = forget * c[unit] + i * g.apply(self.clipped(cell));
             let o = f.apply(self.clipped(o + p_o * c[unit]));
-            h[unit] = o * out.apply(self.clipped(c[unit]));
+            h[unit] = o * out.apply(c[unit]);
         }
     }
 
@@ -307,4 +307,136 @@ impl<'a> Unit<'a> {
     fn clipped(&self, x: f64) -> f64 {
         x.clamp(-self.clip, self.clip)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Expected values were computed with ONNX Runtime: 3 steps, batch 2, input and hidden size 2, bidirectional, lengths 3
+    //! and 2. Weights are in eighths; the GRU uses the first rows of the LSTM's.
+    use super::*;
+    use crate::error::Status;
+    use crate::kernels::evaluation::{close, evaluated, refused};
+
+    const X: &[i8] = &[4, 7, -8, -5, -5, -1, 1, -4, -2, 4, -7, -2];
+    const W: [&[i8]; 2] = [
+        &[-1, 6, -3, 5, 0, 1, 8, -3, 7, 7, -8, -5, 6, -1, -8, -7],
+        &[1, -8, 2, -5, 3, -6, -8, -8, -4, -3, -2, 0, 7, -4, 1, 2],
+    ];
+    const R: [&[i8]; 2] = [
+        &[-7, -7, -1, 1, -5, -2, 3, 6, -8, 6, -5, 4, 2, 3, -4, -2],
+        &[-4, 7, -5, 4, -4, 0, 6, 7, -5, 7, 5, 8, -3, 1, -5, -8],
+    ];
+    const B: [&[i8]; 2] = [
+        &[-3, -8, -4, -6, 8, -5, -6, 2, 5, 8, -1, 1, -8, 2, 3, -6],
+        &[-6, -5, -5, 6, -5, 6, 1, -7, -4, 2, 3, 0, 3, -6, 8, -8],
+    ];
+    const H0: &[i8] = &[-8, -2, 6, 2, 0, 5, -6, -5];
+    const C0: &[i8] = &[-6, 3, 5, 8, 0, 0, 0, -6];
+    const P: &[i8] = &[-5, 4, 6, -8, -4, -5, 5, 3, 5, 5, 3, 8];
+
+    fn eighths(shape: &[usize], parts: &[&[i8]], each: usize) -> Tensor {
+        let values: Vec<f32> = parts.iter().flat_map(|part| part[..each].iter().map(|&x| f32::from(x) / 8.0)).collect();
+        Tensor::from_slice(shape, &values)
+    }
+
+    fn run(cell: Cell, clip: Option<f32>, lengths: [i32; 2]) -> Vec<Tensor> {
+        let gates = cell.gates();
+        let mut operands = vec![
+            eighths(&[3, 2, 2], &[X], 12),
+            eighths(&[2, gates * 2, 2], &W, gates * 4),
+            eighths(&[2, gates * 2, 2], &R, gates * 4),
+            eighths(&[2, gates * 4], &B, gates * 4),
+            Tensor::from_slice(&[2], &lengths),
+            eighths(&[2, 2, 2], &[H0], 8),
+        ];
+        let mut activations = [Activation::Sigmoid, Activation::Tanh].repeat(2);
+        if let Cell::Lstm { .. } = cell {
+            operands.extend([eighths(&[2, 2, 2], &[C0], 8), eighths(&[2, 6], &[P], 12)]);
+            activations = [Activation::Sigmoid, Activation::Tanh, Activation::Tanh].repeat(2);
+        }
+        evaluated(Recurrent { cell, direction: Direction::Bidirectional, hidden: 2, activations, clip }, &operands)
+    }
+
+    #[test]
+    fn an_lstm_with_peepholes_runs_both_ways() {
+        let results = run(Cell::Lstm { input_forget: false }, None, [3, 2]);
+        let y = [
+            [-0.2742063, -0.1555318, -0.01606045, 0.1005086, 0.03960622, -0.0849446, 0.1367878, -0.4306012],
+            [-0.1767364, -0.02487023, -0.03646695, 0.07150438, 0.07369802, -0.3118162, 0.1762189, -0.1764888],
+            [-0.1676801, -0.1097225, 0.0, 0.0, 0.04867536, -0.2542944, 0.0, 0.0],
+        ];
+        assert!(close(&results[0].to_f64s(), &y.concat(), 1e-6), "{:?}", results[0].to_f64s());
+        let h = [-0.1676801, -0.1097225, -0.03646695, 0.07150438, 0.03960622, -0.0849446, 0.1367878, -0.4306012];
+        assert!(close(&results[1].to_f64s(), &h, 1e-6));
+        let c = [-1.299087, -0.3650453, -0.1174064, 0.1830204, 0.1184573, -0.3419496, 0.2903478, -0.5331019];
+        assert!(close(&results[2].to_f64s(), &c, 1e-6));
+    }
+
+    #[test]
+    fn a_clip_bounds_what_goes_into_the_gates() {
+        let results = run(Cell::Lstm { input_forget: false }, Some(0.25), [3, 2]);
+        let h = [-0.15148976, -0.03157324, 0.01148055, 0.07058048, 0.07731036, -0.07706346, 0.07959926, -0.16399212];
+        assert!(close(&results[1].to_f64s(), &h, 1e-6), "{:?}", results[1].to_f64s());
+    }
+
+    #[test]
+    fn a_gru_resets_before_or_after_the_recurrent_product() {
+        let before = [0.53663546, -0.33472043, 0.56863284, 0.17764448, -0.11715988, 0.8593617, 0.00227061, 0.51452816];
+        let after = [0.49943754, -0.40887186, 0.56152493, 0.13737854, -0.54058482, 0.80663133, -0.12643343, 0.38668522];
+        for (linear_before_reset, expected) in [(false, before), (true, after)] {
+            let results = run(Cell::Gru { linear_before_reset }, None, [3, 2]);
+            assert!(close(&results[1].to_f64s(), &expected, 1e-6), "{:?}", results[1].to_f64s());
+        }
+    }
+
+    #[test]
+    fn a_row_of_length_0_keeps_its_state() {
+        let results = run(Cell::Lstm { input_forget: true }, None, [0, 3]);
+        let (h, c) = (results[1].to_f64s(), results[2].to_f64s());
+        assert_eq!((&h[..2], &c[..2]), (&[-1.0, -0.25][..], &[-0.75, 0.375][..]));
+        assert!(results[0].to_f64s().chunks(4).all(|row| row[..2] == [0.0, 0.0] && row[2] != 0.0));
+    }
+
+    #[test]
+    fn an_impossible_length_is_an_error() {
+        let kernel = Recurrent {
+            cell: Cell::Gru { linear_before_reset: false },
+            direction: Direction::Forward,
+            hidden: 1,
+            activations: vec![Activation::Sigmoid, Activation::Tanh],
+            clip: None,
+        };
+        let zeros = |shape: &[usize]| Tensor::from_slice(shape, &vec![0f32; shape.iter().product()]);
+        for length in [-1, 2] {
+            let operands = [
+                zeros(&[1, 1, 1]),
+                zeros(&[1, 3, 1]),
+                zeros(&[1, 3, 1]),
+                zeros(&[1, 6]),
+                Tensor::from_slice(&[1], &[length]),
+                zeros(&[1, 1, 1]),
+            ];
+            assert_eq!(kernel.reference(&operands).unwrap_err().status, Status::InvalidArgument);
+        }
+        let huge = Recurrent { hidden: usize::MAX, ..kernel.clone() };
+        let float = |shape| (DType::F32, shape);
+        let shapes: [&[usize]; 6] = [&[1, 1, 1], &[1, 3, 1], &[1, 3, 1], &[1, 6], &[1], &[1, 1, 1]];
+        let mut operands = shapes.map(float);
+        operands[LENGTHS].0 = DType::I32;
+        assert_eq!(refused(huge, &operands), Status::TooLarge);
+        assert_eq!(refused(Recurrent { clip: Some(f32::NAN), ..kernel.clone() }, &operands), Status::InvalidArgument);
+        assert_eq!(refused(Recurrent { activations: vec![], ..kernel.clone() }, &operands), Status::InvalidArgument);
+        operands[2].1 = &[1, 3, 2];
+        assert_eq!(refused(kernel, &operands), Status::ShapeMismatch);
+    }
+
+    #[test]
+    fn activations_keep_nan() {
+        for activation in [Activation::Sigmoid, Activation::Tanh, Activation::Relu, HARD] {
+            assert!(activation.apply(f64::NAN).is_nan(), "{activation:?}");
+        }
+        assert_eq!([-9.0, 0.0, 9.0].map(|x| HARD.apply(x)), [0.0, 0.5, 1.0]);
+    }
+
+    const HARD: Activation = Activation::HardSigmoid { alpha: 0.25, beta: 0.5 };
 }

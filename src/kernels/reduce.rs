@@ -204,3 +204,67 @@ fn best_positions<T: PartialOrd + Copy>(
     }
     best.into_iter().flatten().map(|(_, index)| index).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::Element;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn reduce<T: Element>(op: ReduceOp, axes: &[usize], x: Tensor) -> Vec<T> {
+        evaluated(Reduce { op, axes: axes.to_vec() }, &[x])[0].to_vec().unwrap()
+    }
+
+    #[test]
+    fn any_axes_vanish() {
+        let x = || floats(&[2, 3], &[1.0, 2.0, 3.0, -4.0, 5.0, 12.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Sum, &[0], x()), [-3.0, 7.0, 15.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Mean, &[1], x()), [2.0, 13.0 / 3.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Max, &[0, 1], x()), [12.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Prod, &[1], x()), [6.0, -240.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::L2, &[1], floats(&[1, 2], &[3.0, 4.0])), [5.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Min, &[], x()), [1.0, 2.0, 3.0, -4.0, 5.0, 12.0]);
+        let middle = reduce::<i32>(ReduceOp::Sum, &[1], Tensor::from_slice(&[2, 2, 2], &[1, 2, 3, 4, 5, 6, 7, 8]));
+        assert_eq!(middle, [4, 6, 12, 14]);
+    }
+
+    #[test]
+    fn integers_truncate_their_mean_and_wrap_their_sum() {
+        let x = |values: &[i32]| Tensor::from_slice(&[values.len()], values);
+        assert_eq!(reduce::<i32>(ReduceOp::Mean, &[0], x(&[-3, -4])), [-3]);
+        assert_eq!(reduce::<i32>(ReduceOp::Sum, &[0], x(&[i32::MAX, 1])), [i32::MIN]);
+        assert_eq!(reduce::<i32>(ReduceOp::L2, &[0], x(&[3, 4])), [5]);
+        assert_eq!(reduce::<bool>(ReduceOp::Max, &[0], Tensor::from_slice(&[2], &[false, true])), [true]);
+    }
+
+    #[test]
+    fn nothing_reduces_to_the_neutral_element() {
+        let none = || floats(&[0], &[]);
+        assert_eq!(reduce::<f32>(ReduceOp::Sum, &[0], none()), [0.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Prod, &[0], none()), [1.0]);
+        assert_eq!(reduce::<f32>(ReduceOp::Max, &[0], none()), [f32::NEG_INFINITY]);
+        assert_eq!(reduce::<u8>(ReduceOp::Min, &[0], Tensor::from_slice::<u8>(&[0], &[])), [255]);
+        assert!(reduce::<f32>(ReduceOp::Mean, &[0], none())[0].is_nan());
+    }
+
+    #[test]
+    fn positions_respect_ties_and_skip_nan() {
+        let x = || floats(&[2, 3], &[2.0, 1.0, 2.0, f32::NAN, 0.0, 0.0]);
+        let (first, last) = (ReduceOp::ArgMax { last: false }, ReduceOp::ArgMax { last: true });
+        assert_eq!(reduce::<i64>(first, &[1], x()), [0, 1]);
+        assert_eq!(reduce::<i64>(last, &[1], x()), [2, 2]);
+        assert_eq!(reduce::<i64>(ReduceOp::ArgMin { last: false }, &[0], x()), [0, 1, 1]);
+        assert_eq!(reduce::<i64>(first, &[0], floats(&[2], &[f32::NAN; 2])), [0]);
+    }
+
+    #[test]
+    fn bad_axes_are_refused() {
+        let refuse = |op, axes: &[usize]| refused(Reduce { op, axes: axes.to_vec() }, &[(DType::F32, &[2, 0])]);
+        assert_eq!(refuse(ReduceOp::Sum, &[2]), Status::InvalidArgument);
+        assert_eq!(refuse(ReduceOp::Sum, &[1, 0]), Status::InvalidArgument);
+        assert_eq!(refuse(ReduceOp::ArgMax { last: false }, &[0, 1]), Status::InvalidArgument);
+        assert_eq!(refuse(ReduceOp::ArgMax { last: false }, &[1]), Status::ShapeMismatch);
+        assert_eq!(refused(Reduce { op: ReduceOp::Sum, axes: vec![0] }, &[(DType::Bool, &[2])]), Status::Unsupported);
+    }
+}

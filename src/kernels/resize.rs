@@ -148,3 +148,44 @@ impl Resize {
         (values, shape)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::DType;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn taps(axis: usize, taps: usize, index: &[u32], weights: &[f32]) -> AxisTaps {
+        AxisTaps { axis, out: index.len() / taps, taps, index: index.to_vec(), weights: weights.to_vec() }
+    }
+
+    #[test]
+    fn axes_are_resampled_one_after_the_other() {
+        let axes = vec![taps(0, 2, &[0, 1, 1, 1], &[0.5, 0.5, 1.0, 0.0]), taps(1, 1, &[1, 0, 1], &[1.0, 1.0, 1.0])];
+        let x = floats(&[2, 2], &[1.0, 2.0, 3.0, 6.0]);
+        let y = evaluated(Resize { axes: axes.clone(), outside: None }, std::slice::from_ref(&x));
+        assert_eq!(y[0].to_vec::<f32>().unwrap(), [4.0, 2.0, 4.0, 6.0, 3.0, 6.0]);
+        let flags = vec![vec![false, true], vec![true, false, false]];
+        let y = evaluated(Resize { axes, outside: Some((-1.0, flags)) }, &[x]);
+        assert_eq!(y[0].to_vec::<f32>().unwrap(), [-1.0, 2.0, 4.0, -1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn any_type_can_be_picked_from() {
+        let x = Tensor::from_slice(&[2], &[true, false]);
+        let y = evaluated(Resize { axes: vec![taps(0, 1, &[1, 0, 0], &[1.0; 3])], outside: None }, &[x]);
+        assert_eq!(y[0].to_vec::<bool>().unwrap(), [false, true, true]);
+    }
+
+    #[test]
+    fn taps_outside_the_input_are_refused() {
+        let refuse = |axes: Vec<AxisTaps>, dtype| refused(Resize { axes, outside: None }, &[(dtype, &[2])]);
+        assert_eq!(refuse(vec![taps(0, 1, &[2], &[1.0])], DType::F32), Status::InvalidArgument);
+        assert_eq!(refuse(vec![taps(0, 1, &[0], &[])], DType::F32), Status::InvalidArgument);
+        assert_eq!(refuse(vec![taps(1, 1, &[0], &[1.0])], DType::F32), Status::InvalidArgument);
+        assert_eq!(refuse(vec![taps(0, 2, &[0, 1], &[0.5, 0.5])], DType::I64), Status::Unsupported);
+        let overflow = AxisTaps { axis: 0, out: usize::MAX, taps: 2, index: Vec::new(), weights: Vec::new() };
+        assert_eq!(refuse(vec![overflow], DType::F32), Status::InvalidArgument);
+    }
+}

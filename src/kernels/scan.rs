@@ -52,3 +52,33 @@ impl CumSum {
         sums
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::DType;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn sums(axis: usize, exclusive: bool, reverse: bool) -> Vec<f32> {
+        let x = floats(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        evaluated(CumSum { axis, exclusive, reverse }, &[x])[0].to_vec().unwrap()
+    }
+
+    #[test]
+    fn sums_run_either_way_with_and_without_the_element() {
+        assert_eq!(sums(1, false, false), [1.0, 3.0, 6.0, 4.0, 9.0, 15.0]);
+        assert_eq!(sums(1, true, false), [0.0, 1.0, 3.0, 0.0, 4.0, 9.0]);
+        assert_eq!(sums(1, false, true), [6.0, 5.0, 3.0, 15.0, 11.0, 6.0]);
+        assert_eq!(sums(0, true, true), [4.0, 5.0, 6.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn integers_wrap_and_missing_axes_are_refused() {
+        let kernel = CumSum { axis: 0, exclusive: false, reverse: false };
+        let sums = evaluated(kernel.clone(), &[Tensor::from_slice(&[2], &[200u8, 100])]);
+        assert_eq!(sums[0].to_vec::<u8>().unwrap(), [200, 44]);
+        assert_eq!(refused(kernel.clone(), &[(DType::F32, &[])]), Status::InvalidArgument);
+        assert_eq!(refused(kernel, &[(DType::Bool, &[2])]), Status::Unsupported);
+    }
+}

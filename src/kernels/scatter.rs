@@ -108,3 +108,43 @@ fn scattered<T: Copy>(
     }
     data
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn scatter(op: ScatterOp) -> Vec<f32> {
+        let indices = Tensor::from_slice(&[3, 1], &[1i64, -1, 1]);
+        let operands = [floats(&[4], &[1.0, 2.0, 3.0, 4.0]), indices, floats(&[3], &[10.0, 20.0, 0.5])];
+        evaluated(ScatterNd { op }, &operands)[0].to_vec().unwrap()
+    }
+
+    #[test]
+    fn updates_apply_in_order() {
+        assert_eq!(scatter(ScatterOp::Set), [1.0, 0.5, 3.0, 20.0]);
+        assert_eq!(scatter(ScatterOp::Add), [1.0, 12.5, 3.0, 24.0]);
+        assert_eq!(scatter(ScatterOp::Mul), [1.0, 10.0, 3.0, 80.0]);
+        assert_eq!(scatter(ScatterOp::Max), [1.0, 10.0, 3.0, 20.0]);
+        assert_eq!(scatter(ScatterOp::Min), [1.0, 0.5, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_tuple_may_address_a_whole_block() {
+        let data = Tensor::from_slice(&[2, 2], &[1i64, 2, 3, 4]);
+        let operands = [data, Tensor::from_slice(&[1, 1], &[1i64]), Tensor::from_slice(&[1, 2], &[8i64, 9])];
+        assert_eq!(evaluated(ScatterNd { op: ScatterOp::Set }, &operands)[0].to_vec::<i64>().unwrap(), [1, 2, 8, 9]);
+    }
+
+    #[test]
+    fn updates_that_do_not_fit_are_refused() {
+        let data = (DType::F32, &[2, 2][..]);
+        let indices = (DType::I64, &[1, 1][..]);
+        let set = ScatterNd { op: ScatterOp::Set };
+        assert_eq!(refused(set.clone(), &[data, indices, (DType::F32, &[1, 3])]), Status::ShapeMismatch);
+        assert_eq!(refused(set.clone(), &[data, indices, (DType::I64, &[1, 2])]), Status::ShapeMismatch);
+        assert_eq!(refused(set.clone(), &[data, (DType::I64, &[1, 3]), data]), Status::ShapeMismatch);
+        assert_eq!(refused(set, &[(DType::F32, &[]), (DType::I64, &[1]), (DType::F32, &[])]), Status::ShapeMismatch);
+    }
+}

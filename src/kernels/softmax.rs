@@ -39,3 +39,34 @@ pub(super) fn softmax(row: &mut [f64], log: bool) {
         row.iter_mut().for_each(|x| *x = (*x - max).exp() / sum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::DType;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    #[test]
+    fn rows_are_probabilities_whatever_their_size() {
+        let x = floats(&[2, 3], &[1.0, 2.0, 3.0, 1000.0, 1001.0, f32::NEG_INFINITY]);
+        let y = evaluated(Softmax { log: false }, std::slice::from_ref(&x)).swap_remove(0);
+        assert_eq!(y.to_vec::<f32>().unwrap(), [0.090_030_57, 0.24472848, 0.66524094, 0.26894143, 0.7310586, 0.0]);
+        let y = evaluated(Softmax { log: true }, &[x]).swap_remove(0);
+        let log = y.to_vec::<f32>().unwrap();
+        assert_eq!(log[..3], [-2.407606, -1.407606, -0.40760598]);
+        assert_eq!(log[5], f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn a_row_without_a_finite_score_is_not_a_number() {
+        let y = evaluated(Softmax { log: false }, &[floats(&[2], &[f32::NEG_INFINITY; 2])]).swap_remove(0);
+        assert!(y.to_f64s().iter().all(|y| y.is_nan()));
+    }
+
+    #[test]
+    fn scalars_and_integers_are_refused() {
+        assert_eq!(refused(Softmax { log: false }, &[(DType::F32, &[])]), Status::ShapeMismatch);
+        assert_eq!(refused(Softmax { log: false }, &[(DType::I32, &[2])]), Status::Unsupported);
+    }
+}

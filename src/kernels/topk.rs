@@ -69,3 +69,42 @@ fn compare(a: Scalar, b: Scalar) -> Ordering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Status;
+    use crate::ir::Element;
+    use crate::kernels::evaluation::{evaluated, floats, refused};
+
+    fn best<T: Element>(x: &Tensor, axis: usize, k: usize, largest: bool) -> (Vec<T>, Vec<i64>) {
+        let results = evaluated(TopK { axis, k, largest }, std::slice::from_ref(x));
+        (results[0].to_vec().unwrap(), results[1].to_vec().unwrap())
+    }
+
+    #[test]
+    fn equal_values_keep_their_order() {
+        let x = floats(&[5], &[3.0, 1.0, 3.0, 2.0, 3.0]);
+        assert_eq!(best(&x, 0, 4, true), (vec![3f32, 3.0, 3.0, 2.0], vec![0, 2, 4, 3]));
+        let x = Tensor::from_slice(&[5], &[3i64, 1, 3, 1, 2]);
+        assert_eq!(best(&x, 0, 3, false), (vec![1i64, 1, 2], vec![1, 3, 4]));
+    }
+
+    #[test]
+    fn the_axis_may_be_any_and_nan_is_greatest() {
+        let x = floats(&[2, 2], &[1.0, f32::NAN, 3.0, 4.0]);
+        let (values, indices) = best::<f32>(&x, 0, 1, true);
+        assert!(values[0] == 3.0 && values[1].is_nan());
+        assert_eq!(indices, [1, 0]);
+        assert_eq!(best(&x, 0, 1, false), (vec![1f32, 4.0], vec![0, 1]));
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused() {
+        assert_eq!(
+            refused(TopK { axis: 0, k: usize::MAX, largest: true }, &[(DType::F32, &[3])]),
+            Status::InvalidArgument
+        );
+        assert_eq!(best::<f32>(&floats(&[3], &[1.0, 2.0, 3.0]), 0, 0, true).0, [0f32; 0]);
+    }
+}

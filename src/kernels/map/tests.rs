@@ -43,10 +43,10 @@ fn rounding_functions_keep_signs_and_ties() {
 #[test]
 fn transcendental_functions_are_rounded_once() {
     assert_eq!(unary(Unary::Erf, &[0.5, -1.0, 3.0]), [0.520_499_9, -0.842_700_8, 0.999_977_9]);
-    assert_eq!(unary(Unary::Gelu, &[1.0, -2.0]), [0.841_344_77, -0.045_500_264]);
+    assert_eq!(unary(Unary::Gelu, &[1.0, -2.0]), [0.841_344_8, -0.045_500_264]);
     assert_eq!(unary(Unary::GeluTanh, &[1.0, -2.0]), [0.841_192, -0.045_402_307]);
     assert_eq!(unary(Unary::Silu, &[1.0, -2.0]), [0.731_058_6, -0.238_405_84]);
-    assert_eq!(unary(Unary::Softplus, &[0.0, 100.0, -100.0]), [0.693_147_2, 100.0, 3.783_506e-44]);
+    assert_eq!(unary(Unary::Softplus, &[0.0, 100.0, -100.0]), [std::f32::consts::LN_2, 100.0, 3.8e-44]);
     assert_eq!(unary(Unary::Tanh, &[0.5]), [0.462_117_17]);
     assert!(unary(Unary::Softplus, &[f32::NAN])[0].is_nan());
 }
