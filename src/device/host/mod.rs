@@ -1,5 +1,6 @@
 //! The CPU: memory, threads and fast kernels.
 
+pub mod gemm;
 mod kernel;
 mod map;
 mod number;

@@ -1,9 +1,8 @@
 //! Programs with their constants in memory, and their replay in one context's memory.
 
 use super::kernel::{Share, Span, Task};
-use super::map;
 use super::weights::{WeightStore, Weights};
-use super::{pool, recurrent, resize, scan, scatter, topk};
+use super::{gemm, map, pool, recurrent, resize, scan, scatter, topk};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
@@ -111,6 +110,7 @@ impl LoadedProgram {
             Op::Kernel(Kernel::CumSum(kernel)) => Ok(scan::prepare(kernel, &inputs[0], &outputs[0])),
             Op::Kernel(Kernel::TopK(kernel)) => Ok(topk::prepare(kernel, &inputs[0], &outputs[0], &outputs[1])),
             Op::Kernel(Kernel::Resize(kernel)) => Ok(resize::prepare(kernel, &inputs[0], &outputs[0])),
+            Op::Product(product) => Ok(gemm::prepare(product, &inputs, &outputs[0], self.program.traits.simd)),
             Op::Kernel(kernel) => Err(fail!(
                 Unsupported,
                 "the host has no {} kernel for {} operands and {} results",
