@@ -1,16 +1,21 @@
 //! The CPU: memory, threads and fast kernels.
 
+mod cursor;
+mod gather;
 pub mod gemm;
 mod kernel;
 mod map;
+mod norm;
 mod number;
 mod pool;
 mod program;
 mod recurrent;
+mod reduce;
 mod resize;
 mod scan;
 mod scatter;
 pub mod simd;
+mod softmax;
 #[cfg(test)]
 mod testing;
 mod topk;

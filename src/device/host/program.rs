@@ -2,7 +2,7 @@
 
 use super::kernel::{Share, Span, Task};
 use super::weights::{WeightStore, Weights};
-use super::{gemm, map, pool, recurrent, resize, scan, scatter, topk};
+use super::{gather, gemm, map, norm, pool, recurrent, reduce, resize, scan, scatter, softmax, topk};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
@@ -98,12 +98,19 @@ impl LoadedProgram {
     fn task(&self, launch: &Launch, memory: &LaneMemory) -> Result<Task> {
         let inputs: Vec<Span> = launch.inputs.iter().map(|operand| self.span(operand, memory)).collect();
         let outputs: Vec<Span> = launch.outputs.iter().map(|operand| self.span(operand, memory)).collect();
+        let simd = self.program.traits.simd;
         match &launch.op {
-            Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], self.program.traits.simd)),
-            Op::Kernel(Kernel::Pool(kernel)) => Ok(pool::prepare(kernel, &inputs[0], &outputs)),
-            Op::Kernel(Kernel::Recurrent(kernel)) => {
-                Ok(recurrent::prepare(kernel, &inputs, &outputs, self.program.traits.simd))
+            Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], simd)),
+            Op::Kernel(Kernel::Softmax(kernel)) => Ok(softmax::prepare(kernel, &inputs[0], &outputs[0], simd)),
+            Op::Kernel(Kernel::Norm(kernel)) => Ok(norm::prepare(kernel, &inputs, &outputs[0], simd)),
+            Op::Kernel(Kernel::Reduce(kernel)) => Ok(reduce::prepare(kernel, &inputs[0], &outputs[0], simd)),
+            Op::Kernel(Kernel::Gather(kernel)) => Ok(gather::prepare(kernel, &inputs[0], &inputs[1], &outputs[0])),
+            Op::Kernel(Kernel::GatherElements(kernel)) => {
+                Ok(gather::prepare_elements(kernel, &inputs[0], &inputs[1], &outputs[0]))
             }
+            Op::Kernel(Kernel::GatherNd(kernel)) => Ok(gather::prepare_nd(kernel, &inputs[0], &inputs[1], &outputs[0])),
+            Op::Kernel(Kernel::Pool(kernel)) => Ok(pool::prepare(kernel, &inputs[0], &outputs)),
+            Op::Kernel(Kernel::Recurrent(kernel)) => Ok(recurrent::prepare(kernel, &inputs, &outputs, simd)),
             Op::Kernel(Kernel::ScatterNd(kernel)) => {
                 Ok(scatter::prepare(kernel, &inputs[0], &inputs[1], &inputs[2], &outputs[0]))
             }
