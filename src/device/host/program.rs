@@ -131,13 +131,13 @@ impl LoadedProgram {
 
 impl Replay {
     /// One worker's share of a run: each of `workers` workers (at most as many as there are scratch areas) calls this with
-    /// its own index and a `barrier` that returns once all of them have called it. The run has ended when every
-    /// worker has returned. Results do not depend on the number of workers, bit for bit.
-    pub fn run(&self, worker: usize, workers: usize, barrier: &impl Fn()) {
+    /// its own index and a `barrier` that returns once all of them have called it; `false`, to all of them, ends the run
+    /// early. The run has ended when every worker has returned. Results do not depend on the number of workers, bit for bit.
+    pub fn run(&self, worker: usize, workers: usize, barrier: &impl Fn() -> bool) {
         let scratch = self.scratch[worker];
         for step in &self.steps {
-            if step.barrier && workers > 1 {
-                barrier();
+            if step.barrier && !barrier() {
+                return;
             }
             if !step.alone {
                 (step.task)(&Share { part: worker, parts: workers, scratch });
