@@ -11,6 +11,7 @@ pub use progress::{Outcome, Progress, Stamps};
 
 use crate::error::{Result, Status};
 use crate::ir::TensorType;
+use crate::limits::{EVENT_WAITS_MAX, LINKS_MAX};
 use crate::plan::Plan;
 use std::any::Any;
 use std::sync::Arc;
@@ -143,7 +144,7 @@ pub trait Sink: Send + Sync {
     /// A request is about to be announced as ended.
     fn ending(&self, status: Status);
     /// The request has ended; the lane's [`Progress`] says so already, and the lane may run the next one.
-    fn ended(&self, sequence: u32, status: Status);
+    fn ended(&self, ordinal: u64, status: Status);
 }
 
 /// One request for a lane.
@@ -168,8 +169,8 @@ pub struct Mark {
     pub ordinal: u64,
 }
 
-/// Marks that one request can wait for.
-pub const MARKS_MAX: usize = 32;
+/// Marks that one request can wait for: of events, of the contexts that it reads from, and of its readers.
+pub const MARKS_MAX: usize = EVENT_WAITS_MAX + 2 * LINKS_MAX;
 
 /// One ordered stream. Dropping it lets a request in flight come to its end, and does not wait for that.
 pub trait Lane: Send {

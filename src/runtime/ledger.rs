@@ -1,6 +1,6 @@
 //! What an engine's objects take: every object enters it when it is made and leaves when it is dropped.
 
-use crate::error::{Result, ensure};
+use crate::error::{Result, ensure, fail};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

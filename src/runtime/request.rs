@@ -137,7 +137,11 @@ impl Request {
     pub fn ensure_idle(&self) -> Result<()> {
         let state = self.state.load(SeqCst);
         let (ordinal, sequence) = (ordinal_of(state), sequence_of(ordinal_of(state)));
-        ensure!(phase_of(state) != FLYING, InFlight, "request {sequence} is in flight until poll, wait or reap says its end");
+        ensure!(
+            phase_of(state) != FLYING,
+            InFlight,
+            "request {sequence} is in flight until poll, wait or reap says its end"
+        );
         ensure!(self.has_ended(ordinal), Draining, "the device is still at request {sequence}, which was given up");
         let queued = self.parking.load(SeqCst) == word(ordinal, QUEUED);
         ensure!(!queued, InFlight, "the completion of request {sequence} has not been reaped");
@@ -171,25 +175,25 @@ impl Request {
 
     /// What the caller is to be told of the request now: `Pending`, `Parked`, `Ok` or how it failed.
     pub fn look(&self, sequence: u32) -> Result<Status> {
-        let state = self.named(sequence)?;
-        let ordinal = ordinal_of(state);
-        Ok(match phase_of(state) {
-            TIMED_OUT => Status::Timeout,
-            CANCELLED => Status::Cancelled,
-            IDLE => self.progress.status_of(sequence),
-            _ => {
-                let parking = self.parking.load(SeqCst);
-                if ordinal_of(parking) == ordinal && phase_of(parking) != NOT_PARKED {
-                    Status::Parked
-                } else if !self.has_ended(ordinal) {
-                    Status::Pending
-                } else if self.state.compare_exchange(state, word(ordinal, IDLE), SeqCst, SeqCst).is_ok() {
-                    self.progress.status_of(sequence)
-                } else {
-                    Status::Cancelled
-                }
+        loop {
+            let state = self.named(sequence)?;
+            let ordinal = ordinal_of(state);
+            match phase_of(state) {
+                TIMED_OUT => return Ok(Status::Timeout),
+                CANCELLED => return Ok(Status::Cancelled),
+                IDLE => return Ok(self.progress.status_of(sequence)),
+                _ => {}
             }
-        })
+            let parking = self.parking.load(SeqCst);
+            if ordinal_of(parking) == ordinal && phase_of(parking) != NOT_PARKED {
+                return Ok(Status::Parked);
+            }
+            if !self.has_ended(ordinal) {
+                return Ok(Status::Pending);
+            }
+            // Fails when somebody cancels or reaps at this moment: look again.
+            let _ = self.state.compare_exchange(state, word(ordinal, IDLE), SeqCst, SeqCst);
+        }
     }
 
     /// Whether a waiter has anything to tell.

@@ -1,8 +1,8 @@
 //! The CPUs that this process may use, and how many of its threads may spin on them.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::OnceLock;
 
 /// CPUs in the affinity mask, or fewer if a control group grants less time. Found out once.
 pub fn count() -> usize {

@@ -1,21 +1,21 @@
 //! The host's lane: one team of workers that runs one request after the other.
 
+use super::clock;
 use super::memory::Pages;
 use super::program::{LaneMemory as Addresses, LoadedProgram, Replay};
 use super::team::{Barrier, Team, Work};
-use super::clock;
 use crate::device::{
     InputSource, Lane, LaneMemory, LaneOrder, Launch, MARKS_MAX, Mark, Outcome, Progress, Sink, Stamps,
 };
 use crate::error::{Result, Status, ensure, fail};
 use crate::limits::CONTEXT_THREADS_MAX;
-use crate::lower::host::ALIGNMENT;
+use crate::lower::arena::ALIGNMENT;
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Distance of neighbouring inputs and outputs: two cache lines, which the processor fetches together.
 const TENSOR_ALIGNMENT: usize = 128;
@@ -127,7 +127,6 @@ struct HostWork {
     job: UnsafeCell<Job>,
     /// The verdict of worker 0 before the workers start, a [`Status`]: `Ok` to go on.
     verdict: AtomicU32,
-    panicked: AtomicBool,
     memory: Arc<HostMemory>,
     progress: Arc<Progress>,
     sink: Arc<dyn Sink>,
@@ -158,7 +157,6 @@ impl HostWork {
         let replay = &self.replays[launch.bucket];
         let run = || replay.run(worker, barrier.members(), &|| !barrier.meet(halt));
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            self.panicked.store(true, Release);
             barrier.break_up();
         }
         barrier.meet(|| false);
@@ -183,7 +181,7 @@ impl Work for HostWork {
         let start_ns = clock::monotonic_ns();
         if status == Status::Ok {
             self.share(&launch, 0, barrier);
-            if self.panicked.load(Acquire) {
+            if barrier.is_broken() {
                 status = Status::Panicked;
             } else if self.progress.is_given_up(launch.ordinal) {
                 status = Status::Cancelled;
@@ -196,7 +194,7 @@ impl Work for HostWork {
         self.sink.ending(status);
         self.progress.end(&Outcome { sequence: launch.sequence, ordinal: launch.ordinal, status, stamps });
         // From here on the lane may be given its next request: the job is no longer ours.
-        self.sink.ended(launch.sequence, status);
+        self.sink.ended(launch.ordinal, status);
     }
 
     fn follow(&self, worker: usize, barrier: &Barrier) {
@@ -227,7 +225,8 @@ impl HostLane {
         );
         let downcast = |program: &Arc<dyn crate::device::Program>| {
             let any: Arc<dyn Any + Send + Sync> = program.clone();
-            any.downcast::<LoadedProgram>().map_err(|_| fail!(Internal, "a host lane is given another device's program"))
+            any.downcast::<LoadedProgram>()
+                .map_err(|_| fail!(Internal, "a host lane is given another device's program"))
         };
         let programs = order.programs.iter().map(downcast).collect::<Result<Vec<_>>>()?;
         let memory = Arc::new(HostMemory::new(&programs, &order.inputs, threads)?);
@@ -240,7 +239,6 @@ impl HostLane {
             feedback,
             job: UnsafeCell::new(Job { launch, marks: Vec::with_capacity(MARKS_MAX) }),
             verdict: AtomicU32::new(0),
-            panicked: AtomicBool::new(false),
             memory,
             progress: order.progress,
             sink: order.sink,

@@ -173,12 +173,8 @@ pub struct Team<W: Work> {
 impl<W: Work> Team<W> {
     /// Starts `workers` threads, which block all signals.
     pub fn start(workers: usize, work: W) -> Result<Self> {
-        let shared = Arc::new(Shared {
-            work,
-            barrier: Barrier::new(workers),
-            leader: Bell::default(),
-            crew: Bell::default(),
-        });
+        let shared =
+            Arc::new(Shared { work, barrier: Barrier::new(workers), leader: Bell::default(), crew: Bell::default() });
         let mut team = Team { shared, threads: Vec::with_capacity(workers) };
         for worker in 0..workers {
             let shared = team.shared.clone();
@@ -304,7 +300,11 @@ mod tests {
             let tally = Tally { rounds: 200, count: AtomicU32::new(0), finished: AtomicU32::new(0) };
             let mut team = Team::start(workers, tally).unwrap();
             for turn in 1..=20 {
-                if turn % 2 == 0 { team.post() } else { team.work_along() }
+                if turn % 2 == 0 {
+                    team.post()
+                } else {
+                    team.work_along()
+                }
                 while team.work().finished.load(SeqCst) < turn * workers as u32 {
                     std::thread::yield_now();
                 }
