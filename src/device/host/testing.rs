@@ -65,6 +65,7 @@ pub fn run(program: Program, inputs: &[Tensor], workers: usize) -> Vec<Tensor> {
                 scope.spawn(move || {
                     replay.run(worker, workers, &|| {
                         barrier.wait();
+                        true
                     })
                 });
             }
