@@ -13,6 +13,4 @@ pub mod lower;
 pub mod plan;
 
 pub mod device;
-pub mod runtime;
-
 pub mod ffi;

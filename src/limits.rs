@@ -22,12 +22,18 @@ pub const MESSAGE_DEPTH_MAX: usize = 64;
 pub const RANK_MAX: usize = 12;
 /// Bytes of any one tensor.
 pub const TENSOR_BYTES_MAX: usize = 1 << 36;
-/// Bytes of a tensor made by constant folding from smaller ones.
-pub const FOLDED_BYTES_MAX: usize = 1 << 30;
-/// Bytes that all folded constants of one bucket may take beyond the size of the model file.
-pub const FOLDED_TOTAL_BYTES_MAX: usize = 1 << 32;
-/// Scalar operations that constant folding of one bucket may spend.
-pub const FOLD_WORK_MAX: u64 = 1 << 32;
+/// Bytes that folded constants of one bucket may take, whatever the model's size; what does not fit becomes a step.
+pub const FOLDED_BYTES_BASE: usize = 24 << 20;
+/// Bytes that folded constants of one bucket may take per byte of initializers (int8 weights become float32).
+pub const FOLDED_BYTES_PER_INITIALIZER_BYTE: usize = 4;
+/// Part of [`FOLDED_BYTES_BASE`] kept for small constants, which shapes are computed from.
+pub const FOLDED_BYTES_RESERVE: usize = 4 << 20;
+/// Scalar operations that constant folding of one bucket may spend, whatever the model's size.
+pub const FOLD_WORK_BASE: u64 = 1 << 26;
+/// Scalar operations that constant folding of one bucket may spend per byte of initializers.
+pub const FOLD_WORK_PER_INITIALIZER_BYTE: u64 = 8;
+/// Bytes of an operand that decides a shape.
+pub const SHAPE_OPERAND_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the model file itself: protobuf's own limit.
 pub const MODEL_FILE_BYTES_MAX: u64 = 1 << 31;
 /// Bytes of a model, external data included.
@@ -42,12 +48,6 @@ pub const BUCKETS_MAX: usize = 256;
 pub const HANDLES_MAX: usize = 1 << 16;
 /// Contexts of one engine.
 pub const CONTEXTS_MAX: usize = 16_384;
-/// Contexts of one engine whose options do not say.
-pub const CONTEXTS_DEFAULT: usize = 4_096;
-/// Contexts that one context may read from, and that may read from it.
-pub const LINKS_MAX: usize = 12;
-/// Events that one request may wait for.
-pub const EVENT_WAITS_MAX: usize = 8;
 /// Host threads that one context may compute with.
 pub const CONTEXT_THREADS_MAX: usize = 64;
 /// Bytes of arena, inputs and outputs of one context.

@@ -4,7 +4,10 @@ use super::{Bucket, Origin, Plan, Step, TensorDef, TensorId, View};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Scalar, Shape, Tensor, TensorType, element_count};
 use crate::kernels::{Binary, Instr, Kernel, Map, Unary};
-use crate::limits::{FOLD_WORK_MAX, FOLDED_BYTES_MAX, FOLDED_TOTAL_BYTES_MAX, STEPS_MAX};
+use crate::limits::{
+    FOLD_WORK_BASE, FOLD_WORK_PER_INITIALIZER_BYTE, FOLDED_BYTES_BASE, FOLDED_BYTES_PER_INITIALIZER_BYTE,
+    FOLDED_BYTES_RESERVE, SHAPE_INPUT_ELEMENTS_MAX, STEPS_MAX,
+};
 
 /// A plan under construction.
 #[derive(Debug, Default)]
@@ -13,6 +16,7 @@ pub struct Builder {
     pub plan: Plan,
     /// The ONNX node being planned; its name goes into each step.
     pub node: String,
+    initializer_bytes: usize,
     folded_bytes: usize,
     fold_work: u64,
 }
@@ -36,6 +40,12 @@ impl Builder {
         self.tensor(tensor.ty(), Origin::Constant(tensor))
     }
 
+    /// Adds a constant of the model file; the larger they are, the more may be folded.
+    pub fn initializer(&mut self, tensor: Tensor) -> View {
+        self.initializer_bytes = self.initializer_bytes.saturating_add(tensor.data().len());
+        self.constant(tensor)
+    }
+
     /// A view of `shape` that shows one value everywhere.
     pub fn fill(&mut self, dtype: DType, value: Scalar, shape: &[usize]) -> Result<View> {
         self.constant(Tensor::from_scalars(dtype, &[], [value])).broadcast(shape)
@@ -50,7 +60,7 @@ impl Builder {
     pub fn value(&self, view: &View) -> Result<Option<Tensor>> {
         let Some(tensor) = self.plan.constant(view) else { return Ok(None) };
         let bytes = self.plan.view_type(view).bytes();
-        ensure!(view.is_dense() || bytes <= FOLDED_BYTES_MAX, TooLarge, "a constant of {bytes} bytes");
+        ensure!(view.is_dense() || bytes <= self.folded_bytes_max(), TooLarge, "a constant of {bytes} bytes");
         view.materialize(tensor).map(Some)
     }
 
@@ -59,8 +69,10 @@ impl Builder {
         let kernel = kernel.into();
         let types: Vec<TensorType> = inputs.iter().map(|view| self.plan.view_type(view)).collect();
         let outputs = kernel.family().infer(&types)?;
-        if inputs.iter().all(|view| self.plan.constant(view).is_some()) {
-            return self.fold(&kernel, inputs, &types, &outputs);
+        if inputs.iter().all(|view| self.plan.constant(view).is_some())
+            && let Some(folded) = self.fold(&kernel, inputs, &types, &outputs)?
+        {
+            return Ok(folded);
         }
         ensure!(self.plan.steps.len() < STEPS_MAX, TooLarge, "the plan has more than {STEPS_MAX} steps");
         let mut results = Vec::with_capacity(outputs.len());
@@ -77,46 +89,64 @@ impl Builder {
         Ok(self.emit(kernel, inputs)?.swap_remove(0))
     }
 
+    /// The kernel's results for constant operands, unless they take too much memory or work to be made now.
     fn fold(
         &mut self,
         kernel: &Kernel,
         inputs: &[View],
         types: &[TensorType],
         outputs: &[TensorType],
-    ) -> Result<Vec<View>> {
+    ) -> Result<Option<Vec<View>>> {
         let bytes = outputs.iter().map(TensorType::bytes).fold(0usize, usize::saturating_add);
         // A broadcast operand becomes dense for the evaluation, so its size counts as well.
         let largest = types.iter().map(TensorType::bytes).fold(bytes, usize::max);
-        ensure!(largest <= FOLDED_BYTES_MAX, TooLarge, "folding a constant takes {largest} bytes");
-        self.charge(bytes, kernel.family().work(types, outputs))?;
+        let work = kernel.family().work(types, outputs);
+        if largest > self.folded_bytes_max() || !self.affords(bytes, work) {
+            return Ok(None);
+        }
+        self.charge(bytes, work)?;
         let mut operands = Vec::with_capacity(inputs.len());
         for view in inputs {
             operands.extend(self.value(view)?);
         }
         let results = kernel.family().reference(&operands)?;
-        Ok(results.into_iter().map(|tensor| self.constant(tensor)).collect())
+        Ok(Some(results.into_iter().map(|tensor| self.constant(tensor)).collect()))
     }
 
-    /// Counts a constant made while planning, of `bytes` bytes and after `work` scalar operations, against the limits.
+    fn folded_bytes_max(&self) -> usize {
+        FOLDED_BYTES_BASE.saturating_add(self.initializer_bytes.saturating_mul(FOLDED_BYTES_PER_INITIALIZER_BYTE))
+    }
+
+    /// Whether a constant of `bytes` bytes may be made while planning, by `work` scalar operations.
+    fn affords(&self, bytes: usize, work: u64) -> bool {
+        let reserve = if bytes <= SHAPE_INPUT_ELEMENTS_MAX * size_of::<i64>() { 0 } else { FOLDED_BYTES_RESERVE };
+        let work_max = (self.initializer_bytes as u64).saturating_mul(FOLD_WORK_PER_INITIALIZER_BYTE);
+        let bytes = self.folded_bytes.saturating_add(bytes).saturating_add(reserve);
+        bytes <= self.folded_bytes_max()
+            && self.fold_work.saturating_add(work) <= work_max.saturating_add(FOLD_WORK_BASE)
+    }
+
+    /// Counts a constant that must be made while planning, of `bytes` bytes and after `work` scalar operations, against
+    /// the limits.
     pub fn charge(&mut self, bytes: usize, work: u64) -> Result<()> {
+        let affordable = self.affords(bytes, work);
         self.folded_bytes = self.folded_bytes.saturating_add(bytes);
         self.fold_work = self.fold_work.saturating_add(work);
-        let affordable =
-            bytes <= FOLDED_BYTES_MAX && self.folded_bytes <= FOLDED_TOTAL_BYTES_MAX && self.fold_work <= FOLD_WORK_MAX;
         let (bytes, work) = (self.folded_bytes, self.fold_work);
-        ensure!(affordable, TooLarge, "folding constants takes {bytes} bytes and {work} operations");
+        ensure!(affordable, TooLarge, "constants made while planning take {bytes} bytes and {work} operations");
         Ok(())
     }
 
     /// A tensor put together from pieces: `place` gives, for the view of the whole, where each of `pieces` goes. The
-    /// places cover the tensor. Made at once if all pieces are constant, else by one copy each.
+    /// places cover the tensor. Made at once if all pieces are constant and small enough, else by one copy each.
     pub fn assemble(&mut self, ty: TensorType, pieces: &[View], place: impl Fn(&View) -> Vec<View>) -> Result<View> {
         let ty = TensorType::new(ty.dtype, ty.shape)?;
         for piece in pieces {
             let dtype = self.dtype(piece);
             ensure!(dtype == ty.dtype, ShapeMismatch, "operands are {} and {dtype}", ty.dtype);
         }
-        if pieces.iter().all(|piece| self.plan.constant(piece).is_some()) {
+        let constant = pieces.iter().all(|piece| self.plan.constant(piece).is_some());
+        if constant && self.affords(ty.bytes(), ty.count() as u64) {
             return self.assemble_constant(ty, pieces, place);
         }
         let whole = self.tensor(ty, Origin::Steps);
@@ -226,4 +256,30 @@ pub fn broadcast_shape(a: &[usize], b: &[usize]) -> Result<Shape> {
             _ => Err(fail!(ShapeMismatch, "shapes {a:?} and {b:?} do not broadcast")),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_too_large_to_make_now_becomes_a_step() {
+        let mut builder = Builder::new(Bucket::default());
+        let one = builder.fill(DType::F32, Scalar::Float(1.0), &[FOLDED_BYTES_BASE]).unwrap();
+        let copy = builder.copy(&one).unwrap();
+        assert!(builder.plan.constant(&copy).is_none() && builder.plan.steps.len() == 1);
+        let small = builder.fill(DType::F32, Scalar::Float(1.0), &[4]).unwrap();
+        let copy = builder.copy(&small).unwrap();
+        assert_eq!(builder.value(&copy).unwrap().unwrap().to_f64s(), [1.0; 4]);
+    }
+
+    #[test]
+    fn the_model_size_decides_how_much_may_be_folded() {
+        let mut builder = Builder::new(Bucket::default());
+        let bytes = FOLDED_BYTES_BASE;
+        assert!(!builder.affords(bytes, 0) && builder.affords(bytes - FOLDED_BYTES_RESERVE, FOLD_WORK_BASE));
+        builder.initializer(Tensor::from_slice(&[FOLDED_BYTES_RESERVE], &vec![0u8; FOLDED_BYTES_RESERVE]));
+        assert!(builder.affords(bytes, 0));
+        assert!(builder.charge(usize::MAX, 0).is_err() && !builder.affords(0, 0));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, ensure, fail};
 use crate::ir::{Attribute, Node, Tensor, TensorType};
-use crate::limits::FOLDED_BYTES_MAX;
+use crate::limits::SHAPE_OPERAND_BYTES_MAX;
 use crate::plan::{Builder, View};
 
 /// One node being translated.
@@ -37,7 +37,7 @@ impl Call<'_> {
     pub fn constant(&self, b: &Builder, index: usize) -> Result<Tensor> {
         let view = self.input(index)?;
         let bytes = b.plan.view_type(view).bytes();
-        ensure!(bytes <= FOLDED_BYTES_MAX, TooLarge, "operand {index} has {bytes} bytes");
+        ensure!(bytes <= SHAPE_OPERAND_BYTES_MAX, TooLarge, "operand {index} has {bytes} bytes");
         b.value(view)?.ok_or_else(|| {
             let name = &b.plan.tensor(view.tensor).name;
             fail!(

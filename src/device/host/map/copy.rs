@@ -1,7 +1,6 @@
 //! Copies of one view into another: rows, fills, blocked transpositions.
 
-use super::GRAIN;
-use crate::device::host::cursor::Cursor;
+use super::{Cursor, GRAIN};
 use crate::device::host::kernel::{Share, Span, Task};
 
 /// Edge of the square tiles of a transposition: a tile's rows stay in the first-level cache.
