@@ -13,6 +13,8 @@ $(FETCHED:%=$(MODELS)/%.onnx): $(MODELS)/%.onnx: tools/models.lock.json
 	$(call fetch,$*)
 $(MODELS)/magika.config.json: tools/models.lock.json
 	$(call fetch,magika-config)
+$(MODELS)/magika.types.json: tools/models.lock.json
+	$(call fetch,magika-types)
 $(MODELS)/minilm.safetensors: tools/models.lock.json
 	$(call fetch,minilm-weights)
 $(MODELS)/minilm.tokenizer.json: tools/models.lock.json
@@ -37,6 +39,6 @@ $(MODELS)/mlp.onnx $(MODELS)/dlrm.onnx: $(MODELS)/%.onnx: tools/zoo/mlp.py $(ZOO
 $(MODELS)/skills.onnx: $(MODELS)/skill-extractor.json tools/zoo/mlp.py $(ZOO)
 	$(PYTHON) tools/zoo/mlp.py skills $@ --weights $<
 
-DEMO_MODELS := $(addprefix $(MODELS)/,magika.onnx magika.config.json minilm.onnx minilm.tokenizer.json)
+DEMO_MODELS := $(addprefix $(MODELS)/,magika.onnx magika.config.json magika.types.json minilm.onnx minilm.tokenizer.json)
 ALL_MODELS := $(DEMO_MODELS) $(FETCHED:%=$(MODELS)/%.onnx) $(GENERATED:%=$(MODELS)/%.onnx)
 .PRECIOUS: $(MODELS)/%
