@@ -73,9 +73,9 @@ type Error struct {
 // Error returns the operation, the message and the status.
 func (e *Error) Error() string {
 	if e.Message == "" {
-		return fmt.Sprintf("streaminfer: %s: %v", e.Op, e.Status)
+		return fmt.Sprintf("streaminfer: %s: %s", e.Op, e.Status.String())
 	}
-	return fmt.Sprintf("streaminfer: %s: %s (%v)", e.Op, e.Message, e.Status)
+	return fmt.Sprintf("streaminfer: %s: %s (%s)", e.Op, e.Message, e.Status.String())
 }
 
 // Is reports whether target is the error's Status.

@@ -1,0 +1,132 @@
+package fake_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/fake"
+)
+
+// open makes a session of a model with one float32 input and output.
+func open(t *testing.T, model fake.Model) *streaminfer.Session {
+	t.Helper()
+	one := []int64{1}
+	model.Name = "model.onnx"
+	model.Inputs = []streaminfer.TensorInfo{{Name: "x", DType: streaminfer.DTypeFloat32, Shape: one}}
+	model.Outputs = []streaminfer.TensorInfo{{Name: "y", DType: streaminfer.DTypeFloat32, Shape: one}}
+	engine := fake.NewEngine(model)
+	t.Cleanup(func() {
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	loaded, err := engine.Load("/models/v1/model.onnx", streaminfer.ModelOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := loaded.NewSession(streaminfer.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return session
+}
+
+func TestFailuresCanBePlayed(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		model    fake.Model
+		want     streaminfer.Status
+		executed streaminfer.Executed
+	}{
+		{"busy", fake.Model{Admit: func() error { return streaminfer.StatusAgain }}, streaminfer.StatusAgain, streaminfer.ExecutedNo},
+		{"lost", fake.Model{Run: func(*fake.Call) error { return streaminfer.StatusDeviceLost }}, streaminfer.StatusDeviceLost,
+			streaminfer.ExecutedMaybe},
+		{"wrapped", fake.Model{Run: func(*fake.Call) error {
+			return fmt.Errorf("node 7: %w", &streaminfer.Error{Status: streaminfer.StatusOutOfMemory})
+		}}, streaminfer.StatusOutOfMemory, streaminfer.ExecutedMaybe},
+		{"other", fake.Model{Run: func(*fake.Call) error { return errors.New("node 7") }}, streaminfer.StatusInternal,
+			streaminfer.ExecutedMaybe},
+		{"panic", fake.Model{Run: func(call *fake.Call) error { fake.In[int64](call, "x"); return nil }},
+			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
+		{"unknown tensor", fake.Model{Run: func(call *fake.Call) error { call.Shape("z"); return nil }},
+			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			session := open(t, test.model)
+			err := session.Run(context.Background())
+			failure, ok := errors.AsType[*streaminfer.Error](err)
+			if !ok || failure.Status != test.want || failure.Executed != test.executed {
+				t.Fatalf("got %v, executed %v", err, failure.Executed)
+			}
+			if strings.Contains(failure.Message, "7") != (test.name == "wrapped" || test.name == "other") {
+				t.Error(failure.Message)
+			}
+		})
+	}
+}
+
+func TestRequestThatCannotStartInTimeExpires(t *testing.T) {
+	first := open(t, fake.Model{Run: func(*fake.Call) error { time.Sleep(20 * time.Millisecond); return nil }})
+	second, err := first.Model().NewSession(streaminfer.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked, err := first.Model().NewSession(streaminfer.SessionOptions{
+		Links: []streaminfer.Link{{Input: "x", Source: second, Output: "y"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Submit(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if err := linked.Submit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	err = linked.Wait(context.Background())
+	failure, ok := errors.AsType[*streaminfer.Error](err)
+	if !ok || failure.Status != streaminfer.StatusExpired || failure.Executed != streaminfer.ExecutedNo {
+		t.Fatal(err)
+	}
+}
+
+func TestCallKnowsItsShapes(t *testing.T) {
+	var shapes []string
+	session := open(t, fake.Model{Run: func(call *fake.Call) error {
+		shapes = append(shapes, fmt.Sprint(call.Shape("x"), call.Shape("y"), len(fake.Out[float32](call, "y"))))
+		return nil
+	}})
+	if err := session.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if len(shapes) != 1 || shapes[0] != "[1] [1] 1" {
+		t.Error(shapes)
+	}
+}
+
+func ExampleNewEngine() {
+	info := func(name string) []streaminfer.TensorInfo {
+		return []streaminfer.TensorInfo{{Name: name, DType: streaminfer.DTypeFloat32, Shape: []int64{3}}}
+	}
+	engine := fake.NewEngine(fake.Model{Name: "double.onnx", Inputs: info("x"), Outputs: info("y"),
+		Run: func(call *fake.Call) error {
+			for i, x := range fake.In[float32](call, "x") {
+				fake.Out[float32](call, "y")[i] = 2 * x
+			}
+			return nil
+		}})
+	defer engine.Close()
+	model, _ := engine.Load("double.onnx", streaminfer.ModelOptions{})
+	session, _ := model.NewSession(streaminfer.SessionOptions{})
+	x, _ := streaminfer.Input[float32](session, "x")
+	y, _ := streaminfer.Output[float32](session, "y")
+	copy(x.Data, []float32{1, 2, 3})
+	fmt.Println(session.Run(context.Background()), y.Data)
+	// Output: <nil> [2 4 6]
+}

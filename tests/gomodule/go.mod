@@ -1,0 +1,5 @@
+module github.com/streaminfer/streaminfer/tests/gomodule
+
+go 1.26.0
+
+require golang.org/x/mod v0.42.0
