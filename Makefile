@@ -15,6 +15,8 @@ RELEASE := target/release
 PROGRAM := $(RELEASE)/streaminfer
 LIBRARY := $(RELEASE)/libstreaminfer.so
 
+include tools/go.mk
+
 .PHONY: help build models parity
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'

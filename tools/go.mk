@@ -1,0 +1,25 @@
+# Package streaminfer for Go, its examples, and the proof that its module zip works elsewhere.
+GO_FOLDERS := go examples/go tests/gomodule
+GO_WITH := STREAMINFER_LIBRARY=$(CURDIR)/$(LIBRARY) STREAMINFER_MODELS=$(CURDIR)/$(MODELS)
+GO_MUST := $(GO_WITH) STREAMINFER_REQUIRE=1
+
+.PHONY: demo test-go test-go-module bench-go
+demo: build $(DEMO_MODELS) ## two real models at work from Go: files named by type, sentences found by meaning, latencies
+	cd examples/go && $(GO) build -o ../../target/demo ./demo
+	$(GO_WITH) target/demo -models $(MODELS)
+
+test-go: build $(DEMO_MODELS) $(MODELS)/mlp.onnx ## the Go tests: on the fake and on the library, with the race detector, with cgo checks
+	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l $(GO_FOLDERS)); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
+	cd go && CGO_ENABLED=0 $(GO) vet ./... && GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./... && $(GO) vet ./...
+	cd go && $(GO_MUST) $(GO) test ./...
+	cd go && $(GO_MUST) $(GO) test -race . ./fake
+	cd go && $(GO_MUST) GOEXPERIMENT=cgocheck2 $(GO) test .
+	cd go && CGO_ENABLED=0 $(GO) test . ./fake
+	cd examples/go && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
+	$(GO_WITH) sh -c 'cd examples/go && $(GO) build -o ../../target/readme ./readme' && $(GO_WITH) target/readme
+
+test-go-module: build ## the module zip, unpacked elsewhere, built and run
+	cd tests/gomodule && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
+
+bench-go: build ## the border between Go and the library: one call, one request
+	cd go && $(GO_MUST) $(GO) test -run '^$$' -bench . -benchtime 2s -count 3 .
