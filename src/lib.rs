@@ -13,4 +13,6 @@ pub mod lower;
 pub mod plan;
 
 pub mod device;
+pub mod runtime;
+
 pub mod ffi;

@@ -48,6 +48,12 @@ pub const BUCKETS_MAX: usize = 256;
 pub const HANDLES_MAX: usize = 1 << 16;
 /// Contexts of one engine.
 pub const CONTEXTS_MAX: usize = 16_384;
+/// Contexts of one engine whose options do not say.
+pub const CONTEXTS_DEFAULT: usize = 4_096;
+/// Contexts that one context may read from, and that may read from it.
+pub const LINKS_MAX: usize = 12;
+/// Events that one request may wait for.
+pub const EVENT_WAITS_MAX: usize = 8;
 /// Host threads that one context may compute with.
 pub const CONTEXT_THREADS_MAX: usize = 64;
 /// Bytes of arena, inputs and outputs of one context.

@@ -1,3 +1,199 @@
 //! What a device must do, and the devices.
+//!
+//! A device turns plans into loaded programs and opens lanes. A lane is one ordered stream with its own memory: it holds
+//! one replay per bucket and runs one request at a time. How far it has come stands in its [`Progress`], which the host
+//! and other lanes can wait for. The runtime above knows only the traits of this page.
 
 pub mod host;
+mod progress;
+
+pub use progress::{Outcome, Progress, Stamps};
+
+use crate::error::{Result, Status};
+use crate::ir::TensorType;
+use crate::limits::{EVENT_WAITS_MAX, LINKS_MAX};
+use crate::plan::Plan;
+use std::any::Any;
+use std::sync::Arc;
+
+/// Arithmetic and storage of the floating-point steps of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// IEEE 754 binary32 throughout.
+    #[default]
+    Fp32,
+    /// TensorFloat-32 products, the rest binary32.
+    Tf32,
+    /// binary16 storage, binary32 accumulation.
+    Fp16,
+    /// bfloat16 storage, binary32 accumulation.
+    Bf16,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Precision; 4] = [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16];
+
+    /// The name used on the command line and in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Fp32 => "fp32",
+            Precision::Tf32 => "tf32",
+            Precision::Fp16 => "fp16",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What kind of device it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The CPUs of this machine.
+    Host,
+    /// A CUDA GPU.
+    Cuda,
+}
+
+/// A device in words and figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// What kind it is.
+    pub kind: DeviceKind,
+    /// What an engine's options name it.
+    pub id: String,
+    /// The maker's name for it.
+    pub name: String,
+    /// CPUs that the process may use, or multiprocessors.
+    pub processors: usize,
+    /// Memory of the device.
+    pub memory_bytes: u64,
+}
+
+/// Whether a device can still be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// It works.
+    Ok,
+    /// It had a fault that may be its last.
+    Suspect,
+    /// It is lost for this process.
+    Dead,
+}
+
+/// An opened device.
+pub trait Device: Send + Sync {
+    /// What it is.
+    fn info(&self) -> DeviceInfo;
+    /// Whether it works. One atomic read.
+    fn state(&self) -> DeviceState;
+    /// A place for the weights and programs of one model; `Unsupported` for a precision that the device has not.
+    fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>>;
+    /// Takes the memory, starts the threads and makes the replays of one context.
+    fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>>;
+}
+
+/// The weights of one model at one precision, shared by its programs.
+pub trait Loader: Send + Sync {
+    /// Lowers a plan and loads its constants, each distinct one once.
+    fn load(&self, plan: Plan) -> Result<Arc<dyn Program>>;
+    /// Bytes of constants loaded so far.
+    fn weights_bytes(&self) -> usize;
+}
+
+/// A program with its constants on the device. The device that made it finds its own type back through [`Any`].
+pub trait Program: Any + Send + Sync {
+    /// Per model input, its type in this bucket.
+    fn inputs(&self) -> Vec<TensorType>;
+    /// Per model output, its type in this bucket.
+    fn outputs(&self) -> Vec<TensorType>;
+    /// Equal for programs that give bit-identical results.
+    fn fingerprint(&self) -> u128;
+}
+
+/// Where a lane finds one of its inputs.
+#[derive(Clone)]
+pub enum InputSource {
+    /// In memory of its own that the host writes.
+    Host,
+    /// In another lane's output, which the memory keeps alive.
+    Output(Arc<dyn LaneMemory>, usize),
+    /// In its own output of the request before; zero at first.
+    Own(usize),
+}
+
+/// The memory of a prepared lane. It lives as long as a lane that reads or writes it.
+pub trait LaneMemory: Any + Send + Sync {}
+
+/// What a lane is opened with.
+pub struct LaneOrder {
+    /// One program per bucket, at least one; all of one model.
+    pub programs: Vec<Arc<dyn Program>>,
+    /// Per model input.
+    pub inputs: Vec<InputSource>,
+    /// Host threads to compute with; other devices take no notice.
+    pub threads: usize,
+    /// Where the lane says how far it has come.
+    pub progress: Arc<Progress>,
+    /// Told when a request has ended; dropped when the lane's memory is.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// Learns that requests end. Called on a thread of the device, or on the thread that runs a request itself; it neither
+/// blocks nor allocates.
+pub trait Sink: Send + Sync {
+    /// A request is about to be announced as ended.
+    fn ending(&self, status: Status);
+    /// The request has ended; the lane's [`Progress`] says so already, and the lane may run the next one.
+    fn ended(&self, ordinal: u64, status: Status);
+}
+
+/// One request for a lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    /// Which replay.
+    pub bucket: usize,
+    /// The request's number.
+    pub sequence: u32,
+    /// The request's position among all of this lane, from 1.
+    pub ordinal: u64,
+    /// When it is no longer to be started, `CLOCK_MONOTONIC` nanoseconds; 0: never.
+    pub deadline_ns: u64,
+}
+
+/// A moment in a lane's order of work: the end of the request with this ordinal.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// The lane's progress.
+    pub progress: Arc<Progress>,
+    /// The request; 0 is before the first.
+    pub ordinal: u64,
+}
+
+/// Marks that one request can wait for: of events, of the contexts that it reads from, and of its readers.
+pub const MARKS_MAX: usize = EVENT_WAITS_MAX + 2 * LINKS_MAX;
+
+/// One ordered stream. Dropping it lets a request in flight come to its end, and does not wait for that.
+pub trait Lane: Send {
+    /// Bytes of intermediate tensors and working memory.
+    fn arena_bytes(&self) -> usize;
+    /// Bytes of inputs and outputs in host memory.
+    fn pinned_bytes(&self) -> usize;
+    /// Threads started.
+    fn threads(&self) -> usize;
+    /// The memory, for a lane that takes one of this lane's outputs as input.
+    fn memory(&self) -> Arc<dyn LaneMemory>;
+    /// Where an input lies and how many bytes there are; `None` if it is another lane's output.
+    fn input(&self, index: usize) -> Option<(*mut u8, usize)>;
+    /// Where an output lies and how many bytes there are.
+    fn output(&self, index: usize) -> (*mut u8, usize);
+    /// An input's bytes. `InFlight` while a request runs, `WrongState` for an input that is linked.
+    fn input_bytes(&mut self, index: usize) -> Result<&mut [u8]>;
+    /// An output's bytes. `InFlight` while a request runs.
+    fn output_bytes(&self, index: usize) -> Result<&[u8]>;
+    /// Starts a request behind `marks`, which are taken out, and returns at once. No request is running.
+    fn launch(&mut self, launch: Launch, marks: &mut Vec<Mark>) -> Result<()>;
+    /// Starts a request as [`Lane::launch`] does, and may compute on this thread: the request may have ended on return.
+    fn run(&mut self, launch: Launch, marks: &mut Vec<Mark>) -> Result<()> {
+        self.launch(launch, marks)
+    }
+}

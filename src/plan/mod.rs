@@ -11,7 +11,7 @@ mod view;
 
 pub use builder::Builder;
 pub use evaluate::evaluate;
-pub use translate::{check_bucket, describe_dims, shape_inputs};
+pub use translate::{check_bucket, describe_dims, shape_inputs, translate};
 pub use validate::validate;
 pub use view::{TensorId, View, dense_strides};
 

@@ -82,7 +82,7 @@ pub fn shape_inputs(graph: &Graph) -> Vec<bool> {
             for output in node.outputs.iter().flatten() {
                 producers[output.0 as usize] = Some(node);
             }
-            let operands = ops::shape_operands(&node.op).iter();
+            let operands = ops::shape_operands(node).iter();
             pending.extend(operands.filter_map(|&operand| node.inputs.get(operand).copied().flatten()));
             graphs.extend(subgraphs(node));
         }
@@ -108,7 +108,7 @@ pub fn shape_inputs(graph: &Graph) -> Vec<bool> {
     let only_shapes = |input: &Input| {
         consumers(graph, input.value).all(|node| {
             let mut uses = (0..node.inputs.len()).filter(|&index| node.inputs[index] == Some(input.value));
-            uses.all(|index| ops::shape_operands(&node.op).contains(&index))
+            uses.all(|index| ops::shape_operands(node).contains(&index))
         })
     };
     graph
@@ -185,14 +185,14 @@ impl Walk<'_> {
         if node.domain.is_empty() && node.op == "If" {
             return self.branch(node, depth);
         }
-        let translate =
+        let operator =
             ops::lookup(&node.domain, &node.op).ok_or_else(|| fail!(Unsupported, "the operator is not supported"))?;
         let inputs = node
             .inputs
             .iter()
             .map(|input| input.map(|value| self.value(value)).transpose())
             .collect::<Result<Vec<_>>>()?;
-        translate(&mut self.builder, &Call { node, opset, inputs })
+        operator.translate(&mut self.builder, &Call { node, opset, inputs })
     }
 
     fn value(&self, value: ValueId) -> Result<View> {

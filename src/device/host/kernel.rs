@@ -26,6 +26,16 @@ impl Span {
         self.shape.iter().product()
     }
 
+    /// The element so many elements behind the first one. Nothing is accessed.
+    pub fn element(&self, offset: isize) -> *mut u8 {
+        self.address.wrapping_offset(offset * self.dtype.bytes() as isize)
+    }
+
+    /// The step along the last axis, 0 without axes.
+    pub fn inner_stride(&self) -> isize {
+        self.strides.last().copied().unwrap_or(0)
+    }
+
     /// The address of the first element.
     pub fn pointer<T>(&self) -> *mut T {
         self.address.cast()

@@ -1,20 +1,36 @@
 //! The CPU: memory, threads and fast kernels.
 
+pub mod clock;
+mod cursor;
+mod device;
+pub mod eventfd;
+pub mod futex;
+mod gather;
+pub mod gemm;
 mod kernel;
 mod map;
+pub mod memory;
+mod norm;
 mod number;
 mod pool;
+pub mod processors;
 mod program;
 mod recurrent;
+mod reduce;
 mod resize;
 mod scan;
 mod scatter;
+mod signals;
 pub mod simd;
+mod softmax;
+mod stream;
+mod team;
 #[cfg(test)]
 mod testing;
 mod topk;
 mod weights;
 
+pub use device::HostDevice;
 pub use kernel::{Share, Span, Task};
 pub use map::RowMap;
 pub use program::{LaneMemory, LoadedProgram, Replay};

@@ -7,14 +7,17 @@ pub trait Number: Copy + PartialOrd + Default + Send + Sync + 'static {
     /// Product.
     fn mul(self, other: Self) -> Self;
     /// The greater; NaN if either is.
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
-        if self > other || self.is_nan() { self } else { other }
+        if (self > other) | self.is_nan() { self } else { other }
     }
     /// The smaller; NaN if either is.
+    #[inline(always)]
     fn min(self, other: Self) -> Self {
-        if self < other || self.is_nan() { self } else { other }
+        if (self < other) | self.is_nan() { self } else { other }
     }
     /// Whether this is not a number.
+    #[inline(always)]
     fn is_nan(self) -> bool {
         false
     }
@@ -24,12 +27,15 @@ pub trait Number: Copy + PartialOrd + Default + Send + Sync + 'static {
 
 impl Number for f32 {
     const LEAST: f32 = f32::NEG_INFINITY;
+    #[inline(always)]
     fn add(self, other: f32) -> f32 {
         self + other
     }
+    #[inline(always)]
     fn mul(self, other: f32) -> f32 {
         self * other
     }
+    #[inline(always)]
     fn is_nan(self) -> bool {
         self != self
     }
@@ -39,9 +45,11 @@ macro_rules! integer {
     ($($type:ty),*) => {
         $(impl Number for $type {
             const LEAST: $type = <$type>::MIN;
+            #[inline(always)]
             fn add(self, other: $type) -> $type {
                 self.wrapping_add(other)
             }
+            #[inline(always)]
             fn mul(self, other: $type) -> $type {
                 self.wrapping_mul(other)
             }

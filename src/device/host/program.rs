@@ -1,9 +1,8 @@
 //! Programs with their constants in memory, and their replay in one context's memory.
 
 use super::kernel::{Share, Span, Task};
-use super::map;
 use super::weights::{WeightStore, Weights};
-use super::{pool, recurrent, resize, scan, scatter, topk};
+use super::{gather, gemm, map, norm, pool, recurrent, reduce, resize, scan, scatter, softmax, topk};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
@@ -99,18 +98,26 @@ impl LoadedProgram {
     fn task(&self, launch: &Launch, memory: &LaneMemory) -> Result<Task> {
         let inputs: Vec<Span> = launch.inputs.iter().map(|operand| self.span(operand, memory)).collect();
         let outputs: Vec<Span> = launch.outputs.iter().map(|operand| self.span(operand, memory)).collect();
+        let simd = self.program.traits.simd;
         match &launch.op {
-            Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], self.program.traits.simd)),
-            Op::Kernel(Kernel::Pool(kernel)) => Ok(pool::prepare(kernel, &inputs[0], &outputs)),
-            Op::Kernel(Kernel::Recurrent(kernel)) => {
-                Ok(recurrent::prepare(kernel, &inputs, &outputs, self.program.traits.simd))
+            Op::Map(elementwise) => Ok(map::prepare(elementwise, &inputs, &outputs[0], simd)),
+            Op::Kernel(Kernel::Softmax(kernel)) => Ok(softmax::prepare(kernel, &inputs[0], &outputs[0], simd)),
+            Op::Kernel(Kernel::Norm(kernel)) => Ok(norm::prepare(kernel, &inputs, &outputs[0], simd)),
+            Op::Kernel(Kernel::Reduce(kernel)) => Ok(reduce::prepare(kernel, &inputs[0], &outputs[0], simd)),
+            Op::Kernel(Kernel::Gather(kernel)) => Ok(gather::prepare(kernel, &inputs[0], &inputs[1], &outputs[0])),
+            Op::Kernel(Kernel::GatherElements(kernel)) => {
+                Ok(gather::prepare_elements(kernel, &inputs[0], &inputs[1], &outputs[0]))
             }
+            Op::Kernel(Kernel::GatherNd(kernel)) => Ok(gather::prepare_nd(kernel, &inputs[0], &inputs[1], &outputs[0])),
+            Op::Kernel(Kernel::Pool(kernel)) => Ok(pool::prepare(kernel, &inputs[0], &outputs)),
+            Op::Kernel(Kernel::Recurrent(kernel)) => Ok(recurrent::prepare(kernel, &inputs, &outputs, simd)),
             Op::Kernel(Kernel::ScatterNd(kernel)) => {
                 Ok(scatter::prepare(kernel, &inputs[0], &inputs[1], &inputs[2], &outputs[0]))
             }
             Op::Kernel(Kernel::CumSum(kernel)) => Ok(scan::prepare(kernel, &inputs[0], &outputs[0])),
             Op::Kernel(Kernel::TopK(kernel)) => Ok(topk::prepare(kernel, &inputs[0], &outputs[0], &outputs[1])),
             Op::Kernel(Kernel::Resize(kernel)) => Ok(resize::prepare(kernel, &inputs[0], &outputs[0])),
+            Op::Product(product) => Ok(gemm::prepare(product, &inputs, &outputs[0], self.program.traits.simd)),
             Op::Kernel(kernel) => Err(fail!(
                 Unsupported,
                 "the host has no {} kernel for {} operands and {} results",
@@ -124,13 +131,13 @@ impl LoadedProgram {
 
 impl Replay {
     /// One worker's share of a run: each of `workers` workers (at most as many as there are scratch areas) calls this with
-    /// its own index and a `barrier` that returns once all of them have called it. The run has ended when every
-    /// worker has returned. Results do not depend on the number of workers, bit for bit.
-    pub fn run(&self, worker: usize, workers: usize, barrier: &impl Fn()) {
+    /// its own index and a `barrier` that returns once all of them have called it; `false`, to all of them, ends the run
+    /// early. The run has ended when every worker has returned. Results do not depend on the number of workers, bit for bit.
+    pub fn run(&self, worker: usize, workers: usize, barrier: &impl Fn() -> bool) {
         let scratch = self.scratch[worker];
         for step in &self.steps {
-            if step.barrier && workers > 1 {
-                barrier();
+            if step.barrier && !barrier() {
+                return;
             }
             if !step.alone {
                 (step.task)(&Share { part: worker, parts: workers, scratch });

@@ -65,6 +65,7 @@ pub fn run(program: Program, inputs: &[Tensor], workers: usize) -> Vec<Tensor> {
                 scope.spawn(move || {
                     replay.run(worker, workers, &|| {
                         barrier.wait();
+                        true
                     })
                 });
             }
@@ -83,16 +84,30 @@ pub fn levels() -> Vec<Simd> {
 
 /// A plan of one step over `views` of `inputs`, whose results are the model's outputs.
 pub fn plan_of(kernel: impl Into<Kernel>, inputs: &[Tensor], view: impl Fn(usize, View) -> View) -> Plan {
-    let bucket = Bucket {
-        shapes: inputs.iter().map(|input| input.shape().to_vec()).collect(),
-        values: vec![None; inputs.len()],
-    };
+    plan_with_constants(kernel, inputs, &[], view)
+}
+
+/// [`plan_of`] where the operands numbered in `constants` are constants instead of model inputs.
+fn plan_with_constants(
+    kernel: impl Into<Kernel>,
+    inputs: &[Tensor],
+    constants: &[usize],
+    view: impl Fn(usize, View) -> View,
+) -> Plan {
+    let given = model_inputs(inputs, constants);
+    let bucket =
+        Bucket { shapes: given.iter().map(|input| input.shape().to_vec()).collect(), values: vec![None; given.len()] };
     let mut builder = Builder::new(bucket);
     builder.node = "test".to_owned();
     let mut views = Vec::new();
     for (index, input) in inputs.iter().enumerate() {
-        let whole = builder.tensor(input.ty(), Origin::Input(index));
-        builder.plan.inputs.push(whole.tensor);
+        let whole = if constants.contains(&index) {
+            builder.constant(input.clone())
+        } else {
+            let whole = builder.tensor(input.ty(), Origin::Input(builder.plan.inputs.len()));
+            builder.plan.inputs.push(whole.tensor);
+            whole
+        };
         views.push(view(index, whole));
     }
     let results = builder.emit(kernel, &views).unwrap();
@@ -100,23 +115,41 @@ pub fn plan_of(kernel: impl Into<Kernel>, inputs: &[Tensor], view: impl Fn(usize
     builder.plan
 }
 
-/// Checks a kernel over dense operands and over `view`s of them against its reference.
+/// The operands that are model inputs.
+fn model_inputs(inputs: &[Tensor], constants: &[usize]) -> Vec<Tensor> {
+    let numbered = inputs.iter().enumerate().filter(|(index, _)| !constants.contains(index));
+    numbered.map(|(_, input)| input.clone()).collect()
+}
+
+/// Checks a kernel over `view`s of its operands against its reference.
 pub fn check_views(kernel: impl Into<Kernel>, inputs: &[Tensor], tolerance: f64, view: impl Fn(usize, View) -> View) {
+    check_constants(kernel, inputs, &[], tolerance, view);
+}
+
+/// [`check_views`] where the operands numbered in `constants` are constants.
+pub fn check_constants(
+    kernel: impl Into<Kernel>,
+    inputs: &[Tensor],
+    constants: &[usize],
+    tolerance: f64,
+    view: impl Fn(usize, View) -> View,
+) {
     let kernel = kernel.into();
-    let plan = plan_of(kernel.clone(), inputs, &view);
+    let plan = plan_with_constants(kernel.clone(), inputs, constants, &view);
     let operands: Vec<Tensor> =
         plan.steps[0].inputs.iter().zip(inputs).map(|(view, input)| view.materialize(input).unwrap()).collect();
     let expected = kernel.family().reference(&operands).unwrap();
+    let given = model_inputs(inputs, constants);
     for simd in levels() {
         let program = lower(&plan, &Traits { simd }).unwrap();
-        let single = run(program.clone(), inputs, 1);
+        let single = run(program.clone(), &given, 1);
         for (result, (expected, index)) in single.iter().zip(expected.iter().zip(0..)) {
             compare(result, expected, tolerance, &format!("{kernel:?} {simd:?} result {index}"));
         }
         let mut shared = program;
         // Also where sharing would not pay.
         shared.launches.iter_mut().for_each(|launch| (launch.alone, launch.barrier) = (false, true));
-        for (one, three) in single.iter().zip(run(shared, inputs, 3)) {
+        for (one, three) in single.iter().zip(run(shared, &given, 3)) {
             assert_eq!(one.data(), three.data(), "{kernel:?} {simd:?}: three workers differ from one");
         }
     }

@@ -1,5 +1,6 @@
 //! Packed constants, shared by all buckets and contexts of a model.
 
+use super::gemm::{pack_panels, pack_strips};
 use crate::error::{Result, fail};
 use crate::lower::arena::ALIGNMENT;
 use crate::lower::host::{ConstantDef, Layout};
@@ -94,8 +95,11 @@ impl WeightStore {
 
 /// Arranges the elements of a constant's view in its layout.
 fn pack(constant: &ConstantDef, packed: &mut [u8]) {
-    match constant.layout {
+    let (simd, source, view) = (super::traits().simd, &constant.source, &constant.view);
+    match &constant.layout {
         Layout::Dense => pack_dense(constant, packed),
+        Layout::Panels(panels) => pack_panels(simd, panels, source, view, packed),
+        Layout::Strips(strips) => pack_strips(simd, strips, source, view, packed),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod code;
 mod constants;
+mod contraction;
 mod elementwise;
 mod layout;
 mod legal;
@@ -11,8 +12,9 @@ mod schedule;
 
 pub use code::{Access, BLOCK, Code, CodeInstr, CodeOp, Load};
 pub use constants::Constants;
+pub use contraction::{BatchAxis, GROUP_PANELS_MAX, Product, Right};
 pub use elementwise::Elementwise;
-pub use layout::Layout;
+pub use layout::{Layout, Panels, RowTiles, Strips};
 pub use program::{ConstantDef, Launch, Op, Operand, Port, Program, Region};
 
 use super::arena::{self, ALIGNMENT, Block};
@@ -130,6 +132,7 @@ impl Lowering<'_> {
         let work = step.kernel.family().work(&types(&step.inputs), &types(&step.outputs));
         let (op, inputs, outputs) = match &step.kernel {
             Kernel::Map(map) => self.map(map, step)?,
+            Kernel::MatMul(product) => self.matmul(product, step)?,
             kernel => {
                 let inputs = self.operands(&step.inputs)?;
                 self.scratch = self.scratch.max(scratch_bytes(kernel, &inputs));

@@ -1,6 +1,6 @@
 //! A plan lowered for the host: plain data that can be printed, compared and hashed.
 
-use super::{Elementwise, Layout, Traits};
+use super::{Elementwise, Layout, Product, Traits};
 use crate::ir::{DType, Shape, Tensor, TensorType};
 use crate::kernels::Kernel;
 use crate::plan::View;
@@ -123,6 +123,8 @@ pub struct Launch {
 pub enum Op {
     /// A scalar program over merged axes.
     Map(Elementwise),
+    /// A matrix product.
+    Product(Product),
     /// A kernel that needs no parameters beyond those of its family.
     Kernel(Kernel),
 }
@@ -132,6 +134,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::Map(_) => "Map",
+            Op::Product(_) => "MatMul",
             Op::Kernel(kernel) => kernel.name(),
         }
     }

@@ -84,7 +84,10 @@ pub fn quantize_linear(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
 /// `DequantizeLinear`.
 pub fn dequantize_linear(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let x = call.input(0)?.clone();
-    let dtype = b.dtype(call.input(1)?);
+    let dtype = match call.int("output_dtype", 0)? {
+        0 => b.dtype(call.input(1)?),
+        code => element_type(code)?,
+    };
     let mut operands = vec![x.clone(), spread(b, call, &x, call.input(1)?)?];
     if let Some(zero_point) = call.optional(2) {
         operands.push(spread(b, call, &x, zero_point)?);

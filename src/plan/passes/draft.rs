@@ -95,11 +95,6 @@ impl Draft {
         (0..self.plan.tensors.len() as u32).map(TensorId)
     }
 
-    /// The type that a view presents.
-    pub fn view_type(&self, view: &View) -> TensorType {
-        self.plan.view_type(view)
-    }
-
     /// The constant that a view reads, if its tensor is one.
     pub fn constant(&self, view: &View) -> Option<&Tensor> {
         self.plan.constant(view)

@@ -122,7 +122,7 @@ mod tests {
         let mut trial = Trial::new();
         let x = trial.input(&[2, 3]);
         let bias = trial.weight(&[3]);
-        let constants = [1.414_213_5, 1.0, 0.5].map(|value| trial.scalar(value));
+        let constants = [std::f32::consts::SQRT_2, 1.0, 0.5].map(|value| trial.scalar(value));
         let b = &mut trial.builder;
         let x = b.binary(Binary::Add, &x, &bias).unwrap();
         let scaled = b.binary(Binary::Div, &x, &constants[0]).unwrap();

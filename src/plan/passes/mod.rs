@@ -1,9 +1,12 @@
 //! Passes: plan to plan, same numbers, fewer and larger steps. They know kernels and views and nothing of ONNX.
 
+mod channels;
 mod copies;
 mod cse;
 mod dead;
 mod draft;
+mod epilogues;
+mod factor;
 mod maps;
 mod scalars;
 #[cfg(test)]
@@ -16,8 +19,16 @@ use draft::Draft;
 type Pass = fn(&mut Draft) -> Result<()>;
 
 /// The passes in the order in which they run.
-const PASSES: &[(&str, Pass)] =
-    &[("dead", dead::run), ("scalars", scalars::run), ("copies", copies::run), ("cse", cse::run), ("dead", dead::run)];
+const PASSES: &[(&str, Pass)] = &[
+    ("dead", dead::run),
+    ("scalars", scalars::run),
+    ("copies", copies::run),
+    ("cse", cse::run),
+    ("maps", maps::run),
+    ("channels", channels::run),
+    ("epilogues", epilogues::run),
+    ("dead", dead::run),
+];
 
 /// Fuses and cleans a plan. A debug build checks [`validate`] after every pass.
 pub fn optimize(plan: Plan) -> Result<Plan> {

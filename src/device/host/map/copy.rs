@@ -1,6 +1,7 @@
 //! Copies of one view into another: rows, fills, blocked transpositions.
 
-use super::{Cursor, GRAIN};
+use super::GRAIN;
+use crate::device::host::cursor::Cursor;
 use crate::device::host::kernel::{Share, Span, Task};
 
 /// Edge of the square tiles of a transposition: a tile's rows stay in the first-level cache.

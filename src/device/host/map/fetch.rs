@@ -1,6 +1,6 @@
 //! Fetching operands into registers and storing results, with the conversions and strides that this takes.
 
-use super::Cursor;
+use crate::device::host::cursor::Cursor;
 use crate::device::host::kernel::Span;
 use crate::ir::DType;
 use crate::lower::host::Code;
@@ -74,7 +74,7 @@ unsafe fn strided<A: Copy, R>(
 /// As [`gather`].
 pub unsafe fn gather_rows(span: &Span, cursor: &Cursor, register: *mut u8, n: usize) -> *mut u8 {
     let size = if span.dtype.is_float() { 4 } else { span.dtype.bytes() };
-    let mut cursor = Cursor { extents: cursor.extents, index: cursor.index };
+    let mut cursor = cursor.clone();
     let mut done = 0;
     while done < n {
         let run = cursor.row_left().min(n - done);
@@ -94,7 +94,7 @@ pub unsafe fn gather_rows(span: &Span, cursor: &Cursor, register: *mut u8, n: us
 pub unsafe fn store(code: &Code, values: *const u8, output: &Span, cursor: &Cursor, flat: bool, n: usize) {
     let step = isize::from(!code.uniform);
     let size = code.class.bytes();
-    let mut cursor = Cursor { extents: cursor.extents, index: cursor.index };
+    let mut cursor = cursor.clone();
     let mut done = 0;
     while done < n {
         let run = if flat { cursor.row_left().min(n - done) } else { n };

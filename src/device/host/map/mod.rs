@@ -9,8 +9,8 @@ mod tests;
 
 pub use row::RowMap;
 
+use super::cursor::Cursor;
 use super::kernel::{Share, Span, Task};
-use crate::limits::RANK_MAX;
 use crate::lower::host::{Access, BLOCK, Code, Elementwise, Simd};
 use exec::Frame;
 use std::ops::Range;
@@ -32,49 +32,6 @@ pub fn prepare(map: &Elementwise, inputs: &[Span], output: &Span, simd: Simd) ->
     })
 }
 
-/// A position in an index space, advanced in row-major order.
-struct Cursor<'a> {
-    extents: &'a [usize],
-    index: [usize; RANK_MAX],
-}
-
-impl<'a> Cursor<'a> {
-    fn new(extents: &'a [usize], mut position: usize) -> Self {
-        let mut index = [0; RANK_MAX];
-        for (index, &extent) in index.iter_mut().zip(extents).rev() {
-            *index = position % extent;
-            position /= extent;
-        }
-        Cursor { extents, index }
-    }
-
-    /// Elements left in the innermost row.
-    fn row_left(&self) -> usize {
-        match self.extents.len() {
-            0 => 1,
-            rank => self.extents[rank - 1] - self.index[rank - 1],
-        }
-    }
-
-    /// Moves on within the row, or to the start of the next one.
-    fn advance(&mut self, elements: usize) {
-        let mut step = elements;
-        for axis in (0..self.extents.len()).rev() {
-            self.index[axis] += step;
-            if self.index[axis] < self.extents[axis] {
-                return;
-            }
-            self.index[axis] = 0;
-            step = 1;
-        }
-    }
-
-    /// Distance in elements from the first element of an operand.
-    fn offset(&self, strides: &[isize]) -> isize {
-        self.index.iter().zip(strides).map(|(&index, &stride)| index as isize * stride).sum()
-    }
-}
-
 /// A map over its operands.
 struct Nest {
     code: Code,
@@ -91,7 +48,9 @@ impl Nest {
     fn new(map: &Elementwise, inputs: &[Span], output: &Span, simd: Simd) -> Self {
         let code = map.code.clone();
         let computed = code.instrs.last().is_some_and(|last| last.register == code.result && !last.is_uniform());
-        let direct = computed && code.class == code.output && output.access(map.flat) == Access::Unit;
+        let direct = computed
+            && code.class == code.output
+            && Access::of(&output.shape, &output.strides, map.flat) == Access::Unit;
         let (inputs, output) = (inputs.to_vec(), output.clone());
         Nest { count: output.count(), flat: map.flat, code, simd, inputs, output, direct }
     }
@@ -146,21 +105,5 @@ impl Nest {
                 fetch::store(&self.code, values, &self.output, cursor, self.flat, n);
             }
         }
-    }
-}
-
-impl Span {
-    /// The element so many elements behind the first one. Nothing is accessed.
-    fn element(&self, offset: isize) -> *mut u8 {
-        self.address.wrapping_offset(offset * self.dtype.bytes() as isize)
-    }
-
-    fn inner_stride(&self) -> isize {
-        self.strides.last().copied().unwrap_or(0)
-    }
-
-    /// How blocks find the elements.
-    fn access(&self, flat: bool) -> Access {
-        Access::of(&self.shape, &self.strides, flat)
     }
 }

@@ -1,7 +1,8 @@
 //! Maps applied to segments of a matrix row: the epilogues of matrix products and convolutions.
 
 use super::exec::{self, Frame};
-use super::{Cursor, fetch};
+use super::fetch;
+use crate::device::host::cursor::Cursor;
 use crate::device::host::kernel::Span;
 use crate::lower::host::{Access, BLOCK, Code, Simd};
 

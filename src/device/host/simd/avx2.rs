@@ -46,6 +46,37 @@ unsafe fn power_of_two(n: __m256i) -> __m256 {
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127)))) }
 }
 
+/// [`Vector::transpose_8x8`] with 8-lane registers: pairs of rows are interleaved, then pairs of pairs, then halves swapped.
+///
+/// # Safety
+/// AVX exists, and as [`Vector::transpose_8x8`].
+#[inline(always)]
+pub(super) unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize, to: *mut f32, pitch: usize) {
+    // SAFETY: the caller's promise; rows that are missing are not read.
+    unsafe {
+        let row = |row: usize| match row < rows {
+            true => _mm256_loadu_ps(from.offset(row as isize * stride)),
+            false => _mm256_setzero_ps(),
+        };
+        let r = [row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)];
+        let pair = |i: usize| (_mm256_unpacklo_ps(r[i], r[i + 1]), _mm256_unpackhi_ps(r[i], r[i + 1]));
+        let (a, b, c, d) = (pair(0), pair(2), pair(4), pair(6));
+        let quads = |a: (__m256, __m256), b: (__m256, __m256)| {
+            [
+                _mm256_shuffle_ps::<0x44>(a.0, b.0),
+                _mm256_shuffle_ps::<0xee>(a.0, b.0),
+                _mm256_shuffle_ps::<0x44>(a.1, b.1),
+                _mm256_shuffle_ps::<0xee>(a.1, b.1),
+            ]
+        };
+        let (upper, lower) = (quads(a, b), quads(c, d));
+        for i in 0..4 {
+            _mm256_storeu_ps(to.add(i * pitch), _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]));
+            _mm256_storeu_ps(to.add((i + 4) * pitch), _mm256_permute2f128_ps::<0x31>(upper[i], lower[i]));
+        }
+    }
+}
+
 impl Vector for Avx2 {
     const LANES: usize = 8;
     type Mask = __m256;
@@ -74,6 +105,11 @@ impl Vector for Avx2 {
     unsafe fn store_partial(self, to: *mut f32, count: usize) {
         // SAFETY: the caller's promise; masked lanes are not written.
         unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize, to: *mut f32, pitch: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_8x8(from, stride, rows, to, pitch) }
     }
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {

@@ -58,6 +58,11 @@ impl Vector for Avx512 {
         unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
     }
     #[inline(always)]
+    unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize, to: *mut f32, pitch: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { super::avx2::transpose_8x8(from, stride, rows, to, pitch) }
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         // SAFETY: `self` exists, so AVX-512 does.
         Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })

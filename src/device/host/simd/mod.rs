@@ -93,6 +93,25 @@ pub trait Vector:
     /// Greatest lane; unspecified if one is NaN.
     fn greatest(self) -> f32;
 
+    /// Transposes 8 columns of `rows` rows, at most 8: `to[column * pitch + row]` becomes `from[row * stride + column]`, and
+    /// 0 in the rows missing to 8.
+    ///
+    /// # Safety
+    /// As [`Vector::splat`]; the elements are readable or writable and do not overlap.
+    #[inline(always)]
+    unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize, to: *mut f32, pitch: usize) {
+        for column in 0..8 {
+            for row in 0..8 {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let present = row < rows;
+                    let from = from.wrapping_offset(row as isize * stride).wrapping_add(column);
+                    to.add(column * pitch + row).write(if present { from.read_unaligned() } else { 0.0 });
+                }
+            }
+        }
+    }
+
     /// The same value in every lane, where a vector is at hand.
     #[inline(always)]
     fn lanes(self, value: f32) -> Self {

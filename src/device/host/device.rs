@@ -1,0 +1,92 @@
+//! The host as a device.
+
+use super::program::LoadedProgram;
+use super::stream::HostLane;
+use super::weights::WeightStore;
+use super::{processors, traits};
+use crate::device::{Device, DeviceInfo, DeviceKind, DeviceState, Lane, LaneOrder, Loader, Precision, Program};
+use crate::error::{Result, ensure, fail};
+use crate::ir::TensorType;
+use crate::lower;
+use crate::plan::Plan;
+use std::fs;
+use std::sync::Arc;
+
+/// The CPUs of this machine.
+#[derive(Debug, Default)]
+pub struct HostDevice;
+
+impl Device for HostDevice {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            kind: DeviceKind::Host,
+            id: "host".into(),
+            name: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into()),
+            processors: processors::count(),
+            memory_bytes: memory_bytes(),
+        }
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Ok
+    }
+
+    fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>> {
+        ensure!(
+            precision == Precision::Fp32,
+            Unsupported,
+            "the host device computes in fp32; {} needs a GPU",
+            precision.name()
+        );
+        Ok(Box::<HostLoader>::default())
+    }
+
+    fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
+        Ok(Box::new(HostLane::open(order)?))
+    }
+}
+
+/// The value of a `name : value` line of a file.
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn memory_bytes() -> u64 {
+    let kilobytes = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// The weights of one model in the host's memory.
+#[derive(Default)]
+struct HostLoader {
+    store: WeightStore,
+}
+
+impl Loader for HostLoader {
+    fn load(&self, plan: Plan) -> Result<Arc<dyn Program>> {
+        let program = lower::host::lower(&plan, &traits())?;
+        // The program holds the constants that it needs; every other one can go before they are packed.
+        drop(plan);
+        Ok(LoadedProgram::load(program, &self.store)?)
+    }
+
+    fn weights_bytes(&self) -> usize {
+        self.store.bytes()
+    }
+}
+
+impl Program for LoadedProgram {
+    fn inputs(&self) -> Vec<TensorType> {
+        self.program().inputs.iter().map(|port| port.ty.clone()).collect()
+    }
+
+    fn outputs(&self) -> Vec<TensorType> {
+        self.program().outputs.iter().map(|port| port.ty.clone()).collect()
+    }
+
+    fn fingerprint(&self) -> u128 {
+        self.program().fingerprint
+    }
+}

@@ -1,0 +1,12 @@
+//! Matrix products.
+
+mod integer;
+mod pack;
+mod product;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+pub use pack::{Packing, pack_panels, pack_strips};
+pub use product::{prepare, region};
+pub use tile::{Tile, TileSet};

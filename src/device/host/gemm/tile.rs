@@ -1,0 +1,169 @@
+//! The register tile: a few rows times a few vectors of columns, over the whole of K.
+//!
+//! Every element of a product is one chain of fused multiply-adds in ascending k, whatever tile computes it. So results
+//! do not depend on how work is divided, nor on how many rows there are.
+
+#[cfg(target_arch = "x86_64")]
+use super::super::simd::{Avx2, Avx512};
+use super::super::simd::{Portable, Vector};
+use crate::lower::host::Simd;
+
+/// What a tile works on: `c[i][j] = alpha * sum over k of a[i][k] b[k][j]`. Strides count elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// Extent of the sum.
+    pub depth: usize,
+    /// Factor of the sum.
+    pub alpha: f32,
+    /// First element of A.
+    pub a: *const f32,
+    /// From one row of A to the next; 1 if A is packed.
+    pub a_row: isize,
+    /// From one column of A to the next; 1 if A is not packed.
+    pub a_step: usize,
+    /// First element of B, whose columns lie side by side.
+    pub b: *const f32,
+    /// From one row of B to the next.
+    pub b_step: isize,
+    /// First element of C, whose columns lie side by side.
+    pub c: *mut f32,
+    /// From one row of C to the next.
+    pub c_row: isize,
+    /// Columns of C to write.
+    pub columns: usize,
+}
+
+/// A tile kernel.
+///
+/// # Safety
+/// The machine has the instructions. For all rows of the kernel: A is readable, B is readable for whole vectors, C is
+/// writable in the columns to write and overlaps neither.
+pub type TileKernel = unsafe fn(&Tile);
+
+/// `M` rows times `N` vectors. If `PACKED`, the rows of A lie side by side, else its columns do.
+///
+/// # Safety
+/// As [`TileKernel`], with the instructions of `V` enabled.
+#[inline(always)]
+unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool>(tile: &Tile) {
+    // SAFETY: the caller's promise covers every address below.
+    unsafe {
+        let mut sums = [[V::splat(0.0); N]; M];
+        let (mut a, mut b) = (tile.a, tile.b);
+        let a_row = if PACKED { 1 } else { tile.a_row };
+        let a_step = if PACKED { tile.a_step } else { 1 };
+        for _ in 0..tile.depth {
+            let mut columns = [V::splat(0.0); N];
+            for (j, column) in columns.iter_mut().enumerate() {
+                *column = V::load(b.add(j * V::LANES));
+            }
+            for (i, row) in sums.iter_mut().enumerate() {
+                let factor = V::splat(*a.wrapping_offset(i as isize * a_row));
+                for (sum, &column) in row.iter_mut().zip(&columns) {
+                    *sum = factor.mul_add(column, *sum);
+                }
+            }
+            // These may end up outside the matrices after the last step.
+            a = a.wrapping_add(a_step);
+            b = b.wrapping_offset(tile.b_step);
+        }
+        let alpha = V::splat(tile.alpha);
+        for (i, row) in sums.iter().enumerate() {
+            let c = tile.c.offset(i as isize * tile.c_row);
+            for (j, &sum) in row.iter().enumerate() {
+                let left = tile.columns.saturating_sub(j * V::LANES);
+                if left >= V::LANES {
+                    (alpha * sum).store(c.add(j * V::LANES));
+                } else if left > 0 {
+                    (alpha * sum).store_partial(c.add(j * V::LANES), left);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512<const M: usize, const N: usize, const PACKED: bool>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe { multiply::<Avx512, M, N, PACKED>(tile) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const M: usize, const N: usize, const PACKED: bool>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe { multiply::<Avx2, M, N, PACKED>(tile) }
+}
+
+unsafe fn portable<const M: usize, const N: usize, const PACKED: bool>(tile: &Tile) {
+    // SAFETY: the caller's promise.
+    unsafe { multiply::<Portable, M, N, PACKED>(tile) }
+}
+
+/// The tile kernels of one instruction set.
+#[derive(Debug)]
+pub struct TileSet {
+    /// Lanes of a vector.
+    lanes: usize,
+    /// `[packed][rows - 1]`: one panel wide.
+    panel: [[TileKernel; ROWS_MAX]; 2],
+    /// `[packed][rows - 1]`: one vector wide.
+    narrow: [[TileKernel; ROWS_MAX]; 2],
+}
+
+/// Most rows of any tile of any instruction set.
+pub const ROWS_MAX: usize = 14;
+
+macro_rules! rows {
+    ($kernel:path, $width:literal, $packed:literal, [$($rows:literal),*]) => {{
+        use $kernel as kernel;
+        [$(kernel::<$rows, $width, $packed>),*]
+    }};
+}
+
+macro_rules! tile_set {
+    ($kernel:path, $lanes:literal, [$panel:literal, $narrow:literal], $rows:tt) => {
+        TileSet {
+            lanes: $lanes,
+            panel: [rows!($kernel, $panel, false, $rows), rows!($kernel, $panel, true, $rows)],
+            narrow: [rows!($kernel, $narrow, false, $rows), rows!($kernel, $narrow, true, $rows)],
+        }
+    };
+}
+
+// Tables end with the highest tile repeated: nobody asks for more rows than `Simd::tile_rows`.
+#[cfg(target_arch = "x86_64")]
+static AVX512: [TileSet; 2] = [
+    tile_set!(avx512, 16, [2, 1], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+    tile_set!(super::integer::avx512, 16, [32, 16], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+];
+#[cfg(target_arch = "x86_64")]
+static AVX2: [TileSet; 2] = [
+    tile_set!(avx2, 8, [2, 1], [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6]),
+    tile_set!(super::integer::avx2, 8, [16, 8], [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6]),
+];
+static PORTABLE: [TileSet; 2] = [
+    tile_set!(portable, 8, [2, 1], [1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]),
+    tile_set!(super::integer::portable, 8, [16, 8], [1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]),
+];
+
+impl TileSet {
+    /// The kernels for an instruction set, of `I32` or `F32` elements.
+    pub fn of(simd: Simd, integer: bool) -> &'static TileSet {
+        let sets = match simd {
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2 => &AVX2,
+            _ => &PORTABLE,
+        };
+        &sets[usize::from(integer)]
+    }
+
+    /// The kernel for `rows` rows, at most `Simd::tile_rows`, and at most a panel of columns.
+    pub fn kernel(&self, rows: usize, columns: usize, packed: bool) -> TileKernel {
+        let kernels = if columns <= self.lanes { &self.narrow } else { &self.panel };
+        kernels[usize::from(packed)][rows - 1]
+    }
+}

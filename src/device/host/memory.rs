@@ -1,0 +1,117 @@
+//! Memory of contexts: whole pages of our own, zeroed, so that nothing else of the host shares them.
+
+use crate::error::{Error, Result, Status, ensure, fail};
+use crate::ir::Element;
+use crate::limits::CONTEXT_BYTES_MAX;
+use std::ptr::NonNull;
+
+/// Mappings from this size on ask for huge pages.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Anonymous pages.
+#[derive(Debug)]
+pub struct Pages {
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is owned; who accesses its bytes answers for the access.
+unsafe impl Send for Pages {}
+// SAFETY: as above.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Zeroed pages of at least so many bytes.
+    pub fn map(bytes: usize) -> Result<Self> {
+        ensure!(bytes <= CONTEXT_BYTES_MAX, TooLarge, "a context of {bytes} bytes is above {CONTEXT_BYTES_MAX}");
+        let bytes = bytes.max(1);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a fresh anonymous mapping; nothing is replaced.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if address == libc::MAP_FAILED {
+            let error = std::io::Error::last_os_error();
+            return Err(Error::io(Status::OutOfMemory, format_args!("no memory for {bytes} bytes"), &error));
+        }
+        #[cfg(target_os = "linux")]
+        if bytes >= HUGE_PAGE_BYTES {
+            // SAFETY: our own mapping; the advice changes no contents, and a refusal only costs speed.
+            unsafe { libc::madvise(address, bytes, libc::MADV_HUGEPAGE) };
+        }
+        let address = NonNull::new(address.cast()).ok_or_else(|| fail!(OutOfMemory, "no memory for {bytes} bytes"))?;
+        Ok(Pages { address, bytes })
+    }
+
+    /// The first byte, at the start of a page.
+    pub fn address(&self) -> *mut u8 {
+        self.address.as_ptr()
+    }
+
+    /// Bytes mapped.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Touches every page, so that no request meets a page fault.
+    pub fn touch(&mut self) {
+        for offset in (0..self.bytes).step_by(4096) {
+            // SAFETY: inside the mapping, which is borrowed mutably.
+            unsafe { self.address().add(offset).write_volatile(0) };
+        }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: mapped with this address and size, and owned.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// An element type all of whose bit patterns are values, so that bytes written by anyone can be read as it. `bool` is none:
+/// look at truth values as `u8`.
+pub trait Plain: Element {}
+
+impl Plain for f32 {}
+impl Plain for half::f16 {}
+impl Plain for half::bf16 {}
+impl Plain for i64 {}
+impl Plain for i32 {}
+impl Plain for i8 {}
+impl Plain for u8 {}
+
+/// Bytes as elements; whatever does not fill an element at either end is left out.
+pub fn elements<T: Plain>(bytes: &[u8]) -> &[T] {
+    // SAFETY: every bit pattern is a `T`.
+    unsafe { bytes.align_to().1 }
+}
+
+/// Bytes as elements to be written; whatever does not fill an element at either end is left out.
+pub fn elements_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
+    // SAFETY: every bit pattern is a `T`, and every `T` is bytes without padding.
+    unsafe { bytes.align_to_mut().1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_zeroed_aligned_and_bounded() {
+        let mut pages = Pages::map(10_000).unwrap();
+        assert_eq!(pages.address() as usize % 4096, 0);
+        pages.touch();
+        assert_eq!(Pages::map(CONTEXT_BYTES_MAX + 1).unwrap_err().status, Status::TooLarge);
+    }
+
+    #[test]
+    fn bytes_are_elements_in_place() {
+        let mut values = [1.0f32, 2.0];
+        let address = values.as_ptr();
+        // SAFETY: two floats are eight bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), 8) };
+        elements_mut::<f32>(bytes)[1] = 3.0;
+        assert_eq!(elements::<f32>(bytes), [1.0, 3.0]);
+        assert_eq!(elements::<f32>(bytes).as_ptr(), address);
+    }
+}

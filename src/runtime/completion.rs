@@ -1,0 +1,94 @@
+//! The queue in which parked requests announce their end.
+
+use super::request::Request;
+use crate::device::host::eventfd::EventFd;
+use crate::error::{Result, Status};
+use crossbeam::queue::ArrayQueue;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// The end of a parked request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// [`super::Context::id`] of its context, which may have been dropped since.
+    pub context: u64,
+    /// The request's token.
+    pub token: u64,
+    /// The request's number.
+    pub sequence: u32,
+    /// How it ended.
+    pub status: Status,
+}
+
+/// A completion on its way.
+struct Arrival {
+    request: Arc<Request>,
+    ordinal: u64,
+    completion: Completion,
+}
+
+/// Holds one completion per context at most, so it has room for every one.
+pub struct CompletionQueue {
+    arrivals: ArrayQueue<Arrival>,
+    signal: EventFd,
+    /// Whether the signal is raised, or about to be.
+    raised: AtomicBool,
+}
+
+impl CompletionQueue {
+    /// A queue for so many contexts.
+    pub fn new(contexts: usize) -> Result<Self> {
+        let arrivals = ArrayQueue::new(contexts.max(1));
+        Ok(CompletionQueue { arrivals, signal: EventFd::new()?, raised: AtomicBool::new(false) })
+    }
+
+    /// Queues a completion and raises the signal. Whoever calls it has moved the request from parked to queued.
+    pub fn push(&self, request: Arc<Request>, ordinal: u64, completion: Completion) {
+        let pushed = self.arrivals.push(Arrival { request, ordinal, completion });
+        debug_assert!(pushed.is_ok(), "the queue has a place for every context");
+        self.raise();
+    }
+
+    fn raise(&self) {
+        if !self.raised.swap(true, SeqCst) {
+            self.signal.raise();
+        }
+    }
+
+    /// Takes completions out, oldest first, until there is none or `accept` has been given `count`.
+    pub fn reap(&self, count: usize, mut accept: impl FnMut(Completion)) -> usize {
+        // Cleared before the queue is looked at: what is pushed later raises it again.
+        if self.raised.swap(false, SeqCst) {
+            self.signal.clear();
+        }
+        let mut taken = 0;
+        while taken < count
+            && let Some(arrival) = self.arrivals.pop()
+        {
+            arrival.request.reaped(arrival.ordinal);
+            accept(arrival.completion);
+            taken += 1;
+        }
+        if !self.arrivals.is_empty() {
+            self.raise();
+        }
+        taken
+    }
+
+    /// Completions that wait.
+    pub fn len(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    /// A descriptor that is readable while completions wait.
+    pub fn descriptor(&self) -> Result<OwnedFd> {
+        self.signal.duplicate()
+    }
+
+    /// Drops what nobody will reap, and with it the requests that hold this queue.
+    pub fn close(&self) {
+        while self.arrivals.pop().is_some() {}
+    }
+}

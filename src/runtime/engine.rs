@@ -1,0 +1,250 @@
+//! Engines: one opened device with its accounts, permits and completion queue.
+
+use super::completion::{Completion, CompletionQueue};
+use super::ledger::{Account, Ledger};
+use super::model::{Model, ModelOptions};
+use super::request::Seat;
+use super::source::Source;
+use crate::device::host::HostDevice;
+use crate::device::{Device, DeviceInfo, DeviceState};
+use crate::error::{Result, ensure, fail};
+use crate::limits::{CONTEXT_THREADS_MAX, CONTEXTS_DEFAULT, CONTEXTS_MAX};
+use bytes::Bytes;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
+
+/// How an engine is opened.
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// `auto`, `host`, `cuda:0` or a GPU's UUID; empty: `auto`.
+    pub device: String,
+    /// Host threads that a context computes with unless its own options say otherwise; 0: 1.
+    pub threads: usize,
+    /// Requests in flight on the device at once; 0: as many as contexts.
+    pub in_flight_max: usize,
+    /// Contexts, and freed ones whose completion has not been reaped; 0: [`CONTEXTS_DEFAULT`].
+    pub contexts_max: usize,
+    /// Bytes of weights, arenas, inputs and outputs together; 0: no bound.
+    pub memory_bytes_max: u64,
+}
+
+/// What is alive and what it takes, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Whether the device works.
+    pub device_state: DeviceState,
+    /// Models alive, used by a context or by a handle.
+    pub models: u64,
+    /// Contexts alive, those included that are dropped and not drained.
+    pub contexts: u64,
+    /// Events alive.
+    pub events: u64,
+    /// Threads of contexts.
+    pub threads: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Completions that wait to be reaped.
+    pub completions: u64,
+    /// Bytes of weights, packed.
+    pub weights_bytes: u64,
+    /// Bytes of model files kept.
+    pub retained_bytes: u64,
+    /// Bytes of arenas.
+    pub arena_bytes: u64,
+    /// Bytes of inputs and outputs.
+    pub pinned_bytes: u64,
+    /// Requests ended.
+    pub requests: u64,
+    /// Those of them that did not end with `Ok`.
+    pub failures: u64,
+}
+
+/// The devices of this machine, the host last.
+pub fn devices() -> Vec<DeviceInfo> {
+    vec![HostDevice.info()]
+}
+
+/// What models, contexts and events share of an engine.
+pub struct EngineCore {
+    pub(super) device: Box<dyn Device>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) queue: Arc<CompletionQueue>,
+    pub(super) threads: usize,
+    /// Held while a linked context is given a request, so that requests of linked contexts have one order.
+    pub(super) link_order: Mutex<()>,
+    permits: Permits,
+    seats: Arc<AtomicUsize>,
+    contexts_max: usize,
+    /// The last context named.
+    contexts: AtomicU64,
+    requests: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// Requests in flight, bounded.
+struct Permits {
+    taken: AtomicUsize,
+    limit: usize,
+}
+
+impl EngineCore {
+    /// The right to have one more request in flight; `Again` when all are out. Given back by [`EngineCore::request_ended`].
+    pub fn take_permit(&self) -> Result<()> {
+        let before = self.permits.taken.fetch_add(1, Relaxed);
+        if before >= self.permits.limit {
+            self.give_back_permit();
+            return Err(fail!(
+                Again,
+                "{} requests are in flight on the device, as many as it takes",
+                self.permits.limit
+            ));
+        }
+        Ok(())
+    }
+
+    /// A permit that was not used.
+    pub fn give_back_permit(&self) {
+        self.permits.taken.fetch_sub(1, Relaxed);
+    }
+
+    /// A request has ended.
+    pub fn request_ended(&self, is_failure: bool) {
+        self.requests.fetch_add(1, Relaxed);
+        self.failures.fetch_add(is_failure.into(), Relaxed);
+        self.give_back_permit();
+    }
+
+    /// A place for one more context.
+    pub fn seat(&self) -> Result<Seat> {
+        Seat::take(&self.seats, self.contexts_max)
+    }
+
+    /// A name for one more context.
+    pub fn context_id(&self) -> u64 {
+        self.contexts.fetch_add(1, Relaxed) + 1
+    }
+
+    /// `DeviceLost` once the device is dead.
+    pub fn ensure_alive(&self) -> Result<()> {
+        ensure!(
+            self.device.state() != DeviceState::Dead,
+            DeviceLost,
+            "the device is lost; this process must be restarted"
+        );
+        Ok(())
+    }
+}
+
+impl Drop for EngineCore {
+    fn drop(&mut self) {
+        // Completions that nobody will reap hold requests, which hold the queue.
+        self.queue.close();
+    }
+}
+
+/// One opened device. Cloning gives a second handle.
+#[derive(Clone)]
+pub struct Engine {
+    pub(super) core: Arc<EngineCore>,
+}
+
+impl Engine {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// `NoDevice` with what was looked for, `InvalidArgument`, `Driver`.
+    pub fn open(options: &EngineOptions) -> Result<Engine> {
+        let device = open_device(&options.device)?;
+        let threads = options.threads.max(1);
+        ensure!(threads <= CONTEXT_THREADS_MAX, InvalidArgument, "{threads} threads are above {CONTEXT_THREADS_MAX}");
+        let contexts_max = if options.contexts_max == 0 { CONTEXTS_DEFAULT } else { options.contexts_max };
+        ensure!(contexts_max <= CONTEXTS_MAX, InvalidArgument, "{contexts_max} contexts are above {CONTEXTS_MAX}");
+        let bytes_max = if options.memory_bytes_max == 0 { u64::MAX } else { options.memory_bytes_max };
+        let limit = if options.in_flight_max == 0 { usize::MAX } else { options.in_flight_max };
+        let core = EngineCore {
+            device,
+            ledger: Ledger::new(bytes_max),
+            queue: Arc::new(CompletionQueue::new(contexts_max)?),
+            threads,
+            link_order: Mutex::new(()),
+            permits: Permits { taken: AtomicUsize::new(0), limit },
+            seats: Arc::default(),
+            contexts_max,
+            contexts: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        };
+        Ok(Engine { core: Arc::new(core) })
+    }
+
+    /// Loads an ONNX file.
+    ///
+    /// # Errors
+    /// Those of [`crate::ir::import::load`] and of planning, each naming the node at fault.
+    pub fn load(&self, path: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
+        Model::load(&self.core, Source::file(path.as_ref()), options)
+    }
+
+    /// Loads an ONNX file from memory; the model keeps the bytes.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_bytes(&self, bytes: Bytes, options: &ModelOptions) -> Result<Model> {
+        Model::load(&self.core, Source::Memory(bytes), options)
+    }
+
+    /// The device.
+    pub fn device(&self) -> DeviceInfo {
+        self.core.device.info()
+    }
+
+    /// What is alive.
+    pub fn stats(&self) -> Stats {
+        let total = |account| self.core.ledger.total(account);
+        Stats {
+            device_state: self.core.device.state(),
+            models: total(Account::Models),
+            contexts: total(Account::Contexts),
+            events: total(Account::Events),
+            threads: total(Account::Threads),
+            in_flight: self.core.permits.taken.load(Relaxed) as u64,
+            completions: self.core.queue.len() as u64,
+            weights_bytes: total(Account::Weights),
+            retained_bytes: total(Account::Retained),
+            arena_bytes: total(Account::Arenas),
+            pinned_bytes: total(Account::Pinned),
+            requests: self.core.requests.load(Relaxed),
+            failures: self.core.failures.load(Relaxed),
+        }
+    }
+
+    /// A fresh non-blocking descriptor that is readable while completions wait.
+    ///
+    /// # Errors
+    /// `Driver` when the process has no descriptor left.
+    pub fn completion_descriptor(&self) -> Result<OwnedFd> {
+        self.core.queue.descriptor()
+    }
+
+    /// Takes at most `count` completions out of the queue, oldest first, and answers how many. Each is given once.
+    pub fn reap(&self, count: usize, accept: impl FnMut(Completion)) -> usize {
+        self.core.queue.reap(count, accept)
+    }
+}
+
+/// The device of that name.
+fn open_device(name: &str) -> Result<Box<dyn Device>> {
+    match name {
+        "" | "auto" | "host" => Ok(Box::new(HostDevice)),
+        _ if name.starts_with("cuda:") || name.starts_with("GPU-") || name.starts_with("MIG-") => {
+            Err(fail!(NoDevice, "there is no device '{name}': this build of the library computes on 'host' only"))
+        }
+        _ => Err(fail!(
+            InvalidArgument,
+            "'{name}' names no device; there are 'auto', 'host', 'cuda:N' and a GPU's UUID ('GPU-...')"
+        )),
+    }
+}

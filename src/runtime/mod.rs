@@ -1,0 +1,40 @@
+//! Engines, models, contexts and events: what a host program handles. The C ABI is a thin layer over this module, and
+//! Rust programs use it as it is.
+//!
+//! ```no_run
+//! use streaminfer::runtime::{ContextOptions, Engine, EngineOptions, ModelOptions};
+//! # fn main() -> streaminfer::error::Result<()> {
+//! let engine = Engine::open(&EngineOptions::default())?;
+//! let model = engine.load("mlp.onnx", &ModelOptions::default())?;
+//! let mut context = model.context(&ContextOptions::default())?;
+//! context.prepare()?;
+//! context.input_mut::<f32>(0)?.fill(1.0);
+//! context.run()?;
+//! println!("{:?}", context.output::<f32>(0)?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod completion;
+mod context;
+mod engine;
+mod event;
+mod ledger;
+mod link;
+mod model;
+mod owner;
+mod request;
+mod source;
+mod view;
+mod wait;
+
+pub use crate::device::host::memory::Plain;
+pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, Precision, Stamps};
+pub use crate::plan::Bucket;
+pub use completion::Completion;
+pub use context::{Context, ContextOptions, Controller, SubmitOptions, Timings};
+pub use engine::{Engine, EngineOptions, Stats, devices};
+pub use event::Event;
+pub use model::{InputInfo, Model, ModelInfo, ModelOptions, OutputInfo};
+pub use view::View;
+pub use wait::WaitPolicy;
