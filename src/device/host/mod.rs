@@ -1,5 +1,6 @@
 //! The CPU: memory, threads and fast kernels.
 
+mod attention;
 pub mod clock;
 mod cursor;
 mod device;

@@ -4,7 +4,7 @@ use super::elementwise::absorb_constants;
 use super::{Access, Code, Layout, Lowering, Op, Operand, Panels, RowTiles, Simd, Strips};
 use crate::error::{Result, fail};
 use crate::ir::DType;
-use crate::kernels::{Map, MatMul};
+use crate::kernels::{Attention, Map, MatMul};
 use crate::lower::arena::ALIGNMENT;
 use crate::plan::{Step, View};
 
@@ -19,17 +19,34 @@ const ALIAS_BYTES: usize = 4096;
 /// From so many row tiles on it pays to pack a right factor that could be read in place.
 const REPACK_TILES_MIN: usize = 3;
 
-/// An axis along which whole products are repeated: extent and strides in elements.
+/// An axis along which a whole computation is repeated, with its step in each of `N` operands, in elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BatchAxis {
-    /// Number of products.
+pub struct BatchAxis<const N: usize> {
+    /// Number of repetitions.
     pub extent: usize,
-    /// Step in the left factor.
-    pub left: isize,
-    /// Step in the right factor.
-    pub right: isize,
-    /// Step in the result.
-    pub result: isize,
+    /// Steps from one to the next.
+    pub steps: [isize; N],
+}
+
+impl<const N: usize> BatchAxis<N> {
+    /// The axes but the last `kept` of operands of one shape; those of extent 1 are left out.
+    pub fn of(operands: [&Operand; N], kept: usize) -> Vec<Self> {
+        let shape = &operands[N - 1].shape;
+        let axes = (0..shape.len() - kept).filter(|&axis| shape[axis] != 1);
+        axes.map(|axis| BatchAxis { extent: shape[axis], steps: operands.map(|operand| operand.strides[axis]) })
+            .collect()
+    }
+
+    /// Where repetition `index` begins in each operand.
+    pub fn offsets(axes: &[Self], mut index: usize) -> [isize; N] {
+        let mut offsets = [0; N];
+        for axis in axes.iter().rev() {
+            let position = (index % axis.extent) as isize;
+            index /= axis.extent;
+            offsets.iter_mut().zip(axis.steps).for_each(|(offset, step)| *offset += position * step);
+        }
+        offsets
+    }
 }
 
 /// How the right factor is read.
@@ -46,8 +63,8 @@ pub enum Right {
 /// A matrix product with its tactic. Operands: left factor, right factor, the epilogue's further operands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Product {
-    /// Axes of repetition, outermost first.
-    pub batch: Vec<BatchAxis>,
+    /// Axes of repetition, outermost first; operands are left factor, right factor, result.
+    pub batch: Vec<BatchAxis<3>>,
     /// Rows of the left factor.
     pub tiles: RowTiles,
     /// Rows and columns of the right factor.
@@ -80,22 +97,18 @@ impl Product {
     pub fn new(simd: Simd, alpha: f32, left: &Operand, right: Option<&Operand>, result: &Operand) -> Product {
         let rank = result.shape.len();
         let (mut rows, depth, columns) = (result.shape[rank - 2], left.shape[rank - 1], result.shape[rank - 1]);
-        let axis = |axis: usize| BatchAxis {
-            extent: result.shape[axis],
-            left: left.strides[axis],
-            right: right.map_or(0, |right| right.strides[axis]),
-            result: result.strides[axis],
-        };
-        let mut batch: Vec<BatchAxis> = (0..rank - 2).map(axis).filter(|axis| axis.extent != 1).collect();
+        let shared = Operand { strides: vec![0; rank], ..result.clone() };
+        let mut batch = BatchAxis::of([left, right.unwrap_or(&shared), result], 2);
         let (mut left_row, mut result_row) = (left.strides[rank - 2], result.strides[rank - 2]);
         // Products that share the right factor are one product of more rows.
         while let Some(axis) = batch.last().copied() {
-            let follows = axis.left == left_row * rows as isize && axis.result == result_row * rows as isize;
-            if axis.right != 0 || !(follows || rows == 1) {
+            let [left, right, result] = axis.steps;
+            let follows = left == left_row * rows as isize && result == result_row * rows as isize;
+            if right != 0 || !(follows || rows == 1) {
                 break;
             }
             if rows == 1 {
-                (left_row, result_row) = (axis.left, axis.result);
+                (left_row, result_row) = (left, result);
             }
             rows *= axis.extent;
             batch.pop();
@@ -169,6 +182,87 @@ fn pack_left([row, column]: [isize; 2], tiles: &RowTiles, panels: &Panels) -> bo
     (column != 1 && panels.depth > 1) || (competes && panels.count() > 2)
 }
 
+/// An attention with its tactic. Operands: queries, keys, values, the score map's further operands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FusedAttention {
+    /// Axes of repetition, outermost first; operands are queries, keys, values, result.
+    pub batch: Vec<BatchAxis<4>>,
+    /// Rows of queries.
+    pub tiles: RowTiles,
+    /// The transposed keys: one column per key.
+    pub keys: Panels,
+    /// The values: one row per key.
+    pub values: Panels,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Steps from row to row and from column to column of queries, keys and values.
+    pub strides: [[isize; 2]; 3],
+    /// Strips of the queries if their columns do not lie side by side.
+    pub strips: Option<Strips>,
+    /// Step from row to row of the result; its columns lie side by side.
+    pub result_row: isize,
+    /// Applied to the rows of scores: operand 0 is the scaled score.
+    pub score: Option<Code>,
+    /// Whether a row of scores that is -inf throughout gives zeros.
+    pub guard_empty_rows: bool,
+}
+
+impl FusedAttention {
+    /// The tactic for operands `[batch.., S, D]`, `[batch.., T, D]`, `[batch.., T, E]` and `[batch.., S, E]`.
+    fn new(simd: Simd, kernel: &Attention, inputs: &[Operand], result: &Operand) -> Self {
+        let [queries, keys, values] = [&inputs[0], &inputs[1], &inputs[2]];
+        let last = |operand: &Operand| {
+            let (shape, strides) = (operand.shape.as_slice(), operand.strides.as_slice());
+            let outer = shape.len() - 2;
+            ([shape[outer], shape[outer + 1]], [strides[outer], strides[outer + 1]])
+        };
+        let ([rows, depth], query_strides) = last(queries);
+        let ([count, width], value_strides) = last(values);
+        let strips = (query_strides[1] != 1 && depth > 1).then(|| Strips::new(simd, rows, depth));
+        FusedAttention {
+            batch: BatchAxis::of([queries, keys, values, result], 2),
+            tiles: RowTiles::new(simd, rows),
+            keys: Panels::new(simd, depth, count),
+            values: Panels::new(simd, count, width),
+            scale: kernel.scale,
+            strides: [query_strides, last(keys).1, value_strides],
+            strips,
+            result_row: last(result).1[0],
+            score: None,
+            guard_empty_rows: kernel.guard_empty_rows,
+        }
+    }
+
+    /// Number of repetitions.
+    pub fn batches(&self) -> usize {
+        self.batch.iter().map(|axis| axis.extent).product()
+    }
+
+    /// Elements from one row of scores to the next: whole vectors, and never a multiple of the distance at which rows
+    /// compete for cache sets.
+    pub fn score_pitch(&self) -> usize {
+        self.keys.columns.next_multiple_of(16) + 16
+    }
+
+    /// Where the parts of the working memory begin, in bytes: packed keys, packed values, scores, strip of queries, working
+    /// memory of the score map; last, the end. `None` if that exceeds the address space.
+    pub fn scratch(&self, simd: Simd) -> Option<[usize; 6]> {
+        let parts = [
+            self.keys.elements()?,
+            self.values.elements()?,
+            self.score_pitch().checked_mul(simd.tile_rows())?,
+            self.strips.map_or(0, |strips| strips.strip()),
+        ];
+        let mut starts = [0usize; 6];
+        for (index, elements) in parts.into_iter().enumerate() {
+            let bytes = elements.checked_mul(4)?.checked_next_multiple_of(ALIGNMENT)?;
+            starts[index + 1] = starts[index].checked_add(bytes)?;
+        }
+        starts[5] = starts[4].checked_add(self.score.as_ref().map_or(0, Code::scratch_bytes))?;
+        Some(starts)
+    }
+}
+
 /// Compiles an epilogue: operand 0 is a row of accumulators, `operands` are the further ones, as the kernel sees them.
 pub(super) fn compile_epilogue(map: &Map, operands: &[Operand]) -> Code {
     let mut access = vec![Access::Unit];
@@ -202,6 +296,22 @@ impl Lowering<'_> {
         }
         self.scratch = self.scratch.max(product.scratch_bytes());
         Ok((Op::Product(product), inputs, vec![result]))
+    }
+
+    /// Lowers an attention.
+    pub(super) fn attention(&mut self, kernel: &Attention, step: &Step) -> Result<(Op, Vec<Operand>, Vec<Operand>)> {
+        let simd = self.traits.simd;
+        let mut inputs = self.operands(&step.inputs[..3])?;
+        let result = self.operand(&step.outputs[0])?;
+        let mut attention = FusedAttention::new(simd, kernel, &inputs, &result);
+        if let Some(map) = &kernel.score {
+            let (map, mut operands) = self.epilogue(map, &step.inputs[3..])?;
+            attention.score = Some(compile_epilogue(&map, &operands));
+            inputs.append(&mut operands);
+        }
+        let scratch = attention.scratch(simd).ok_or_else(|| fail!(TooLarge, "an attention is too large"))?;
+        self.scratch = self.scratch.max(scratch[5]);
+        Ok((Op::Attention(attention), inputs, vec![result]))
     }
 
     /// A right factor that is constant and the same in all batches, packed.

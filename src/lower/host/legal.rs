@@ -23,7 +23,7 @@ impl Form {
         match kernel {
             Kernel::Softmax(_) => Form::Rows(1),
             // The result; operands may lie anyhow.
-            Kernel::MatMul(_) if index.is_none() => Form::Rows(1),
+            Kernel::MatMul(_) | Kernel::Attention(_) if index.is_none() => Form::Rows(1),
             Kernel::Norm(norm) if index.is_none_or(|index| index == 0) => Form::Rows(norm.axes),
             Kernel::Pool(_)
             | Kernel::GatherNd(_)

@@ -1,6 +1,6 @@
 //! A plan lowered for the host: plain data that can be printed, compared and hashed.
 
-use super::{Elementwise, Layout, Product, Traits};
+use super::{Elementwise, FusedAttention, Layout, Product, Traits};
 use crate::ir::{DType, Shape, Tensor, TensorType};
 use crate::kernels::Kernel;
 use crate::plan::View;
@@ -125,6 +125,8 @@ pub enum Op {
     Map(Elementwise),
     /// A matrix product.
     Product(Product),
+    /// Scaled dot-product attention.
+    Attention(FusedAttention),
     /// A kernel that needs no parameters beyond those of its family.
     Kernel(Kernel),
 }
@@ -135,6 +137,7 @@ impl Op {
         match self {
             Op::Map(_) => "Map",
             Op::Product(_) => "MatMul",
+            Op::Attention(_) => "Attention",
             Op::Kernel(kernel) => kernel.name(),
         }
     }

@@ -9,4 +9,4 @@ mod tile;
 
 pub use pack::{Packing, pack_panels, pack_strips};
 pub use product::{prepare, region};
-pub use tile::{Tile, TileSet};
+pub use tile::{ROWS_MAX, Tile, TileSet};

@@ -4,7 +4,7 @@ use super::pack::Packing;
 use super::tile::{Tile, TileSet};
 use crate::device::host::RowMap;
 use crate::device::host::kernel::{Share, Span, Task};
-use crate::lower::host::{GROUP_PANELS_MAX, Panels, Product, Right, Simd};
+use crate::lower::host::{BatchAxis, GROUP_PANELS_MAX, Panels, Product, Right, Simd};
 use std::ops::Range;
 
 /// A task that computes `product` of `inputs` (left, right, then the epilogue's) into `output`.
@@ -108,17 +108,8 @@ impl BoundProduct {
 
     /// A piece of a batch that has nothing in it yet.
     fn batch(&self, batch: usize) -> Piece {
-        let mut piece =
-            Piece { left: 0, right: 0, result: 0, row: batch * self.product.tiles.rows, tiles: 0..0, panels: 0..0 };
-        let mut rest = batch;
-        for axis in self.product.batch.iter().rev() {
-            let index = (rest % axis.extent) as isize;
-            rest /= axis.extent;
-            piece.left += index * axis.left;
-            piece.right += index * axis.right;
-            piece.result += index * axis.result;
-        }
-        piece
+        let [left, right, result] = BatchAxis::offsets(&self.product.batch, batch);
+        Piece { left, right, result, row: batch * self.product.tiles.rows, tiles: 0..0, panels: 0..0 }
     }
 
     /// # Safety
