@@ -364,9 +364,10 @@ impl Context {
     /// Where an input lies. The host writes there while nothing is in flight.
     ///
     /// # Errors
-    /// `InvalidArgument` for the index, `WrongState` before prepare or for a linked input.
+    /// `InvalidArgument` for the index, `WrongState` before prepare or for a linked input, `Draining`.
     pub fn input_view(&self, index: usize) -> Result<View<'_>> {
         let stage = self.stage()?;
+        self.request.ensure_settled()?;
         let ty = input_type(stage, index)?;
         let place = stage.lane.input(index);
         let (address, bytes) = place.ok_or_else(|| fail!(WrongState, "input {index} is linked"))?;
@@ -376,9 +377,10 @@ impl Context {
     /// Where an output lies. The host reads there after a request has ended with `Ok` and before the next submit.
     ///
     /// # Errors
-    /// `InvalidArgument` for the index, `WrongState` before prepare.
+    /// `InvalidArgument` for the index, `WrongState` before prepare, `Draining`.
     pub fn output_view(&self, index: usize) -> Result<View<'_>> {
         let stage = self.stage()?;
+        self.request.ensure_settled()?;
         let ty = output_type(stage, index)?;
         let (address, bytes) = stage.lane.output(index);
         Ok(View::new(ty, &ty.shape, address, bytes))

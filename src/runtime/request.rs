@@ -142,9 +142,18 @@ impl Request {
             InFlight,
             "request {sequence} is in flight until poll, wait or reap says its end"
         );
-        ensure!(self.has_ended(ordinal), Draining, "the device is still at request {sequence}, which was given up");
+        self.ensure_settled()?;
         let queued = self.parking.load(SeqCst) == word(ordinal, QUEUED);
         ensure!(!queued, InFlight, "the completion of request {sequence} has not been reaped");
+        Ok(())
+    }
+
+    /// Whether the memory is the host's or that of a request in flight, not that of one given up.
+    pub fn ensure_settled(&self) -> Result<()> {
+        let state = self.state.load(SeqCst);
+        let (ordinal, sequence) = (ordinal_of(state), sequence_of(ordinal_of(state)));
+        let is_left = phase_of(state) != FLYING && !self.has_ended(ordinal);
+        ensure!(!is_left, Draining, "the device is still at request {sequence}, which was given up");
         Ok(())
     }
 
