@@ -2,6 +2,7 @@ package streaminfer
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -77,11 +78,15 @@ func (s *Session) hinted() bool {
 	return atomic.LoadUint32(s.record.Done) == sequence || atomic.LoadUint32(s.record.Failed) == sequence
 }
 
-// park sleeps until the reaper delivers the request's completion. It returns an error if the request was given up.
+// park sleeps until the reaper delivers the request's completion. It returns an error if the request was given up here.
 func (s *Session) park(ctx context.Context, op string) error {
-	if err := s.context.Park(s.sequence.Load()); err != nil {
-		s.inFlight = false
-		return failure(op, ExecutedMaybe, err)
+	err := failure(op, ExecutedMaybe, s.context.Park(s.sequence.Load()))
+	if errors.Is(err, StatusWrongState) || errors.Is(err, StatusDraining) {
+		return nil // ended, or cancelled from elsewhere, since the last look: poll tells
+	}
+	if err != nil {
+		s.inFlight, s.draining = false, true
+		return err
 	}
 	select {
 	case <-s.done:
