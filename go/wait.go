@@ -32,8 +32,9 @@ var epoch = time.Now()
 func (s *Session) wait(ctx context.Context, op string) error {
 	started := time.Since(epoch)
 	for {
-		// Requests that regularly take longer than the budget are not worth spinning for.
-		if s.typical > s.spinBudget || !s.spin(ctx, started) {
+		// Requests that regularly take much longer than the budget are not worth spinning for. Twice, because what is
+		// typical includes being woken, and a session that has once slept shall find its way back.
+		if s.typical > 2*s.spinBudget || !s.spin(ctx, started) {
 			if err := s.park(ctx, op); err != nil {
 				return err
 			}

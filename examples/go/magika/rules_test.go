@@ -10,13 +10,16 @@ import (
 	"testing"
 )
 
+func models() string {
+	if folder := os.Getenv("STREAMINFER_MODELS"); folder != "" {
+		return folder
+	}
+	return "../../../.cache/models"
+}
+
 func openRules(t testing.TB) *Rules {
 	t.Helper()
-	folder := os.Getenv("STREAMINFER_MODELS")
-	if folder == "" {
-		folder = "../../../.cache/models"
-	}
-	rules, err := OpenRules(filepath.Join(folder, "magika.config.json"), filepath.Join(folder, "magika.types.json"))
+	rules, err := OpenRules(filepath.Join(models(), "magika.config.json"), filepath.Join(models(), "magika.types.json"))
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("STREAMINFER_REQUIRE") != "1" {
 		t.Skip(err)
 	}
