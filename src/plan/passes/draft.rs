@@ -74,15 +74,10 @@ impl Draft {
         self.slots[slot].as_ref()
     }
 
-    /// The kernel and step in a slot, if `pick` recognises the kernel.
-    pub fn kernel<'a, K>(&'a self, slot: usize, pick: impl Fn(&'a Kernel) -> Option<K>) -> Option<(K, &'a Step)> {
-        let step = self.step(slot)?;
-        pick(&step.kernel).map(|kernel| (kernel, step))
-    }
-
     /// The map in a slot.
     pub fn map(&self, slot: usize) -> Option<(&Map, &Step)> {
-        self.kernel(slot, |kernel| if let Kernel::Map(map) = kernel { Some(map) } else { None })
+        let step = self.step(slot)?;
+        if let Kernel::Map(map) = &step.kernel { Some((map, step)) } else { None }
     }
 
     /// The definition of a tensor.
@@ -150,6 +145,17 @@ impl Draft {
         self.readers.extend(step.inputs.iter().map(|view| (view.tensor, slot)));
         self.writers.extend(step.outputs.iter().map(|view| (view.tensor, slot)));
         self.slots[slot] = Some(step);
+    }
+
+    /// Puts a step into a slot, and removes the steps before it that only served what was there.
+    pub fn supersede(&mut self, slot: usize, step: Step) {
+        let operands: BTreeSet<TensorId> =
+            self.step(slot).map_or(BTreeSet::new(), |old| old.inputs.iter().map(|view| view.tensor).collect());
+        self.replace(slot, step);
+        for id in operands {
+            let writers: Vec<usize> = self.writers(id).collect();
+            writers.into_iter().for_each(|writer| self.prune(writer));
+        }
     }
 
     /// Empties a slot.

@@ -1,5 +1,6 @@
 //! Passes: plan to plan, same numbers, fewer and larger steps. They know kernels and views and nothing of ONNX.
 
+mod attention;
 mod channels;
 mod copies;
 mod cse;
@@ -8,6 +9,7 @@ mod draft;
 mod epilogues;
 mod factor;
 mod maps;
+mod norms;
 mod scalars;
 #[cfg(test)]
 mod trial;
@@ -24,6 +26,8 @@ const PASSES: &[(&str, Pass)] = &[
     ("scalars", scalars::run),
     ("copies", copies::run),
     ("cse", cse::run),
+    ("norms", norms::run),
+    ("attention", attention::run),
     ("maps", maps::run),
     ("channels", channels::run),
     ("epilogues", epilogues::run),
