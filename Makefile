@@ -17,7 +17,7 @@ LIBRARY := $(RELEASE)/libstreaminfer.so
 
 include tools/go.mk
 
-.PHONY: help build models parity
+.PHONY: help build models parity footprint lint test test-rust
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
@@ -25,6 +25,20 @@ build: ## the library and the command line, in target/release
 	$(CARGO) build --release
 
 models: $(ALL_MODELS) ## fetch and generate every model
+
+test: lint test-rust test-go test-go-module parity conformance ## everything that continuous integration runs
+	@echo "make test: every check has passed"
+
+lint: ## formatting and lints
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --all-targets -- -D warnings
+
+# The development profile checks arithmetic for overflow and plans after every pass.
+test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx ## unit and integration tests
+	$(CARGO) test --quiet
+
+footprint: build $(MODELS)/bert-base-torchscript.onnx ## time to the first answer, and memory, of BERT-base
+	$(PYTHON) tools/footprint.py $(PROGRAM) $(MODELS)/bert-base-torchscript.onnx
 
 parity: build $(ALL_MODELS) ## outputs against ONNX Runtime on all models
 	$(PYTHON) tools/parity.py $(PROGRAM) $(MODELS)
