@@ -19,9 +19,9 @@ use crate::error::Result;
 use crate::ir::{Graph, Shape, Tensor, TensorType};
 use crate::kernels::Kernel;
 
-/// Plans the graph for one bucket.
+/// Plans the graph for one bucket: translates it, then fuses.
 pub fn plan(graph: &Graph, bucket: Bucket) -> Result<Plan> {
-    translate::translate(graph, bucket)
+    passes::optimize(translate::translate(graph, bucket)?)
 }
 
 /// One concrete set of input shapes, and the values of the inputs that shapes are computed from.

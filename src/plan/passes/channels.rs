@@ -105,10 +105,15 @@ fn fold(draft: &mut Draft, slot: usize, folded: Folded) -> Result<()> {
     let mut step = step.clone();
     let (weights, bias) = (step.inputs[1].clone(), step.inputs[2].clone());
     if scale.iter().any(|&value| value != 1.0) {
-        let values = value(draft, &weights)?.to_f64s().into_iter().enumerate();
+        let mut values = value(draft, &weights)?.to_vec::<f32>().unwrap_or_default();
+        // All weights of one kernel window belong to one output channel.
+        let window: usize = weights.shape[2..].iter().product();
         let channel = channel_of(&step.kernel, &weights.shape);
-        let scaled = values.map(|(index, value)| (value * scale[channel(index)]) as f32).collect();
-        step.inputs[1] = constant(draft, &weights, scaled);
+        for (index, values) in values.chunks_exact_mut(window.max(1)).enumerate() {
+            let scale = scale[channel(index)];
+            values.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
+        }
+        step.inputs[1] = constant(draft, &weights, values);
     }
     let old = value(draft, &bias)?.to_f64s();
     let moved = old.iter().zip(scale.iter().zip(&shift)).map(|(bias, (scale, shift))| bias * scale + shift);
@@ -118,16 +123,16 @@ fn fold(draft: &mut Draft, slot: usize, folded: Folded) -> Result<()> {
     Ok(())
 }
 
-/// Which output channel the weight at a row-major position belongs to.
+/// Which output channel a window of the weights belongs to, by its row-major position.
 fn channel_of(kernel: &Kernel, shape: &[usize]) -> impl Fn(usize) -> usize + use<> {
-    let (rows, columns, inner) = (shape[0], shape[1], shape[2..].iter().product::<usize>());
+    let (rows, columns) = (shape[0], shape[1]);
     // Weights of a transposed convolution are [C, O / groups, kernel..], of a plain one [O, C / groups, kernel..].
     let per_group = match kernel {
         Kernel::ConvTranspose(conv) => Some(rows / conv.groups),
         _ => None,
     };
     move |position| {
-        let (row, column) = (position / (columns * inner), position / inner % columns);
+        let (row, column) = (position / columns, position % columns);
         per_group.map_or(row, |per_group| row / per_group * columns + column)
     }
 }
