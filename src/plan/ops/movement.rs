@@ -43,19 +43,23 @@ pub fn slice(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     Ok(vec![view])
 }
 
-/// First position and number of elements of a Python slice of an axis.
+/// First position and number of elements of a slice of an axis. Unlike Python's, one that goes down from before the
+/// beginning has the first element.
 fn slice_range(start: i64, end: i64, step: i64, extent: usize) -> Result<(usize, usize)> {
     ensure!(step != 0, Malformed, "a step is 0");
+    if extent == 0 {
+        return Ok((0, 0));
+    }
     let extent = extent as i64;
     let from_end = |position: i64| if position < 0 { position.saturating_add(extent) } else { position };
     let (start, end) = if step > 0 {
         (from_end(start).clamp(0, extent), from_end(end).clamp(0, extent))
     } else {
-        (from_end(start).clamp(-1, extent - 1), from_end(end).clamp(-1, extent - 1))
+        (from_end(start).clamp(0, extent - 1), from_end(end).clamp(-1, extent - 1))
     };
     let distance = if step > 0 { end - start } else { start - end };
     let len = if distance > 0 { (distance as u64 - 1) / step.unsigned_abs() + 1 } else { 0 };
-    Ok((start.max(0) as usize, len as usize))
+    Ok((start as usize, len as usize))
 }
 
 /// `Split`: sizes from an attribute (before opset 13), an operand, or even.

@@ -51,8 +51,8 @@ fn floats(b: &Builder, call: &Call<'_>, index: usize) -> Result<Vec<f32>> {
     Ok(call.constant(b, index)?.to_f64s().into_iter().map(|value| value as f32).collect())
 }
 
-fn region(roi: &[f32], index: usize, count: usize) -> (f64, f64) {
-    if roi.is_empty() { (0.0, 1.0) } else { (roi[index].into(), roi[count + index].into()) }
+fn region(roi: &[f32], index: usize, count: usize) -> (f32, f32) {
+    if roi.is_empty() { (0.0, 1.0) } else { (roi[index], roi[count + index]) }
 }
 
 fn scaled_axes(x: &View, axes: &[usize], scales: &[f32], roi: &[f32]) -> Result<Vec<AxisScale>> {
@@ -63,7 +63,7 @@ fn scaled_axes(x: &View, axes: &[usize], scales: &[f32], roi: &[f32]) -> Result<
         // In binary32, as runtimes agree: 0.7 * 10 is 7 there.
         let out = (input as f32 * scale).floor();
         ensure!(out <= u32::MAX as f32, TooLarge, "axis {axis} of {input} is scaled by {scale}");
-        Ok(AxisScale { axis, input, out: out as usize, scale: scale.into(), roi: region(roi, index, axes.len()) })
+        Ok(AxisScale { axis, input, out: out as usize, scale, roi: region(roi, index, axes.len()) })
     });
     scaled.collect()
 }
@@ -75,20 +75,20 @@ fn sized_axes(call: &Call<'_>, x: &View, axes: &[usize], sizes: &[i64], roi: &[f
         let (input, out) = (x.shape[axis], call::extent(size, "a size")?);
         ensure!(input > 0 || out == 0, ShapeMismatch, "axis {axis} is empty");
         ensure!(u32::try_from(out).is_ok(), TooLarge, "axis {axis} is resized to {out}");
-        let scale = if input == 0 { 1.0 } else { out as f64 / input as f64 };
+        let scale = if input == 0 { 1.0 } else { out as f32 / input as f32 };
         sized.push(AxisScale { axis, input, out, scale, roi: region(roi, index, axes.len()) });
     }
     let scales = sized.iter().map(|axis| axis.scale);
     let common = match call.string("keep_aspect_ratio_policy", "stretch")? {
         "stretch" => return Ok(sized),
-        "not_larger" => scales.fold(f64::INFINITY, f64::min),
-        "not_smaller" => scales.fold(0.0, f64::max),
+        "not_larger" => scales.fold(f32::INFINITY, f32::min),
+        "not_smaller" => scales.fold(0.0, f32::max),
         other => return Err(fail!(Unsupported, "attribute 'keep_aspect_ratio_policy' is '{other}'")),
     };
     for axis in &mut sized {
         axis.scale = common;
-        let out = (axis.input as f64 * common + 0.5).floor();
-        ensure!(out <= u32::MAX.into(), TooLarge, "axis {} is resized to {out}", axis.axis);
+        let out = (axis.input as f32 * common + 0.5).floor();
+        ensure!(out <= u32::MAX as f32, TooLarge, "axis {} is resized to {out}", axis.axis);
         axis.out = out as usize;
     }
     Ok(sized)

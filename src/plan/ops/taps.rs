@@ -75,9 +75,9 @@ pub struct AxisScale {
     /// Extent of the result.
     pub out: usize,
     /// Outputs per input.
-    pub scale: f64,
+    pub scale: f32,
     /// Region of interest, as fractions of the axis.
-    pub roi: (f64, f64),
+    pub roi: (f32, f32),
 }
 
 impl Sampling {
@@ -127,7 +127,7 @@ impl Sampling {
     pub fn taps(&self, b: &mut Builder, axis: &AxisScale) -> Result<(AxisTaps, Vec<bool>)> {
         ensure!(axis.input > 0 || axis.out == 0, ShapeMismatch, "axis {} is empty", axis.axis);
         ensure!(u32::try_from(axis.input).is_ok(), TooLarge, "axis {} has {}", axis.axis, axis.input);
-        let (below, taps) = self.support(axis.scale);
+        let (below, taps) = self.support(axis.scale.into());
         let bytes = TensorType::new(DType::I64, vec![axis.out, taps])?.bytes();
         b.charge(bytes, (axis.out as u64).saturating_mul(taps as u64))?;
         let mut result = AxisTaps { axis: axis.axis, out: axis.out, taps, index: Vec::new(), weights: Vec::new() };
@@ -137,7 +137,7 @@ impl Sampling {
             let last = axis.input as f64 - 1.0;
             outside.push(self.coordinates == Coordinates::CropAndResize && !(0.0..=last).contains(&source));
             let first = source.floor();
-            let mut weights = self.weights(source - first, axis.scale, below, taps);
+            let mut weights = self.weights(source - first, axis.scale.into(), below, taps);
             let positions = (0..taps).map(|tap| first + tap as f64 - below as f64);
             let positions: Vec<f64> = positions.collect();
             if self.exclude_outside && taps > 1 {
@@ -181,26 +181,25 @@ impl Sampling {
         weights
     }
 
-    /// The input position that an output position is taken from.
+    /// The input position that an output position is taken from. In binary32 and in this order of operations, as runtimes
+    /// do it: which neighbour is nearest, or whether a position is a whole number, hangs on the last bit.
     fn source(&self, axis: &AxisScale, position: usize) -> f64 {
-        let x = position as f64;
-        let (last, width) = (axis.input as f64 - 1.0, axis.scale * axis.input as f64);
-        let half_pixel = (x + 0.5) / axis.scale - 0.5;
-        match self.coordinates {
-            Coordinates::HalfPixel => half_pixel,
-            Coordinates::PytorchHalfPixel if width == 1.0 => -0.5,
-            Coordinates::PytorchHalfPixel => half_pixel,
-            Coordinates::HalfPixelSymmetric => axis.input as f64 / 2.0 * (1.0 - axis.out as f64 / width) + half_pixel,
-            Coordinates::AlignCorners if width == 1.0 => 0.0,
-            Coordinates::AlignCorners => x * last / (width - 1.0),
-            Coordinates::Asymmetric => x / axis.scale,
-            Coordinates::TfHalfPixelForNn => (x + 0.5) / axis.scale,
-            Coordinates::CropAndResize => {
-                let (start, end) = axis.roi;
-                let along = if width == 1.0 { 0.5 } else { x / (width - 1.0) };
-                start * last + along * (end - start) * last
-            }
-        }
+        let (x, scale) = (position as f32, axis.scale);
+        let (input, out) = (axis.input as f32, axis.out as f32);
+        let (last, last_out) = (input - 1.0, out - 1.0);
+        let half_pixel = (x + 0.5) / scale - 0.5;
+        let source = match self.coordinates {
+            Coordinates::PytorchHalfPixel if axis.out == 1 => 0.0,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => half_pixel,
+            Coordinates::HalfPixelSymmetric => input / 2.0 * (1.0 - out / (scale * input)) + half_pixel,
+            Coordinates::AlignCorners if axis.out == 1 => 0.0,
+            Coordinates::AlignCorners => x * last / last_out,
+            Coordinates::Asymmetric => x / scale,
+            Coordinates::TfHalfPixelForNn => (x + 0.5) / scale,
+            Coordinates::CropAndResize if axis.out == 1 => 0.5 * (axis.roi.0 + axis.roi.1) * last,
+            Coordinates::CropAndResize => axis.roi.0 * last + x * (axis.roi.1 - axis.roi.0) * last / last_out,
+        };
+        source.into()
     }
 }
 
