@@ -47,3 +47,7 @@ parity: build $(ALL_MODELS) ## outputs against ONNX Runtime on all models
 bench-cpu: build $(ALL_MODELS) ## the CPU device against ONNX Runtime, pair by pair; rewrites docs/cpu.md
 	@mkdir -p docs benches/results
 	$(PYTHON) tools/bench_cpu.py $(PROGRAM) $(MODELS) --json benches/results/cpu.json --markdown docs/cpu.md
+
+.PHONY: conformance
+conformance: build ## ONNX's own node tests; fails if not those of docs/conformance.md fail
+	$(PYTHON) tools/conformance.py $(PROGRAM) docs/conformance.md

@@ -41,13 +41,13 @@ impl Family for Attention {
         let (q, k, v) = (&inputs[0], &inputs[1], &inputs[2]);
         let rank = q.shape().len();
         let (keys, width) = (k.shape()[rank - 2], v.shape()[rank - 1]);
-        let mut weights = self.scores(q, k, &inputs[3..])?;
-        let values = v.to_f64s();
         let shape = [&q.shape()[..rank - 1], &[width]].concat();
         let mut result = vec![0.0; shape.iter().product()];
-        if keys * width == 0 {
+        if keys == 0 || result.is_empty() {
             return Ok(vec![from_floats(q.dtype(), &shape, &result)]);
         }
+        let mut weights = self.scores(q, k, &inputs[3..])?;
+        let values = v.to_f64s();
         let queries = q.shape()[rank - 2];
         for (row, (weights, sums)) in weights.chunks_exact_mut(keys).zip(result.chunks_exact_mut(width)).enumerate() {
             if self.guard_empty_rows && weights.iter().all(|&score| score == f64::NEG_INFINITY) {

@@ -85,6 +85,10 @@ impl Conv {
         let out_area: usize = shape[2..].iter().product();
         let volume: usize = self.window.kernel.iter().product();
         let mut sums: Vec<T> = (0..batch).flat_map(|_| bias.iter().flat_map(|&bias| vec![bias; out_area])).collect();
+        if sums.is_empty() {
+            // No batch or no channels: there may be very many places where nothing is to be done.
+            return sums;
+        }
         for (output, at) in Coordinates::new(&shape[2..]).enumerate() {
             let taps = self.window.taps(spatial, &at);
             for row in 0..batch * shape[1] {

@@ -55,7 +55,9 @@ impl Family for ConvTranspose {
         let out_area: usize = out.iter().product();
         let volume: usize = self.window.kernel.iter().product();
         let mut sums: Vec<f64> = (0..batch).flat_map(|_| bias.iter().flat_map(|&bias| vec![bias; out_area])).collect();
-        for (input, at) in Coordinates::new(spatial).enumerate() {
+        // Without batch or channels there may be very many places where nothing is to be done.
+        let places = Coordinates::new(if x_values.is_empty() { &[0] } else { spatial });
+        for (input, at) in places.enumerate() {
             // The convolution that this transposes reads these elements of our result for our input element.
             let taps = self.window.taps(&out, &at);
             for row in 0..batch * in_channels {

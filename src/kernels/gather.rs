@@ -44,7 +44,8 @@ impl Family for Gather {
         let row = inner * data.dtype().bytes();
         let rows = indices.iter().map(|&index| resolve_index("Gather", index, extent)).collect::<Result<Vec<_>>>()?;
         let mut gathered = Vec::with_capacity(outer * rows.len() * row);
-        for block in 0..outer {
+        let blocks = if row == 0 { 0 } else { outer };
+        for block in 0..blocks {
             for &index in &rows {
                 let start = (block * extent + index) * row;
                 gathered.extend_from_slice(&data.data()[start..start + row]);

@@ -12,6 +12,8 @@ mod conv_transpose;
 #[cfg(test)]
 mod evaluation;
 mod gather;
+#[cfg(test)]
+mod hostility;
 mod map;
 mod matmul;
 mod norm;

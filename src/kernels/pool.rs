@@ -80,7 +80,9 @@ impl Family for Pool {
         let out_area: usize = self.out.iter().product();
         let mut pooled = vec![0.0; planes * out_area];
         let mut indices = vec![0i64; if self.indices.is_some() { pooled.len() } else { 0 }];
-        for (output, at) in Coordinates::new(&self.out).enumerate() {
+        // Without planes there may be very many places where nothing is to be done.
+        let places = Coordinates::new(if planes == 0 { &[0] } else { &self.out });
+        for (output, at) in places.enumerate() {
             let taps: Vec<usize> = self.window.taps(spatial, &at).into_iter().map(|(_, input)| input).collect();
             let divisor = self.divisor(spatial, &at, taps.len());
             for plane in 0..planes {
@@ -93,8 +95,11 @@ impl Family for Pool {
                 let (best, value) = greatest(window, x.dtype());
                 pooled[position] = value;
                 if let Some(column_major) = self.indices {
-                    let input = taps.get(best).copied().unwrap_or(0);
-                    let input = if column_major { transposed(input, spatial) } else { input };
+                    let input = match taps.get(best) {
+                        Some(&input) if column_major => transposed(input, spatial),
+                        Some(&input) => input,
+                        None => 0,
+                    };
                     indices[position] = (plane * area + input) as i64;
                 }
             }

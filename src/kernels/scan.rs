@@ -38,7 +38,8 @@ impl CumSum {
     fn sums<T: Copy + Default>(&self, shape: &[usize], x: &[T], add: impl Fn(T, T) -> T) -> Vec<T> {
         let (outer, extent, inner) = around(shape, self.axis);
         let mut sums = vec![T::default(); x.len()];
-        for line in 0..outer * inner {
+        let lines = if x.is_empty() { 0 } else { outer * inner };
+        for line in 0..lines {
             let start = line / inner * extent * inner + line % inner;
             let mut sum = T::default();
             for step in 0..extent {

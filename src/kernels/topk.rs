@@ -36,7 +36,8 @@ impl Family for TopK {
         let values: Vec<Scalar> = x.scalars().collect();
         let mut best = vec![Scalar::Int(0); outer * self.k * inner];
         let mut indices = vec![0i64; best.len()];
-        for line in 0..outer * inner {
+        let lines = if best.is_empty() { 0 } else { outer * inner };
+        for line in 0..lines {
             let (block, column) = (line / inner, line % inner);
             let at = |index: usize| values[(block * extent + index) * inner + column];
             let mut order: Vec<usize> = (0..extent).collect();
