@@ -3,9 +3,12 @@
 use super::error::{si_error, si_status};
 use super::guard;
 use super::model::{si_bucket, si_model};
-use super::pointer::{In, Out, versioned};
+use super::objects::{CONTEXTS, MODELS};
+use super::pointer::{In, Out, place, versioned};
 use super::record::si_completion_record;
 use super::tensor::si_tensor_view;
+use crate::error::{Error, Result, Status, fail};
+use crate::runtime::{Context, ContextOptions, Controller, SubmitOptions, Timings, WaitPolicy};
 use std::mem::MaybeUninit;
 
 /// One lane of a model: its own stream, its own input and output memory, one request in flight.
@@ -85,6 +88,47 @@ pub struct si_timings {
 
 versioned! { si_context_options: 24, si_submit_options: 24, si_timings: 48 }
 
+impl si_context_options {
+    fn options(&self) -> Result<ContextOptions> {
+        let wait = match self.wait_policy {
+            0 | SI_WAIT_HYBRID => WaitPolicy::Hybrid,
+            SI_WAIT_SPIN => WaitPolicy::Spin,
+            SI_WAIT_YIELD => WaitPolicy::Yield,
+            SI_WAIT_BLOCK => WaitPolicy::Block,
+            other => return Err(fail!(InvalidArgument, "options.wait_policy {other} is no SI_WAIT_ value")),
+        };
+        let buckets = self.buckets.read_array(self.bucket_count, "options.buckets")?;
+        let buckets = buckets.iter().map(si_bucket::bucket).collect::<Result<_>>()?;
+        Ok(ContextOptions { threads: self.threads as usize, wait, buckets })
+    }
+}
+
+impl TryFrom<In<si_submit_options>> for SubmitOptions {
+    type Error = Error;
+
+    fn try_from(options: In<si_submit_options>) -> Result<Self> {
+        let given = options.read()?;
+        Ok(given.map_or_else(SubmitOptions::default, |given| SubmitOptions {
+            token: given.token,
+            deadline_ns: given.deadline_ns,
+        }))
+    }
+}
+
+impl From<&Timings> for si_timings {
+    fn from(timings: &Timings) -> Self {
+        si_timings {
+            struct_size: size_of::<Self>() as u32,
+            sequence: timings.sequence,
+            submit_ns: timings.submit_ns,
+            start_ns: timings.stamps.start_ns,
+            inputs_ns: timings.stamps.inputs_ns,
+            compute_ns: timings.stamps.compute_ns,
+            done_ns: timings.stamps.done_ns,
+        }
+    }
+}
+
 /// Makes a context. It has no memory and no threads before si_context_prepare.
 ///
 /// @param model Borrowed for the call; the context keeps what it needs of it.
@@ -101,7 +145,17 @@ pub extern "C" fn si_context_new(
     out_context: Option<&mut MaybeUninit<si_context>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(model, options, out_context))
+    guard::call(error, || {
+        let out_context = place(out_context, "out_context")?;
+        let given = options.read()?;
+        let context = MODELS.pin(model.handle, |entry| {
+            let options = given.map_or_else(|| Ok(ContextOptions::default()), |given| given.options())?;
+            entry.model.context(&options)
+        })?;
+        let handle = CONTEXTS.insert(context.controller(), context, |handle, context| context.set_id(handle))?;
+        out_context.write(si_context { handle });
+        Ok(Status::Ok)
+    })
 }
 
 /// Makes an input of the target be an output of the source, on the device, without a copy or a host round trip. Every
@@ -126,7 +180,16 @@ pub extern "C" fn si_context_link(
     output_index: u32,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(target, input_index, source, output_index))
+    guard::call(error, || {
+        let (input, output) = (input_index as usize, output_index as usize);
+        CONTEXTS.enter(target.handle, |to| {
+            if target.handle == source.handle {
+                return to.link_self(input, output);
+            }
+            CONTEXTS.enter(source.handle, |from| to.link(input, from, output))
+        })?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Takes all memory, starts the threads and makes the replay of every bucket. The first bucket is selected. Nothing is
@@ -140,7 +203,10 @@ pub extern "C" fn si_context_link(
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_prepare(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &context)
+    guard::call(error, || {
+        CONTEXTS.enter(context.handle, Context::prepare)?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Makes the calling thread the context's owner.
@@ -152,7 +218,10 @@ pub extern "C" fn si_context_prepare(context: si_context, error: Option<&mut May
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_bind(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &context)
+    guard::call(error, || {
+        CONTEXTS.enter(context.handle, Context::bind)?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Gives the context up again: any one thread at a time may use it.
@@ -164,7 +233,10 @@ pub extern "C" fn si_context_bind(context: si_context, error: Option<&mut MaybeU
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_unbind(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &context)
+    guard::call(error, || {
+        CONTEXTS.enter(context.handle, Context::unbind)?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Selects the prepared bucket for the next request. Exactly these shapes, or, along axes that the load options made
@@ -183,7 +255,11 @@ pub extern "C" fn si_context_shape(
     bucket: In<si_bucket>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, bucket))
+    guard::call(error, || {
+        let bucket = bucket.required("bucket")?.bucket()?;
+        CONTEXTS.enter(context.handle, |context| context.select(&bucket))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Says where an input lies. The host writes there while the context is idle.
@@ -202,7 +278,13 @@ pub extern "C" fn si_context_input(
     out_view: Out<si_tensor_view>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, input_index, out_view))
+    guard::call(error, || {
+        let out_view = out_view.check("out_view")?;
+        CONTEXTS.enter(context.handle, |context| {
+            out_view.write(&si_tensor_view::from(&context.input_view(input_index as usize)?))
+        })?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Says where an output lies. The host reads there after a request has ended with SI_OK and before the next submit.
@@ -221,7 +303,13 @@ pub extern "C" fn si_context_output(
     out_view: Out<si_tensor_view>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, output_index, out_view))
+    guard::call(error, || {
+        let out_view = out_view.check("out_view")?;
+        CONTEXTS.enter(context.handle, |context| {
+            out_view.write(&si_tensor_view::from(&context.output_view(output_index as usize)?))
+        })?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Starts a request on the inputs as they are, and returns at once. The host leaves inputs and outputs alone until the
@@ -242,7 +330,12 @@ pub extern "C" fn si_context_submit(
     out_sequence: Option<&mut MaybeUninit<u32>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, options, out_sequence))
+    guard::call(error, || {
+        let out_sequence = place(out_sequence, "out_sequence")?;
+        let options = SubmitOptions::try_from(options)?;
+        out_sequence.write(CONTEXTS.enter(context.handle, |context| context.submit(&options))?);
+        Ok(Status::Ok)
+    })
 }
 
 /// Gives the completion record, for a host that spins by itself.
@@ -259,7 +352,11 @@ pub extern "C" fn si_context_completion(
     out_record: Option<&mut MaybeUninit<*const si_completion_record>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, out_record))
+    guard::call(error, || {
+        let out_record = place(out_record, "out_record")?;
+        out_record.write(CONTEXTS.enter(context.handle, |context| context.record_address())?.cast());
+        Ok(Status::Ok)
+    })
 }
 
 /// Says whether a request has ended, without waiting. For the last ended request it repeats the answer.
@@ -278,7 +375,7 @@ pub extern "C" fn si_context_poll(
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, sequence))
+    guard::call(error, || CONTEXTS.enter(context.handle, |context| context.poll(sequence)))
 }
 
 /// Waits until a request has ended, as the context's wait policy says.
@@ -297,7 +394,7 @@ pub extern "C" fn si_context_wait(
     timeout_ns: u64,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, sequence, timeout_ns))
+    guard::call(error, || CONTEXTS.enter(context.handle, |context| context.wait(sequence, timeout_ns)))
 }
 
 /// Asks for a completion in the engine's queue instead of a waiting thread. Success promises exactly one completion, also
@@ -315,7 +412,10 @@ pub extern "C" fn si_context_park(
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, sequence))
+    guard::call(error, || {
+        CONTEXTS.enter(context.handle, |context| context.park(sequence))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Takes a parked request back.
@@ -333,7 +433,7 @@ pub extern "C" fn si_context_unpark(
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, sequence))
+    guard::call(error, || CONTEXTS.enter(context.handle, |context| context.unpark(sequence)))
 }
 
 /// Gives a request up. Whoever waits for it gets SI_CANCELLED at once. Its memory must not be touched, and the context is
@@ -351,7 +451,7 @@ pub extern "C" fn si_context_cancel(
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, sequence))
+    guard::call(error, || CONTEXTS.pin(context.handle, |controller| controller.cancel(sequence)))
 }
 
 /// Submits and waits.
@@ -367,7 +467,11 @@ pub extern "C" fn si_context_run(
     options: In<si_submit_options>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, options))
+    guard::call(error, || {
+        let options = SubmitOptions::try_from(options)?;
+        CONTEXTS.enter(context.handle, |context| context.run_with(&options))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Says where the time of the last ended request went.
@@ -384,7 +488,12 @@ pub extern "C" fn si_context_timings(
     out_timings: Out<si_timings>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(context, out_timings))
+    guard::call(error, || {
+        let out_timings = out_timings.check("out_timings")?;
+        let timings = CONTEXTS.enter(context.handle, |context| context.timings())?;
+        out_timings.write(&si_timings::from(&timings))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Frees a context. A request in flight is cancelled first; its memory and threads go when the device is done, and the call
@@ -396,5 +505,8 @@ pub extern "C" fn si_context_timings(
 /// Threads: any, also for a context bound elsewhere. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_free(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &context)
+    guard::call(error, || {
+        CONTEXTS.remove(context.handle, Controller::abandon)?;
+        Ok(Status::Ok)
+    })
 }

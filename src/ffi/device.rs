@@ -2,7 +2,9 @@
 
 use super::error::{si_error, si_status};
 use super::guard;
-use super::pointer::{Out, versioned};
+use super::pointer::{Out, place, versioned};
+use crate::error::{Status, fail};
+use crate::runtime::{DeviceInfo, DeviceKind, devices};
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
@@ -43,6 +45,33 @@ pub struct si_device_info {
 
 versioned! { si_device_info: 152 }
 
+/// A name in a field, cut at a character border if it is too long.
+fn name_field(name: &str) -> [c_char; SI_DEVICE_NAME_BYTES] {
+    let mut field = [0; SI_DEVICE_NAME_BYTES];
+    let end = name.floor_char_boundary(SI_DEVICE_NAME_BYTES - 1);
+    for (to, from) in field.iter_mut().zip(name[..end].bytes()) {
+        *to = from as c_char;
+    }
+    field
+}
+
+impl From<&DeviceInfo> for si_device_info {
+    fn from(info: &DeviceInfo) -> Self {
+        si_device_info {
+            struct_size: size_of::<Self>() as u32,
+            kind: match info.kind {
+                DeviceKind::Host => SI_DEVICE_KIND_HOST,
+                DeviceKind::Cuda => SI_DEVICE_KIND_CUDA,
+            },
+            processors: info.processors as u32,
+            reserved: 0,
+            memory_bytes: info.memory_bytes,
+            id: name_field(&info.id),
+            name: name_field(&info.name),
+        }
+    }
+}
+
 /// Counts the devices of this machine. The host is always one of them, and always the last.
 ///
 /// @param out_count Receives the number, at least 1. Owned by the caller.
@@ -54,7 +83,10 @@ pub extern "C" fn si_device_count(
     out_count: Option<&mut MaybeUninit<u32>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &out_count)
+    guard::call(error, || {
+        place(out_count, "out_count")?.write(devices().len() as u32);
+        Ok(Status::Ok)
+    })
 }
 
 /// Describes one device.
@@ -70,5 +102,13 @@ pub extern "C" fn si_device_describe(
     out_info: Out<si_device_info>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(device_index, out_info))
+    guard::call(error, || {
+        let out_info = out_info.check("out_info")?;
+        let devices = devices();
+        let device = devices.get(device_index as usize);
+        let device =
+            device.ok_or_else(|| fail!(NoDevice, "there is no device {device_index}, only {}", devices.len()))?;
+        out_info.write(&si_device_info::from(device))?;
+        Ok(Status::Ok)
+    })
 }

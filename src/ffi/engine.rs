@@ -1,10 +1,15 @@
 //! Engines.
 
 use super::context::si_context;
+use super::device::{SI_DEVICE_STATE_DEAD, SI_DEVICE_STATE_OK, SI_DEVICE_STATE_SUSPECT};
 use super::error::{si_error, si_status};
 use super::guard;
-use super::pointer::{In, ManyOut, Out, Text, versioned};
+use super::objects::ENGINES;
+use super::pointer::{In, ManyOut, Out, Text, place, versioned};
+use crate::error::{Result, Status, ensure, fail};
+use crate::runtime::{Completion, DeviceState, Engine, EngineOptions, Stats};
 use std::mem::MaybeUninit;
+use std::os::fd::IntoRawFd;
 
 /// One opened device. Any thread may use it, several at once. Models, contexts and events keep what they need of it, so
 /// it may be closed before them; completions that are then still parked can no longer be reaped.
@@ -84,6 +89,51 @@ pub struct si_completion {
 
 versioned! { si_engine_options: 32, si_stats: 80 }
 
+impl si_engine_options {
+    fn options(&self) -> Result<EngineOptions> {
+        Ok(EngineOptions {
+            device: self.device.read("options.device")?.unwrap_or_default(),
+            threads: self.threads as usize,
+            in_flight_max: self.in_flight_max as usize,
+            contexts_max: self.contexts_max as usize,
+            memory_bytes_max: self.memory_bytes_max,
+        })
+    }
+}
+
+impl From<&Stats> for si_stats {
+    fn from(stats: &Stats) -> Self {
+        si_stats {
+            struct_size: size_of::<Self>() as u32,
+            device_state: match stats.device_state {
+                DeviceState::Ok => SI_DEVICE_STATE_OK,
+                DeviceState::Suspect => SI_DEVICE_STATE_SUSPECT,
+                DeviceState::Dead => SI_DEVICE_STATE_DEAD,
+            },
+            models: stats.models as u32,
+            contexts: stats.contexts as u32,
+            events: stats.events as u32,
+            threads: stats.threads as u32,
+            in_flight: stats.in_flight as u32,
+            completions: stats.completions as u32,
+            weights_bytes: stats.weights_bytes,
+            retained_bytes: stats.retained_bytes,
+            arena_bytes: stats.arena_bytes,
+            pinned_bytes: stats.pinned_bytes,
+            requests: stats.requests,
+            failures: stats.failures,
+        }
+    }
+}
+
+impl From<&Completion> for si_completion {
+    fn from(completion: &Completion) -> Self {
+        let context = si_context { handle: completion.context };
+        let status = completion.status as si_status;
+        si_completion { context, token: completion.token, sequence: completion.sequence, status }
+    }
+}
+
 /// Opens a device.
 ///
 /// @param options Borrowed for the call; null means every default.
@@ -98,7 +148,13 @@ pub extern "C" fn si_engine_open(
     out_engine: Option<&mut MaybeUninit<si_engine>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(options, out_engine))
+    guard::call(error, || {
+        let out_engine = place(out_engine, "out_engine")?;
+        let options = options.read()?.map_or_else(|| Ok(EngineOptions::default()), |given| given.options())?;
+        let handle = ENGINES.insert(Engine::open(&options)?, (), |_, ()| ())?;
+        out_engine.write(si_engine { handle });
+        Ok(Status::Ok)
+    })
 }
 
 /// Closes an engine. Its models, contexts and events stay usable; the device is released with the last of them.
@@ -109,7 +165,10 @@ pub extern "C" fn si_engine_open(
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_engine_close(engine: si_engine, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &engine)
+    guard::call(error, || {
+        ENGINES.remove(engine.handle, |_| ())?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Counts what is alive.
@@ -125,7 +184,12 @@ pub extern "C" fn si_engine_stats(
     out_stats: Out<si_stats>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(engine, out_stats))
+    guard::call(error, || {
+        let out_stats = out_stats.check("out_stats")?;
+        let stats = ENGINES.pin(engine.handle, |engine| Ok(engine.stats()))?;
+        out_stats.write(&si_stats::from(&stats))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Gives a file descriptor that becomes readable when completions of parked requests wait for `si_engine_reap`. It is an
@@ -143,7 +207,12 @@ pub extern "C" fn si_engine_completion_fd(
     out_fd: Option<&mut MaybeUninit<i32>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(engine, out_fd))
+    guard::call(error, || {
+        let out_fd = place(out_fd, "out_fd")?;
+        let descriptor = ENGINES.pin(engine.handle, Engine::completion_descriptor)?;
+        out_fd.write(descriptor.into_raw_fd());
+        Ok(Status::Ok)
+    })
 }
 
 /// Takes completions of parked requests out of the engine's queue, oldest first. Each is given exactly once, to one
@@ -164,5 +233,19 @@ pub extern "C" fn si_engine_reap(
     out_count: Option<&mut MaybeUninit<u32>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(engine, out_completions, completions_max, out_count))
+    guard::call(error, || {
+        let out_count = place(out_count, "out_count")?;
+        ensure!(completions_max > 0, InvalidArgument, "completions_max is 0");
+        let mut places = out_completions.places(completions_max as usize, "out_completions")?.iter_mut();
+        let count = ENGINES.pin(engine.handle, |engine| {
+            let accept = |completion: Completion| {
+                if let Some(place) = places.next() {
+                    place.write(si_completion::from(&completion));
+                }
+            };
+            Ok(engine.reap(completions_max as usize, accept))
+        })?;
+        out_count.write(count as u32);
+        Ok(Status::Ok)
+    })
 }

@@ -4,6 +4,10 @@ use super::context::si_context;
 use super::engine::si_engine;
 use super::error::{si_error, si_status};
 use super::guard;
+use super::objects::{CONTEXTS, ENGINES, EVENTS};
+use super::pointer::place;
+use crate::error::Status;
+use crate::runtime::Event;
 use std::mem::MaybeUninit;
 
 /// A mark in one context's order of work that other contexts can wait for, without the host waiting. Any thread may use
@@ -28,7 +32,13 @@ pub extern "C" fn si_event_new(
     out_event: Option<&mut MaybeUninit<si_event>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(engine, out_event))
+    guard::call(error, || {
+        let out_event = place(out_event, "out_event")?;
+        let event = ENGINES.pin(engine.handle, Event::new)?;
+        let handle = EVENTS.insert(event, (), |_, ()| ())?;
+        out_event.write(si_event { handle });
+        Ok(Status::Ok)
+    })
 }
 
 /// Moves the mark behind everything submitted to the context so far. Waits that were asked for earlier keep the mark that
@@ -46,7 +56,10 @@ pub extern "C" fn si_event_record(
     context: si_context,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(event, context))
+    guard::call(error, || {
+        EVENTS.pin(event.handle, |event| CONTEXTS.enter(context.handle, |context| event.record(context)))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Lets the context's next submit start only after the mark. The call itself returns at once: the stream waits, not the
@@ -65,7 +78,10 @@ pub extern "C" fn si_event_wait(
     context: si_context,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(event, context))
+    guard::call(error, || {
+        EVENTS.pin(event.handle, |event| CONTEXTS.enter(context.handle, |context| event.wait(context)))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Frees an event. Waits that were asked for stay in force.
@@ -76,5 +92,8 @@ pub extern "C" fn si_event_wait(
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_event_free(event: si_event, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &event)
+    guard::call(error, || {
+        EVENTS.remove(event.handle, |_| ())?;
+        Ok(Status::Ok)
+    })
 }

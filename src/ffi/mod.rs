@@ -3,17 +3,24 @@
 //!
 //! Every fallible export runs inside [`guard`], which checks handles, catches panics and fills the caller's
 //! error. Pointers arrive as the types of [`pointer`], the only place that follows them.
-#![allow(non_camel_case_types)]
+#![expect(non_camel_case_types, reason = "types have the names that C sees")]
 
 pub mod context;
 pub mod device;
 pub mod engine;
 pub mod error;
 pub mod event;
+mod guard;
 pub mod model;
+mod objects;
 mod pointer;
 pub mod record;
+mod slot;
+mod table;
 pub mod tensor;
 pub mod version;
 
-mod guard;
+/// What `slot` counts with; `tests/slot_race.rs` puts loom's atomics in its place.
+mod atomic {
+    pub use std::sync::atomic::{AtomicU64, Ordering};
+}

@@ -3,8 +3,13 @@
 use super::engine::si_engine;
 use super::error::{si_error, si_status};
 use super::guard;
-use super::pointer::{In, Many, Out, Text, versioned};
-use super::tensor::{SI_RANK_MAX, si_tensor_info};
+use super::objects::{ENGINES, MODELS};
+use super::pointer::{In, Many, Out, Text, place, versioned};
+use super::tensor::{ModelNames, SI_RANK_MAX, si_tensor_info};
+use crate::error::{Result, Status, ensure, fail};
+use crate::limits::SHAPE_INPUT_ELEMENTS_MAX;
+use crate::runtime::{Bucket, Model, ModelOptions, Precision};
+use bytes::Bytes;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
@@ -131,6 +136,103 @@ pub struct si_model_info {
 
 versioned! { si_bucket_input: 120, si_bucket: 16, si_padding: 32, si_model_options: 48, si_model_info: 48 }
 
+/// Bytes of a shape input's values: more cannot be honest.
+const VALUE_BYTES_MAX: usize = SHAPE_INPUT_ELEMENTS_MAX * 8;
+
+/// A model behind a handle, with its names as C strings.
+pub struct ModelEntry {
+    pub(super) model: Model,
+    names: ModelNames,
+}
+
+impl ModelEntry {
+    fn describe(&self) -> si_model_info {
+        let info = self.model.info();
+        si_model_info {
+            struct_size: size_of::<si_model_info>() as u32,
+            precision: match info.precision {
+                Precision::Fp32 => SI_PRECISION_FP32,
+                Precision::Tf32 => SI_PRECISION_TF32,
+                Precision::Fp16 => SI_PRECISION_FP16,
+                Precision::Bf16 => SI_PRECISION_BF16,
+            },
+            input_count: self.model.inputs().len() as u32,
+            output_count: self.model.outputs().len() as u32,
+            bucket_count: info.buckets as u32,
+            opset: info.opset as u32,
+            weights_bytes: info.weights_bytes as u64,
+            retained_bytes: info.retained_bytes as u64,
+            fingerprint: info.fingerprint,
+        }
+    }
+
+    fn input(&self, index: usize) -> Result<si_tensor_info> {
+        let inputs = self.model.inputs();
+        let input = inputs.get(index);
+        let input = input.ok_or_else(|| fail!(InvalidArgument, "there is no input {index}, only {}", inputs.len()))?;
+        Ok(si_tensor_info::input(input, &self.names.inputs[index]))
+    }
+
+    fn output(&self, index: usize) -> Result<si_tensor_info> {
+        let outputs = self.model.outputs();
+        let output = outputs.get(index);
+        let output =
+            output.ok_or_else(|| fail!(InvalidArgument, "there is no output {index}, only {}", outputs.len()))?;
+        Ok(si_tensor_info::output(output, &self.names.outputs[index]))
+    }
+}
+
+/// Loads a model and puts it behind a handle.
+fn load(options: In<si_model_options>, load: impl FnOnce(&ModelOptions) -> Result<Model>) -> Result<u64> {
+    let options = options.read()?.map_or_else(|| Ok(ModelOptions::default()), |given| given.options())?;
+    let model = load(&options)?;
+    let names = ModelNames::of(&model);
+    MODELS.insert(ModelEntry { model, names }, (), |_, ()| ())
+}
+
+impl si_model_options {
+    fn options(&self) -> Result<ModelOptions> {
+        let precision = match self.precision {
+            0 | SI_PRECISION_FP32 => Precision::Fp32,
+            SI_PRECISION_TF32 => Precision::Tf32,
+            SI_PRECISION_FP16 => Precision::Fp16,
+            SI_PRECISION_BF16 => Precision::Bf16,
+            other => return Err(fail!(InvalidArgument, "options.precision {other} is no SI_PRECISION_ value")),
+        };
+        let buckets = self.buckets.read_array(self.bucket_count, "options.buckets")?;
+        let buckets = buckets.iter().map(si_bucket::bucket).collect::<Result<_>>()?;
+        ensure!(self.padding_count == 0, Unsupported, "paddable dimensions are not supported");
+        let names = self.overridables.read(self.overridable_count as usize, "options.overridables")?;
+        let name = |text: Text| {
+            text.read("options.overridables")?
+                .ok_or_else(|| fail!(InvalidArgument, "a name of options.overridables is null"))
+        };
+        let overridables = names.into_iter().map(name).collect::<Result<_>>()?;
+        Ok(ModelOptions { precision, buckets, overridables })
+    }
+}
+
+impl si_bucket {
+    /// The bucket that these structs describe.
+    pub(super) fn bucket(&self) -> Result<Bucket> {
+        let mut bucket = Bucket::default();
+        for (index, input) in self.inputs.read_array(self.input_count, "bucket.inputs")?.iter().enumerate() {
+            let rank = input.rank as usize;
+            ensure!(rank <= SI_RANK_MAX, InvalidArgument, "bucket.inputs[{index}].rank {rank} is above {SI_RANK_MAX}");
+            let extent = |&dim: &i64| {
+                usize::try_from(dim).map_err(|_| fail!(InvalidArgument, "bucket.inputs[{index}] has the extent {dim}"))
+            };
+            bucket.shapes.push(input.dims[..rank].iter().map(extent).collect::<Result<_>>()?);
+            if !input.value.is_null() {
+                let bytes = usize::try_from(input.value_bytes).unwrap_or(usize::MAX);
+                ensure!(bytes <= VALUE_BYTES_MAX, InvalidArgument, "bucket.inputs[{index}].value_bytes is {bytes}");
+                bucket.values.push((index, input.value.read_bytes(bytes, "bucket.inputs.value")?));
+            }
+        }
+        Ok(bucket)
+    }
+}
+
 /// Loads an ONNX file. External data is read from the file's own directory only.
 ///
 /// @param engine Borrowed for the call; the model keeps what it needs of it.
@@ -150,7 +252,14 @@ pub extern "C" fn si_model_load(
     out_model: Option<&mut MaybeUninit<si_model>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(engine, path, options, out_model))
+    guard::call(error, || {
+        let out_model = place(out_model, "out_model")?;
+        let path = path.read_path("path")?.ok_or_else(|| fail!(InvalidArgument, "path is null"))?;
+        let engine = ENGINES.pin(engine.handle, |engine| Ok(engine.clone()))?;
+        let handle = load(options, |options| engine.load(&path, options))?;
+        out_model.write(si_model { handle });
+        Ok(Status::Ok)
+    })
 }
 
 /// Loads an ONNX file from memory. The library keeps a copy of it (`si_model_info.retained_bytes`), since
@@ -173,7 +282,14 @@ pub extern "C" fn si_model_load_bytes(
     out_model: Option<&mut MaybeUninit<si_model>>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(engine, data, data_bytes, options, out_model))
+    guard::call(error, || {
+        let out_model = place(out_model, "out_model")?;
+        let engine = ENGINES.pin(engine.handle, |engine| Ok(engine.clone()))?;
+        let data = Bytes::from(data.read(data_bytes, "data")?);
+        let handle = load(options, |options| engine.load_bytes(data, options))?;
+        out_model.write(si_model { handle });
+        Ok(Status::Ok)
+    })
 }
 
 /// Makes a program for one more bucket. Contexts that are prepared already do not get it. A control call: it may take as
@@ -192,7 +308,11 @@ pub extern "C" fn si_model_add_bucket(
     bucket: In<si_bucket>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(model, bucket))
+    guard::call(error, || {
+        let given = bucket.required("bucket")?;
+        MODELS.pin(model.handle, |entry| entry.model.add_bucket(&given.bucket()?))?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Describes a model.
@@ -208,7 +328,12 @@ pub extern "C" fn si_model_describe(
     out_info: Out<si_model_info>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(model, out_info))
+    guard::call(error, || {
+        let out_info = out_info.check("out_info")?;
+        let info = MODELS.pin(model.handle, |entry| Ok(entry.describe()))?;
+        out_info.write(&info)?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Describes one input.
@@ -226,7 +351,12 @@ pub extern "C" fn si_model_input(
     out_info: Out<si_tensor_info>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(model, input_index, out_info))
+    guard::call(error, || {
+        let out_info = out_info.check("out_info")?;
+        let info = MODELS.pin(model.handle, |entry| entry.input(input_index as usize))?;
+        out_info.write(&info)?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Describes one output. Extents that are not the same in all buckets so far are -1.
@@ -244,7 +374,12 @@ pub extern "C" fn si_model_output(
     out_info: Out<si_tensor_info>,
     error: Option<&mut MaybeUninit<si_error>>,
 ) -> si_status {
-    guard::todo(error, &(model, output_index, out_info))
+    guard::call(error, || {
+        let out_info = out_info.check("out_info")?;
+        let info = MODELS.pin(model.handle, |entry| entry.output(output_index as usize))?;
+        out_info.write(&info)?;
+        Ok(Status::Ok)
+    })
 }
 
 /// Frees a model. Its weights go with its last context.
@@ -255,5 +390,8 @@ pub extern "C" fn si_model_output(
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_model_free(model: si_model, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
-    guard::todo(error, &model)
+    guard::call(error, || {
+        MODELS.remove(model.handle, |_| ())?;
+        Ok(Status::Ok)
+    })
 }

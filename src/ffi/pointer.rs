@@ -3,8 +3,10 @@
 //! follows them.
 
 use crate::error::{Result, ensure, fail};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, OsStr, c_char};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Bytes above which a `struct_size` cannot be honest.
 const STRUCT_BYTES_MAX: usize = 4096;
@@ -151,16 +153,25 @@ pub fn place<'a, T>(out: Option<&'a mut MaybeUninit<T>>, name: &str) -> Result<&
 pub struct Text(*const c_char);
 
 impl Text {
-    /// The string; `None` for null. It must be UTF-8.
-    pub fn read(self, name: &str) -> Result<Option<String>> {
+    fn bytes<'a>(self, name: &str) -> Result<Option<&'a [u8]>> {
         if self.0.is_null() {
             return Ok(None);
         }
-        // SAFETY: the contract of the header: a non-null string is zero-terminated.
+        // SAFETY: the contract of the header: a non-null string is zero-terminated, and stays for the call.
         let bytes = unsafe { CStr::from_ptr(self.0) }.to_bytes();
         ensure!(bytes.len() <= TEXT_BYTES_MAX, InvalidArgument, "{name} is longer than {TEXT_BYTES_MAX} bytes");
-        let text = std::str::from_utf8(bytes).map_err(|_| fail!(InvalidArgument, "{name} is not UTF-8"))?;
-        Ok(Some(text.to_owned()))
+        Ok(Some(bytes))
+    }
+
+    /// The string; `None` for null. It must be UTF-8.
+    pub fn read(self, name: &str) -> Result<Option<String>> {
+        let text = self.bytes(name)?.map(std::str::from_utf8).transpose();
+        Ok(text.map_err(|_| fail!(InvalidArgument, "{name} is not UTF-8"))?.map(str::to_owned))
+    }
+
+    /// The path; `None` for null. Any bytes will do.
+    pub fn read_path(self, name: &str) -> Result<Option<PathBuf>> {
+        Ok(self.bytes(name)?.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes))))
     }
 }
 
@@ -190,6 +201,13 @@ impl<T: Copy> Many<T> {
             values.extend_from_slice(unsafe { std::slice::from_raw_parts(self.0, count) });
         }
         Ok(values)
+    }
+}
+
+impl<T> Many<T> {
+    /// Whether there is nothing at all.
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
     }
 }
 

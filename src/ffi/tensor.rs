@@ -1,7 +1,9 @@
 //! Element types, tensor descriptions and views.
 
 use super::pointer::versioned;
-use std::ffi::{c_char, c_void};
+use crate::ir::DType;
+use crate::runtime::{InputInfo, Model, OutputInfo, View};
+use std::ffi::{CString, c_char, c_void};
 
 /// IEEE 754 binary32, 4 bytes. Element types are little-endian.
 pub const SI_DTYPE_F32: u32 = 1;
@@ -76,3 +78,104 @@ pub struct si_tensor_view {
 }
 
 versioned! { si_tensor_info: 216, si_tensor_view: 224 }
+
+/// The number of an element type.
+fn dtype_number(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => SI_DTYPE_F32,
+        DType::F16 => SI_DTYPE_F16,
+        DType::BF16 => SI_DTYPE_BF16,
+        DType::I64 => SI_DTYPE_I64,
+        DType::I32 => SI_DTYPE_I32,
+        DType::I8 => SI_DTYPE_I8,
+        DType::U8 => SI_DTYPE_U8,
+        DType::Bool => SI_DTYPE_BOOL,
+    }
+}
+
+/// The names of one input or output as C strings.
+pub struct TensorNames {
+    name: CString,
+    dim_names: Vec<Option<CString>>,
+}
+
+/// The names of a model as C strings, which live as long as its handle.
+pub struct ModelNames {
+    pub(super) inputs: Vec<TensorNames>,
+    pub(super) outputs: Vec<TensorNames>,
+}
+
+/// A C string; a name that has zero bytes ends at the first.
+fn c_string(name: &str) -> CString {
+    CString::new(name.split('\0').next().unwrap_or_default()).unwrap_or_default()
+}
+
+impl ModelNames {
+    /// The names of a model.
+    pub fn of(model: &Model) -> Self {
+        let input = |input: &InputInfo| TensorNames {
+            name: c_string(&input.name),
+            dim_names: input.dim_names.iter().map(|name| name.as_deref().map(c_string)).collect(),
+        };
+        let output = |output: &OutputInfo| TensorNames { name: c_string(&output.name), dim_names: Vec::new() };
+        ModelNames {
+            inputs: model.inputs().iter().map(input).collect(),
+            outputs: model.outputs().iter().map(output).collect(),
+        }
+    }
+}
+
+impl si_tensor_info {
+    fn new(names: &TensorNames, dtype: Option<DType>, dims: Option<&[Option<usize>]>, flags: u32) -> Self {
+        let mut info = si_tensor_info {
+            struct_size: size_of::<Self>() as u32,
+            dtype: dtype.map_or(0, dtype_number),
+            rank: dims.map_or(0, <[_]>::len) as u32,
+            flags: if dims.is_none() { flags | SI_TENSOR_RANK_OPEN } else { flags },
+            dims: [0; SI_RANK_MAX],
+            dim_names: [std::ptr::null(); SI_RANK_MAX],
+            name: names.name.as_ptr(),
+        };
+        for (to, dim) in info.dims.iter_mut().zip(dims.unwrap_or_default()) {
+            *to = dim.map_or(-1, |extent| extent as i64);
+        }
+        for (to, name) in info.dim_names.iter_mut().zip(&names.dim_names) {
+            *to = name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr());
+        }
+        info
+    }
+
+    /// An input.
+    pub(super) fn input(input: &InputInfo, names: &TensorNames) -> Self {
+        let shape = if input.is_shape_input { SI_TENSOR_SHAPE_INPUT } else { 0 };
+        let overridable = if input.is_overridable { SI_TENSOR_OVERRIDABLE } else { 0 };
+        Self::new(names, Some(input.dtype), input.dims.as_deref(), shape | overridable)
+    }
+
+    /// An output.
+    pub(super) fn output(output: &OutputInfo, names: &TensorNames) -> Self {
+        Self::new(names, output.dtype, output.dims.as_deref(), 0)
+    }
+}
+
+impl From<&View<'_>> for si_tensor_view {
+    fn from(view: &View) -> Self {
+        let mut result = si_tensor_view {
+            struct_size: size_of::<Self>() as u32,
+            dtype: dtype_number(view.dtype),
+            rank: view.shape.len() as u32,
+            reserved: 0,
+            dims: [0; SI_RANK_MAX],
+            strides_bytes: [0; SI_RANK_MAX],
+            data: view.address.cast(),
+            capacity_bytes: view.capacity_bytes as u64,
+        };
+        for (to, &extent) in result.dims.iter_mut().zip(view.shape) {
+            *to = extent as i64;
+        }
+        for (to, stride) in result.strides_bytes.iter_mut().zip(view.strides_bytes()) {
+            *to = stride as i64;
+        }
+        result
+    }
+}

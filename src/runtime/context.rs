@@ -1,5 +1,6 @@
 //! Contexts: one lane of a model, one request in flight, one thread at a time.
 
+use super::bucket::Bucket;
 use super::engine::EngineCore;
 use super::ledger::{Account, Entry};
 use super::link::{self, Link, Readers, Upstream};
@@ -14,7 +15,6 @@ use crate::device::{InputSource, Lane, LaneOrder, Launch, MARKS_MAX, Mark, Sink,
 use crate::error::{Error, Result, Status, ensure, fail};
 use crate::ir::{DType, TensorType};
 use crate::limits::{CONTEXT_THREADS_MAX, EVENT_WAITS_MAX, LINKS_MAX};
-use crate::plan::Bucket;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 /// How a context is made.
@@ -125,7 +125,8 @@ impl Context {
         engine.ensure_alive()?;
         let threads = if options.threads == 0 { engine.threads } else { options.threads };
         ensure!(threads <= CONTEXT_THREADS_MAX, InvalidArgument, "{threads} threads are above {CONTEXT_THREADS_MAX}");
-        let wanted = options.buckets.iter().map(|bucket| model.find(bucket)).collect::<Result<_>>()?;
+        let wanted =
+            options.buckets.iter().map(|bucket| model.find(&bucket.resolve(&model.inputs)?)).collect::<Result<_>>()?;
         let request = Request::new(engine.context_id(), engine.queue.clone(), engine.seat()?);
         let sink = LaneSink {
             request: request.clone(),
@@ -339,9 +340,10 @@ impl Context {
     pub fn select(&mut self, bucket: &Bucket) -> Result<()> {
         let stage = self.stage()?;
         self.request.ensure_idle()?;
-        let found = stage.buckets.iter().position(|prepared| prepared.bucket == *bucket);
+        let bucket = bucket.resolve(&self.model.inputs)?;
+        let found = stage.buckets.iter().position(|prepared| prepared.bucket == bucket);
         let Some(selected) = found else {
-            return Err(fail!(NoBucket, "no prepared bucket is {}", describe(&self.model.inputs, bucket)));
+            return Err(fail!(NoBucket, "no prepared bucket is {}", describe(&self.model.inputs, &bucket)));
         };
         self.stage_mut()?.selected = selected;
         self.write_shape_values()

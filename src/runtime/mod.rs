@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod bucket;
 mod completion;
 mod context;
 mod engine;
@@ -30,7 +31,7 @@ mod wait;
 
 pub use crate::device::host::memory::Plain;
 pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, Precision, Stamps};
-pub use crate::plan::Bucket;
+pub use bucket::Bucket;
 pub use completion::Completion;
 pub use context::{Context, ContextOptions, Controller, SubmitOptions, Timings};
 pub use engine::{Engine, EngineOptions, Stats, devices};

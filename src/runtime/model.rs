@@ -1,5 +1,6 @@
 //! Models: weights once, one program per bucket, shared by contexts.
 
+use super::bucket::Bucket;
 use super::context::{Context, ContextOptions};
 use super::engine::EngineCore;
 use super::ledger::{Account, Entry};
@@ -9,7 +10,7 @@ use crate::error::{Result, ensure, fail};
 use crate::ir::import::ImportOptions;
 use crate::ir::{DType, Graph, TensorType};
 use crate::limits::BUCKETS_MAX;
-use crate::plan::{self, Bucket};
+use crate::plan;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How a model is loaded.
@@ -71,7 +72,7 @@ pub struct ModelInfo {
 
 /// A bucket with its program.
 pub struct Prepared {
-    pub(super) bucket: Bucket,
+    pub(super) bucket: plan::Bucket,
     pub(super) program: Arc<dyn Program>,
     pub(super) inputs: Vec<TensorType>,
     pub(super) outputs: Vec<TensorType>,
@@ -111,7 +112,7 @@ impl ModelCore {
     }
 
     /// The prepared bucket that is equal to `bucket`.
-    pub fn find(&self, bucket: &Bucket) -> Result<Arc<Prepared>> {
+    pub fn find(&self, bucket: &plan::Bucket) -> Result<Arc<Prepared>> {
         let shelf = self.shelf();
         let found = shelf.prepared.iter().find(|prepared| prepared.bucket == *bucket);
         found.cloned().ok_or_else(|| fail!(NoBucket, "the model has no bucket {}", describe(&self.inputs, bucket)))
@@ -134,7 +135,7 @@ impl ModelCore {
         open.collect::<Vec<_>>().join(", ")
     }
 
-    fn make_program(&self, graph: &Graph, bucket: &Bucket) -> Result<()> {
+    fn make_program(&self, graph: &Graph, bucket: &plan::Bucket) -> Result<()> {
         // Held over the whole load: two buckets loaded at once would pack the same weights, and one may be equal to the
         // other.
         let mut shelf = self.shelf();
@@ -142,7 +143,6 @@ impl ModelCore {
             return Ok(());
         }
         ensure!(shelf.prepared.len() < BUCKETS_MAX, LimitReached, "a model has at most {BUCKETS_MAX} buckets");
-        self.check_values(bucket)?;
         let program = self.loader.load(plan::plan(graph, bucket.clone())?)?;
         let added = self.loader.weights_bytes() - shelf.weights_bytes;
         shelf.weights.push(self.engine.ledger.enter(Account::Weights, added)?);
@@ -152,30 +152,17 @@ impl ModelCore {
         Ok(())
     }
 
-    /// Shape inputs need values, and only they have any.
-    fn check_values(&self, bucket: &Bucket) -> Result<()> {
-        for (input, value) in self.inputs.iter().zip(&bucket.values) {
-            let name = &input.name;
-            if input.is_shape_input {
-                ensure!(value.is_some(), ShapeMismatch, "'{name}' is a shape input: the bucket must give its values");
-            } else {
-                ensure!(value.is_none(), ShapeMismatch, "'{name}' is no shape input: a bucket gives no values for it");
-            }
-        }
-        Ok(())
-    }
-
     /// The bucket of a model whose inputs all have fixed shapes and that has no shape input.
-    fn only_bucket(&self) -> Option<Bucket> {
+    fn only_bucket(&self) -> Option<plan::Bucket> {
         let fixed = |input: &InputInfo| input.dims.as_ref()?.iter().copied().collect::<Option<Vec<usize>>>();
         let shapes = self.inputs.iter().map(fixed).collect::<Option<Vec<_>>>()?;
         let values = vec![None; shapes.len()];
-        (!self.inputs.iter().any(|input| input.is_shape_input)).then_some(Bucket { shapes, values })
+        (!self.inputs.iter().any(|input| input.is_shape_input)).then_some(plan::Bucket { shapes, values })
     }
 }
 
 /// A bucket in words.
-pub fn describe(inputs: &[InputInfo], bucket: &Bucket) -> String {
+pub fn describe(inputs: &[InputInfo], bucket: &plan::Bucket) -> String {
     let one = |(index, shape): (usize, &Vec<usize>)| {
         let name = inputs.get(index).map_or("?", |input| input.name.as_str());
         match bucket.values.get(index) {
@@ -214,7 +201,8 @@ impl Model {
             _entries: [engine.ledger.enter(Account::Models, 1)?, retained],
         };
         let only = if options.buckets.is_empty() { core.only_bucket() } else { None };
-        for bucket in options.buckets.iter().chain(&only) {
+        let given = options.buckets.iter().map(|bucket| bucket.resolve(&core.inputs)).collect::<Result<Vec<_>>>()?;
+        for bucket in given.iter().chain(&only) {
             core.make_program(&graph, bucket)?;
         }
         Ok(Model { core: Arc::new(core) })
@@ -226,11 +214,12 @@ impl Model {
     /// `WrongState` if the file has changed, `ShapeMismatch`, and those of planning.
     pub fn add_bucket(&self, bucket: &Bucket) -> Result<()> {
         self.core.engine.ensure_alive()?;
-        if self.core.find(bucket).is_ok() {
+        let bucket = bucket.resolve(&self.core.inputs)?;
+        if self.core.find(&bucket).is_ok() {
             return Ok(());
         }
         let graph = self.core.source.import_again(&self.core.import)?;
-        self.core.make_program(&graph, bucket)
+        self.core.make_program(&graph, &bucket)
     }
 
     /// What the model is and takes.
@@ -270,7 +259,7 @@ impl Model {
 
     /// The buckets that have programs.
     pub fn buckets(&self) -> Vec<Bucket> {
-        self.core.prepared().iter().map(|prepared| prepared.bucket.clone()).collect()
+        self.core.prepared().iter().map(|prepared| Bucket::of(&prepared.bucket)).collect()
     }
 
     /// A context, not prepared yet.

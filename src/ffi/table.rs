@@ -1,0 +1,218 @@
+//! The objects behind the handles of one noun.
+//!
+//! A handle is type (8 bits), generation (40 bits), slot (16 bits). Slots come in blocks that are made when they are
+//! first needed and never go away, so that any 64-bit number can be looked up at any time.
+
+use super::objects;
+use super::slot::{Departure, GENERATION_MAX, Refusal, SlotWord};
+use crate::error::{Error, Result, Status, ensure, fail};
+use crate::limits::HANDLES_MAX;
+use std::cell::UnsafeCell;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+const BLOCK_SLOTS: usize = 256;
+const BLOCKS: usize = HANDLES_MAX / BLOCK_SLOTS;
+const INDEX_BITS: u32 = 16;
+const TYPE_SHIFT: u32 = 56;
+
+/// The nouns, by the type in their handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Noun {
+    /// `si_engine`
+    Engine = 1,
+    /// `si_model`
+    Model = 2,
+    /// `si_context`
+    Context = 3,
+    /// `si_event`
+    Event = 4,
+}
+
+impl Noun {
+    /// The name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Noun::Engine => "engine",
+            Noun::Model => "model",
+            Noun::Context => "context",
+            Noun::Event => "event",
+        }
+    }
+}
+
+/// What a slot holds: `shared` for calls that pin, `own` for calls that enter.
+struct Object<S, O> {
+    shared: S,
+    own: UnsafeCell<O>,
+}
+
+struct Slot<S, O> {
+    word: SlotWord,
+    object: UnsafeCell<Option<Object<S, O>>>,
+}
+
+// SAFETY: the word gives `own` to one thread at a time and `shared` to any number, and neither while the object is
+// put in place or destroyed.
+unsafe impl<S: Send + Sync, O: Send> Sync for Slot<S, O> {}
+
+/// Slots that can be given out.
+struct Vacancies {
+    freed: Vec<u16>,
+    unused: usize,
+}
+
+/// The table of one noun. `S` is what any thread may use, `O` what one call at a time may.
+pub struct Table<S, O = ()> {
+    noun: Noun,
+    blocks: [OnceLock<Box<[Slot<S, O>]>>; BLOCKS],
+    vacancies: Mutex<Vacancies>,
+}
+
+impl<S: Send + Sync, O: Send> Table<S, O> {
+    /// An empty table.
+    pub const fn new(noun: Noun) -> Self {
+        let vacancies = Mutex::new(Vacancies { freed: Vec::new(), unused: 0 });
+        Table { noun, blocks: [const { OnceLock::new() }; BLOCKS], vacancies }
+    }
+
+    /// Puts an object in a slot and gives its handle to `name` before anyone else can know it.
+    pub fn insert(&self, shared: S, mut own: O, name: impl FnOnce(u64, &mut O)) -> Result<u64> {
+        let index = self.take_vacancy()?;
+        let make_block = || {
+            let slot = || Slot { word: SlotWord::new(), object: UnsafeCell::new(None) };
+            (0..BLOCK_SLOTS).map(|_| slot()).collect()
+        };
+        let slot = &self.blocks[index / BLOCK_SLOTS].get_or_init(make_block)[index % BLOCK_SLOTS];
+        let handle = (self.noun as u64) << TYPE_SHIFT | slot.word.generation() << INDEX_BITS | index as u64;
+        name(handle, &mut own);
+        // SAFETY: the slot is vacant, and this thread alone has it from the list of vacancies.
+        unsafe { *slot.object.get() = Some(Object { shared, own: UnsafeCell::new(own) }) };
+        slot.word.publish();
+        Ok(handle)
+    }
+
+    fn take_vacancy(&self) -> Result<usize> {
+        let mut vacancies = self.vacancies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = vacancies.freed.pop() {
+            return Ok(index.into());
+        }
+        ensure!(vacancies.unused < HANDLES_MAX, LimitReached, "{HANDLES_MAX} {}s are alive", self.noun.name());
+        vacancies.unused += 1;
+        Ok(vacancies.unused - 1)
+    }
+
+    /// Whether the number was ever a handle of this noun.
+    pub fn has_issued(&self, handle: u64) -> bool {
+        self.find(handle).is_ok_and(|(slot, generation)| slot.word.has_issued(generation))
+    }
+
+    fn find(&self, handle: u64) -> std::result::Result<(&Slot<S, O>, u64), Refusal> {
+        let (index, generation) = (handle as usize % HANDLES_MAX, handle >> INDEX_BITS & GENERATION_MAX);
+        let is_ours = handle >> TYPE_SHIFT == self.noun as u64;
+        let block = self.blocks[index / BLOCK_SLOTS].get().filter(|_| is_ours).ok_or(Refusal::Forged)?;
+        Ok((&block[index % BLOCK_SLOTS], generation))
+    }
+
+    /// The slot of a handle, once `take` has let the caller in.
+    fn reach(
+        &self,
+        handle: u64,
+        take: impl FnOnce(&SlotWord, u64) -> std::result::Result<(), Refusal>,
+    ) -> Result<&Slot<S, O>> {
+        let taken = self.find(handle).and_then(|(slot, generation)| take(&slot.word, generation).map(|()| slot));
+        taken.map_err(|refusal| self.explain(handle, refusal))
+    }
+
+    /// Runs a call that excludes nobody.
+    pub fn pin<T>(&self, handle: u64, call: impl FnOnce(&S) -> Result<T>) -> Result<T> {
+        let slot = self.reach(handle, SlotWord::pin)?;
+        let _pinned = Pinned { table: self, slot, handle };
+        // SAFETY: pinned, so the object is in place, and only shared references to `shared` exist.
+        let object = unsafe { (*slot.object.get()).as_ref() };
+        call(&object.ok_or_else(|| fail!(Internal, "an empty slot is live"))?.shared)
+    }
+
+    /// Runs a call that excludes every other such call. If it panics, the object is poisoned.
+    #[inline]
+    pub fn enter<T>(&self, handle: u64, call: impl FnOnce(&mut O) -> Result<T>) -> Result<T> {
+        let slot = self.reach(handle, SlotWord::enter)?;
+        let _entered = Entered { table: self, slot, handle };
+        // SAFETY: entered, so the object is in place, and this is the only reference to `own`.
+        let own = unsafe { (*slot.object.get()).as_ref().map(|object| &mut *object.own.get()) };
+        call(own.ok_or_else(|| fail!(Internal, "an empty slot is live"))?)
+    }
+
+    /// Frees the object: now, or when its last user leaves. `on_close` runs first if there are users.
+    pub fn remove(&self, handle: u64, on_close: impl FnOnce(&S)) -> Result<()> {
+        if handle == 0 {
+            return Ok(());
+        }
+        // Pinned for `on_close`, since another user may leave at any time; so whoever unpins last destroys the object.
+        let slot = self.reach(handle, SlotWord::pin)?;
+        let _pinned = Pinned { table: self, slot, handle };
+        let generation = handle >> INDEX_BITS & GENERATION_MAX;
+        slot.word.close(generation).map_err(|refusal| self.explain(handle, refusal))?;
+        // SAFETY: pinned, as in `pin`.
+        if let Some(object) = unsafe { (*slot.object.get()).as_ref() } {
+            on_close(&object.shared);
+        }
+        Ok(())
+    }
+
+    fn depart(&self, slot: &Slot<S, O>, handle: u64, departure: Departure) {
+        if departure == Departure::Last {
+            // SAFETY: the word has let the last user out and lets nobody in.
+            let object = unsafe { (*slot.object.get()).take() };
+            drop(object);
+            if slot.word.retire() {
+                let mut vacancies = self.vacancies.lock().unwrap_or_else(PoisonError::into_inner);
+                vacancies.freed.push(handle as u16);
+            }
+        }
+    }
+
+    #[cold]
+    fn explain(&self, handle: u64, refusal: Refusal) -> Error {
+        let name = self.noun.name();
+        match refusal {
+            Refusal::Forged if handle == 0 => fail!(InvalidHandle, "the {name} handle is zero"),
+            Refusal::Forged => match objects::noun_of(handle) {
+                Some(noun) => fail!(WrongType, "{handle:#018x} is a handle of {}, not of {name}", noun.name()),
+                None => fail!(InvalidHandle, "{handle:#018x} was never a handle of the library"),
+            },
+            Refusal::Stale => fail!(StaleHandle, "the {name} {handle:#018x} has been freed"),
+            Refusal::Busy => fail!(Busy, "another thread is inside a call on the {name}"),
+            Refusal::Poisoned => Error::new(Status::Poisoned, format!("a panic left the {name} unusable: free it")),
+        }
+    }
+}
+
+/// Unpins however the call ends.
+struct Pinned<'a, S: Send + Sync, O: Send> {
+    table: &'a Table<S, O>,
+    slot: &'a Slot<S, O>,
+    handle: u64,
+}
+
+impl<S: Send + Sync, O: Send> Drop for Pinned<'_, S, O> {
+    fn drop(&mut self) {
+        self.table.depart(self.slot, self.handle, self.slot.word.unpin());
+    }
+}
+
+/// Leaves however the call ends.
+struct Entered<'a, S: Send + Sync, O: Send> {
+    table: &'a Table<S, O>,
+    slot: &'a Slot<S, O>,
+    handle: u64,
+}
+
+impl<S: Send + Sync, O: Send> Drop for Entered<'_, S, O> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.slot.word.poison();
+        }
+        self.table.depart(self.slot, self.handle, self.slot.word.leave());
+    }
+}
