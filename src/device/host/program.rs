@@ -7,6 +7,7 @@ use crate::error::{Result, ensure, fail};
 use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A program whose constants are packed; shared by all contexts that replay it.
 #[derive(Debug)]
@@ -146,5 +147,18 @@ impl Replay {
                 (step.task)(&Share { part: 0, parts: 1, scratch });
             }
         }
+    }
+
+    /// The shortest time that each launch took in `runs` runs by one worker, for finding what a model spends its time on.
+    pub fn profile(&self, runs: usize) -> Vec<Duration> {
+        let mut shortest = vec![Duration::MAX; self.steps.len()];
+        for _ in 0..runs {
+            for (step, shortest) in self.steps.iter().zip(&mut shortest) {
+                let start = Instant::now();
+                (step.task)(&Share { part: 0, parts: 1, scratch: self.scratch[0] });
+                *shortest = start.elapsed().min(*shortest);
+            }
+        }
+        shortest
     }
 }

@@ -18,6 +18,25 @@ pub unsafe fn unary(simd: Simd, op: Unary, from: *const f32, to: *mut f32, count
     unsafe { dispatch(simd, UnaryRow { op, from, to, count }) }
 }
 
+/// Applies a vector function along the row. A macro and no function of a function: the call of a generic parameter need not
+/// be inlined, and outside a function that enables the instructions each intrinsic is a call of its own.
+macro_rules! each {
+    ($row:expr, $vector:ty, $function:expr) => {{
+        let (row, lanes) = (&$row, <$vector>::LANES);
+        let whole = row.count / lanes * lanes;
+        // SAFETY: all positions are below `count`; the caller enables the instructions.
+        unsafe {
+            for at in (0..whole).step_by(lanes) {
+                $function(<$vector>::load(row.from.add(at))).store(row.to.add(at));
+            }
+            if whole < row.count {
+                let rest = row.count - whole;
+                $function(<$vector>::load_partial(row.from.add(whole), rest)).store_partial(row.to.add(whole), rest);
+            }
+        }
+    }};
+}
+
 struct UnaryRow {
     op: Unary,
     from: *const f32,
@@ -28,65 +47,52 @@ struct UnaryRow {
 impl Routine for UnaryRow {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        // SAFETY (all): the caller of `unary` promised instructions and rows.
         match self.op {
-            Unary::Neg => unsafe { self.each(|x: V| x * x.lanes(-1.0)) },
-            Unary::Abs => unsafe { self.each(|x: V| x.abs()) },
-            Unary::Ceil => unsafe { self.each(|x: V| x.ceil()) },
-            Unary::Floor => unsafe { self.each(|x: V| x.floor()) },
-            Unary::Round => unsafe { self.each(|x: V| x.round()) },
-            Unary::Sqrt => unsafe { self.each(|x: V| x.sqrt()) },
-            Unary::Reciprocal => unsafe { self.each(|x: V| x.lanes(1.0) / x) },
-            Unary::Exp => unsafe { self.each(math::exp::<V>) },
-            Unary::Log => unsafe { self.each(math::log::<V>) },
-            Unary::Sin => unsafe { self.trigonometric(math::sin::<V>, f32::sin) },
-            Unary::Cos => unsafe { self.trigonometric(math::cos::<V>, f32::cos) },
-            Unary::Tanh => unsafe { self.each(math::tanh::<V>) },
-            Unary::Erf => unsafe { self.each(math::erf::<V>) },
-            Unary::Sigmoid => unsafe { self.each(math::sigmoid::<V>) },
-            Unary::Relu => unsafe { self.each(math::relu::<V>) },
-            Unary::Gelu => unsafe { self.each(math::gelu::<V>) },
-            Unary::GeluTanh => unsafe { self.each(math::gelu_tanh::<V>) },
-            Unary::Silu => unsafe { self.each(math::silu::<V>) },
-            Unary::Softplus => unsafe { self.each(math::softplus::<V>) },
+            Unary::Neg => each!(self, V, |x: V| x * x.lanes(-1.0)),
+            Unary::Abs => each!(self, V, |x: V| x.abs()),
+            Unary::Ceil => each!(self, V, |x: V| x.ceil()),
+            Unary::Floor => each!(self, V, |x: V| x.floor()),
+            Unary::Round => each!(self, V, |x: V| x.round()),
+            Unary::Sqrt => each!(self, V, |x: V| x.sqrt()),
+            Unary::Reciprocal => each!(self, V, |x: V| x.lanes(1.0) / x),
+            Unary::Exp => each!(self, V, math::exp::<V>),
+            Unary::Log => each!(self, V, math::log::<V>),
+            // SAFETY: the caller of `unary` promised the rows.
+            Unary::Sin if unsafe { !self.is_moderate() } => unsafe { self.each_scalar(f32::sin) },
+            Unary::Sin => each!(self, V, math::sin::<V>),
+            // SAFETY: the caller of `unary` promised the rows.
+            Unary::Cos if unsafe { !self.is_moderate() } => unsafe { self.each_scalar(f32::cos) },
+            Unary::Cos => each!(self, V, math::cos::<V>),
+            Unary::Tanh => each!(self, V, math::tanh::<V>),
+            Unary::Erf => each!(self, V, math::erf::<V>),
+            Unary::Sigmoid => each!(self, V, math::sigmoid::<V>),
+            Unary::Relu => each!(self, V, math::relu::<V>),
+            Unary::Gelu => each!(self, V, math::gelu::<V>),
+            Unary::GeluTanh => each!(self, V, math::gelu_tanh::<V>),
+            Unary::Silu => each!(self, V, math::silu::<V>),
+            Unary::Softplus => each!(self, V, math::softplus::<V>),
             Unary::Sign | Unary::Not | Unary::IsNan | Unary::IsInf => {}
         }
     }
 }
 
 impl UnaryRow {
-    /// # Safety
-    /// As [`unary`], with the instructions of `V` enabled.
-    #[inline(always)]
-    unsafe fn each<V: Vector>(&self, function: impl Fn(V) -> V) {
-        let whole = self.count / V::LANES * V::LANES;
-        // SAFETY: all positions are below `count`.
-        unsafe {
-            for at in (0..whole).step_by(V::LANES) {
-                function(V::load(self.from.add(at))).store(self.to.add(at));
-            }
-            if whole < self.count {
-                let rest = self.count - whole;
-                function(V::load_partial(self.from.add(whole), rest)).store_partial(self.to.add(whole), rest);
-            }
-        }
-    }
-
-    /// The vector function, but the scalar one for rows in which an argument is too large for it, infinite or NaN.
+    /// Whether no argument is too large for the vector functions of angles, infinite or NaN.
     ///
     /// # Safety
-    /// As [`unary`], with the instructions of `V` enabled.
+    /// As [`unary`].
     #[inline(always)]
-    unsafe fn trigonometric<V: Vector>(&self, vector: impl Fn(V) -> V, scalar: fn(f32) -> f32) {
+    unsafe fn is_moderate(&self) -> bool {
         // SAFETY: all positions are below `count`.
-        unsafe {
-            let moderate = (0..self.count).all(|at| self.from.add(at).read().abs() <= math::TRIGONOMETRIC_MAX);
-            if moderate {
-                return self.each(vector);
-            }
-            for at in 0..self.count {
-                self.to.add(at).write(scalar(self.from.add(at).read()));
-            }
+        (0..self.count).all(|at| unsafe { self.from.add(at).read() }.abs() <= math::TRIGONOMETRIC_MAX)
+    }
+
+    /// # Safety
+    /// As [`unary`].
+    unsafe fn each_scalar(&self, function: fn(f32) -> f32) {
+        for at in 0..self.count {
+            // SAFETY: all positions are below `count`.
+            unsafe { self.to.add(at).write(function(self.from.add(at).read())) };
         }
     }
 }
