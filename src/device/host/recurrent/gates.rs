@@ -108,7 +108,7 @@ impl<'a> Gates<'a> {
         self.peep(1, o, c);
         self.activate(self.activations[0], o);
         squashed.copy_from_slice(c);
-        self.activate(self.activations[2], squashed);
+        self.apply(self.activations[2], squashed);
         h.iter_mut().zip(o.iter()).zip(squashed.iter()).for_each(|((h, o), squashed)| *h = o * squashed);
     }
 
@@ -168,6 +168,11 @@ impl<'a> Gates<'a> {
         if let Some(clip) = self.clip {
             values.iter_mut().for_each(|x| *x = x.clamp(-clip, clip));
         }
+        self.apply(activation, values);
+    }
+
+    /// Applies a gate's function in place.
+    fn apply(&self, activation: Activation, values: &mut [f32]) {
         let op = match activation {
             Activation::Sigmoid => Unary::Sigmoid,
             Activation::Tanh => Unary::Tanh,
