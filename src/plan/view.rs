@@ -279,6 +279,33 @@ impl View {
             })
     }
 
+    /// Whether this and another view of a row-major tensor of `shape` certainly show no common element: along some axis of the
+    /// tensor their ranges do not meet. `false` if that cannot be told.
+    pub fn is_apart(&self, other: &View, shape: &[usize]) -> bool {
+        match (self.ranges(shape), other.ranges(shape)) {
+            (Some(a), Some(b)) => a.iter().zip(&b).any(|(a, b)| a.1 < b.0 || b.1 < a.0),
+            _ => false,
+        }
+    }
+
+    /// The least and greatest index that the view reaches along each axis of a row-major tensor of `shape`; `None` if it
+    /// carries from one axis into the next.
+    fn ranges(&self, shape: &[usize]) -> Option<Vec<(usize, usize)>> {
+        let weights = dense_strides(shape);
+        let digit = |axis: usize| self.offset / weights[axis] as usize % shape[axis].max(1);
+        let mut ranges: Vec<(isize, isize)> =
+            (0..shape.len()).map(|axis| (digit(axis) as isize, digit(axis) as isize)).collect();
+        for (&extent, &stride) in self.shape.iter().zip(&self.strides).filter(|(extent, _)| **extent > 1) {
+            let axis = (0..shape.len()).find(|&axis| shape[axis] > 1 && weights[axis].abs() <= stride.abs());
+            let Some(axis) = axis.filter(|_| stride != 0) else { continue };
+            (stride % weights[axis] == 0).then_some(())?;
+            let span = stride / weights[axis] * (extent as isize - 1);
+            if span < 0 { ranges[axis].0 += span } else { ranges[axis].1 += span }
+        }
+        let inside = ranges.iter().zip(shape).all(|(&(low, high), &extent)| low >= 0 && high < extent.max(1) as isize);
+        inside.then(|| ranges.into_iter().map(|(low, high)| (low as usize, high as usize)).collect())
+    }
+
     /// Calls `visit` with the position of every element, in row-major order of the view.
     pub fn for_each_position(&self, mut visit: impl FnMut(usize)) {
         if self.count() == 0 {
@@ -401,6 +428,17 @@ mod tests {
         assert!(view.is_injective());
         assert!(!View::dense(TensorId(0), &[1, 3]).broadcast(&[2, 3]).unwrap().is_injective());
         assert_eq!(View { strides: vec![-7, 1], ..view }.bounds(), None, "before the first element");
+    }
+
+    #[test]
+    fn parts_of_a_tensor_are_apart_if_their_ranges_are() {
+        let whole = View::dense(TensorId(0), &[4, 6]);
+        let (left, right) = (whole.slice(1, 0, 3, 1), whole.slice(1, 3, 3, 1));
+        assert!(left.is_apart(&right, &[4, 6]));
+        assert!(left.swap(0, 1).is_apart(&right.slice(0, 3, 4, -1), &[4, 6]));
+        assert!(!left.is_apart(&whole.slice(0, 0, 1, 1), &[4, 6]));
+        let flat = whole.reshape(&[24]).unwrap();
+        assert!(!flat.slice(0, 0, 7, 1).is_apart(&flat.slice(0, 10, 2, 1), &[4, 6]), "carries: cannot be told");
     }
 
     #[test]

@@ -38,22 +38,23 @@ fn fused(draft: &Draft, slot: usize) -> Option<(usize, Step)> {
     let scores = scores_side(draft, slot)?;
     let weighted = draft.step(last)?;
     let (product, values_batch) = (draft.step(scores.product)?, &weighted.inputs[0]);
-    let tail = &softmax.inputs[0].shape[softmax.inputs[0].rank() - 2..];
-    let same_tail = |view: &View| view.rank() >= 2 && view.shape[view.rank() - 2..] == *tail;
-    if ![&product.outputs[0], values_batch].into_iter().all(same_tail) {
+    // Before opset 13 a softmax flattens what lies before its axis: only the products' shapes tell queries from batch.
+    let (scored, weighing) = (&product.outputs[0].shape, &values_batch.shape);
+    if scored.len() < 2 || weighing.len() < 2 || scored[scored.len() - 2..] != weighing[weighing.len() - 2..] {
         return None;
     }
-    let batch = refinement(&[&product.outputs[0].shape, &softmax.inputs[0].shape, &values_batch.shape])?;
-    let regroup = |view: &View| {
-        let inner = &view.shape[view.rank() - 2..];
-        view.reshape(&[&batch[..], inner].concat())
-    };
+    if softmax.inputs[0].shape.last() != scored.last() {
+        return None;
+    }
+    let batch = refinement(&[scored, weighing])?;
+    let regrouped = |view: &View, inner: &[usize]| view.reshape(&[&batch[..], inner].concat());
+    let regroup = |view: &View| regrouped(view, &view.shape[view.rank() - 2..]);
     let (first, second) = (&product.inputs[0], &product.inputs[1]);
     let (q_scale, q) = without_factor(draft, first);
     let (k_scale, k) = without_factor(draft, second);
     let mut inputs = vec![regroup(&q)?, regroup(&k.swap(k.rank() - 2, k.rank() - 1))?, regroup(&values)?];
     for view in &scores.others {
-        inputs.push(regroup(view)?);
+        inputs.push(regrouped(view, &scored[scored.len() - 2..])?);
     }
     let kernel = Attention { scale: scores.scale * q_scale * k_scale, score: scores.map, guard_empty_rows };
     let outputs = vec![regroup(&weighted.outputs[0])?];
@@ -335,8 +336,8 @@ mod tests {
         let mut trial = Trial::new();
         let (q, k, v) = (trial.input(&[B * H, S, D]), trial.input(&[B * H, S, D]), trial.input(&[B, H, S, D]));
         let scores = trial.emit(matmul(), &[&q, &k.swap(1, 2)]);
-        let weights = trial.emit(Softmax { log: false }, &[&scores.reshape(&[B, H, S, S]).unwrap()]);
-        let context = trial.emit(matmul(), &[&weights, &v]);
+        let weights = trial.emit(Softmax { log: false }, &[&scores.reshape(&[B * H * S, S]).unwrap()]);
+        let context = trial.emit(matmul(), &[&weights.reshape(&[B, H, S, S]).unwrap(), &v]);
         trial.deliver(&context);
         let (plan, attention) = optimized(&trial);
         assert_eq!(kernels(&plan), ["Attention"]);

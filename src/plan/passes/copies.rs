@@ -38,8 +38,8 @@ fn looked_through(draft: &Draft, slot: usize) -> Option<Vec<(usize, Step)>> {
     draft.readers(copy.tensor).map(|reader| Some((reader, redirect(draft.step(reader)?, copy, &source)?))).collect()
 }
 
-/// The step with each operand that reads `copy`'s tensor reading `source` instead.
-fn redirect(step: &Step, copy: &View, source: &View) -> Option<Step> {
+/// The step with each operand that reads `copy`'s tensor, a dense copy of `source`, reading `source` instead.
+pub fn redirect(step: &Step, copy: &View, source: &View) -> Option<Step> {
     let mut step = step.clone();
     for operand in 0..step.inputs.len() {
         while step.inputs[operand].tensor == copy.tensor {

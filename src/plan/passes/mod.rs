@@ -8,7 +8,9 @@ mod dead;
 mod draft;
 mod epilogues;
 mod factor;
+mod forwarding;
 mod maps;
+mod merge;
 mod norms;
 mod scalars;
 #[cfg(test)]
@@ -31,6 +33,8 @@ const PASSES: &[(&str, Pass)] = &[
     ("maps", maps::run),
     ("channels", channels::run),
     ("epilogues", epilogues::run),
+    ("merge", merge::run),
+    ("forwarding", forwarding::run),
     ("dead", dead::run),
 ];
 
