@@ -2,7 +2,7 @@
 //! are masked and exponentiated; the sums divide the result, which is shorter.
 
 use super::RowMap;
-use super::gemm::{Packing, Tile, TileSet};
+use super::gemm::{Packing, Tile, TileFinish, TileSet};
 use super::kernel::{Share, Span, Task};
 use super::simd::{Routine, Vector, dispatch, math};
 use crate::lower::host::{BatchAxis, FusedAttention, Panels, Simd};
@@ -203,6 +203,7 @@ impl BoundAttention {
                 c: result.wrapping_add(panel * panels.width()),
                 c_row: result_row,
                 columns,
+                finish: TileFinish::NONE,
             };
             // SAFETY: the caller's promise.
             unsafe { self.set.kernel(height, columns, strip)(&tile) }

@@ -2,6 +2,7 @@
 
 mod attention;
 pub mod clock;
+mod conv;
 mod cursor;
 mod device;
 pub mod eventfd;

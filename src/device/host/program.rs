@@ -2,7 +2,7 @@
 
 use super::kernel::{Share, Span, Task};
 use super::weights::{WeightStore, Weights};
-use super::{attention, gather, gemm, map, norm, pool, recurrent, reduce, resize, scan, scatter, softmax, topk};
+use super::{attention, conv, gather, gemm, map, norm, pool, recurrent, reduce, resize, scan, scatter, softmax, topk};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::Kernel;
 use crate::lower::host::{Launch, Op, Operand, Program, Region};
@@ -119,6 +119,9 @@ impl LoadedProgram {
             Op::Kernel(Kernel::TopK(kernel)) => Ok(topk::prepare(kernel, &inputs[0], &outputs[0], &outputs[1])),
             Op::Kernel(Kernel::Resize(kernel)) => Ok(resize::prepare(kernel, &inputs[0], &outputs[0])),
             Op::Attention(kernel) => Ok(attention::prepare(kernel, &inputs, &outputs[0], self.program.traits.simd)),
+            Op::Depthwise(kernel) => {
+                Ok(conv::prepare_depthwise(kernel, &inputs, &outputs[0], self.program.traits.simd))
+            }
             Op::Product(product) => Ok(gemm::prepare(product, &inputs, &outputs[0], self.program.traits.simd)),
             Op::Kernel(kernel) => Err(fail!(
                 Unsupported,

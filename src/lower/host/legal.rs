@@ -1,6 +1,7 @@
 //! Rewrites a plan so that the host's kernels can run every step: 16-bit floats are computed in binary32 outside maps, and
 //! operands lie as their kernels demand. Copies and casts are maps.
 
+use super::contraction;
 use crate::error::Result;
 use crate::ir::{DType, Tensor, TensorType};
 use crate::kernels::{Family, Kernel, Map, ScatterOp};
@@ -24,8 +25,14 @@ impl Form {
             Kernel::Softmax(_) => Form::Rows(1),
             // The result; operands may lie anyhow.
             Kernel::MatMul(_) | Kernel::Attention(_) if index.is_none() => Form::Rows(1),
+            Kernel::Conv(conv) => match index {
+                None | Some(0) => Form::Rows(conv.window.kernel.len()),
+                Some(1) => Form::Dense,
+                Some(_) => Form::Any,
+            },
             Kernel::Norm(norm) if index.is_none_or(|index| index == 0) => Form::Rows(norm.axes),
             Kernel::Pool(_)
+            | Kernel::ConvTranspose(_)
             | Kernel::GatherNd(_)
             | Kernel::ScatterNd(_)
             | Kernel::Recurrent(_)
@@ -71,14 +78,16 @@ fn own_operands(kernel: &Kernel) -> usize {
     }
 }
 
-/// The epilogue of a kernel whose result is not stored in 4 bytes an element, taken off the kernel.
-fn take_narrow_epilogue(kernel: &mut Kernel) -> Option<Map> {
-    let epilogue = match kernel {
+/// An epilogue that the kernel cannot apply, taken off it: its result is not stored in 4 bytes an element, or its operands
+/// are no matrices.
+fn take_foreign_epilogue(step: &mut Step) -> Option<Map> {
+    let flat = !matches!(step.kernel, Kernel::Conv(_)) || contraction::epilogue_flattens(step);
+    let epilogue = match &mut step.kernel {
         Kernel::MatMul(product) => &mut product.epilogue,
         Kernel::Conv(conv) => &mut conv.epilogue,
         _ => return None,
     };
-    epilogue.take_if(|map| !matches!(map.output, DType::F32 | DType::I32))
+    epilogue.take_if(|map| !flat || !matches!(map.output, DType::F32 | DType::I32))
 }
 
 fn is_half(dtype: DType) -> bool {
@@ -105,7 +114,7 @@ impl Legal {
             return Ok(());
         }
         let mut after: Vec<Step> = Vec::new();
-        if let Some(map) = take_narrow_epilogue(&mut step.kernel) {
+        if let Some(map) = take_foreign_epilogue(&mut step) {
             self.split_epilogue(&mut step, map, &mut after)?;
         }
         let casts = !moves_only(&step.kernel);

@@ -12,7 +12,9 @@ mod schedule;
 
 pub use code::{Access, BLOCK, Code, CodeInstr, CodeOp, Load};
 pub use constants::Constants;
-pub use contraction::{BatchAxis, FusedAttention, GROUP_PANELS_MAX, Product, Right};
+pub use contraction::{
+    BatchAxis, Depthwise, Finish, FusedAttention, GROUP_PANELS_MAX, Left, Patches, Product, Right, RowBias,
+};
 pub use elementwise::Elementwise;
 pub use layout::{Layout, Panels, RowTiles, Strips};
 pub use program::{ConstantDef, Launch, Op, Operand, Port, Program, Region};
@@ -133,6 +135,7 @@ impl Lowering<'_> {
         let (op, inputs, outputs) = match &step.kernel {
             Kernel::Map(map) => self.map(map, step)?,
             Kernel::MatMul(product) => self.matmul(product, step)?,
+            Kernel::Conv(conv) => self.conv(conv, step)?,
             Kernel::Attention(attention) => self.attention(attention, step)?,
             kernel => {
                 let inputs = self.operands(&step.inputs)?;

@@ -1,6 +1,6 @@
 //! A plan lowered for the host: plain data that can be printed, compared and hashed.
 
-use super::{Elementwise, FusedAttention, Layout, Product, Traits};
+use super::{Depthwise, Elementwise, FusedAttention, Layout, Product, Traits};
 use crate::ir::{DType, Shape, Tensor, TensorType};
 use crate::kernels::Kernel;
 use crate::plan::View;
@@ -123,8 +123,10 @@ pub struct Launch {
 pub enum Op {
     /// A scalar program over merged axes.
     Map(Elementwise),
-    /// A matrix product.
+    /// A matrix product, or a convolution as one.
     Product(Product),
+    /// A convolution with one input channel per output channel.
+    Depthwise(Depthwise),
     /// Scaled dot-product attention.
     Attention(FusedAttention),
     /// A kernel that needs no parameters beyond those of its family.
@@ -136,7 +138,8 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Op::Map(_) => "Map",
-            Op::Product(_) => "MatMul",
+            Op::Product(product) => product.right.kernel_name(),
+            Op::Depthwise(_) => "Conv",
             Op::Attention(_) => "Attention",
             Op::Kernel(kernel) => kernel.name(),
         }

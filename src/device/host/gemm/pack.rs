@@ -119,17 +119,20 @@ pub fn pack_panels(simd: Simd, panels: &Panels, source: &Tensor, view: &View, to
     }
 }
 
-/// Packs the constant left factors `view`, `[batch, rows, depth]`, into `to`, which is zeroed.
+/// Packs the constant left factors `view`, `[batch, rows, taps, columns of a tap]`, into `to`, which is zeroed.
 pub fn pack_strips(simd: Simd, strips: &Strips, source: &Tensor, view: &View, to: &mut [u8]) {
     let matrix = strips.elements().expect("lowering has checked the size");
     assert!(matrix * 4 * view.shape[0] <= to.len(), "the strips do not fit");
-    for batch in 0..view.shape[0] {
-        for tile in 0..strips.tiles.count {
-            let part = view.slice(0, batch, 1, 1).slice(1, strips.tiles.start(tile), strips.tiles.height(tile), 1);
-            let to = to.as_mut_ptr().cast::<f32>().wrapping_add(batch * matrix + tile * strips.strip());
+    let (taps, columns) = (view.shape[2], view.shape[3]);
+    for (batch, tile) in (0..view.shape[0]).flat_map(|batch| (0..strips.tiles.count).map(move |tile| (batch, tile))) {
+        let rows = view.slice(0, batch, 1, 1).slice(1, strips.tiles.start(tile), strips.tiles.height(tile), 1);
+        let to = to.as_mut_ptr().cast::<f32>().wrapping_add(batch * matrix + tile * strips.strip());
+        for tap in 0..taps {
+            let part = rows.slice(2, tap, 1, 1);
+            let to = to.wrapping_add(tap * columns * strips.pitch);
             let lanes = (part.shape[1], part.strides[1]);
             // SAFETY: a strip lies inside the memory asserted above.
-            unsafe { pack_constant(simd, source, &part, (part.shape[2], part.strides[2]), lanes, to, strips.pitch) };
+            unsafe { pack_constant(simd, source, &part, (columns, part.strides[3]), lanes, to, strips.pitch) };
         }
     }
 }

@@ -1,13 +1,15 @@
 //! A product in pieces: blocks of row tiles times groups of panels, each followed by the epilogue while it is in the cache.
 
 use super::pack::Packing;
-use super::tile::{Tile, TileSet};
+use super::patches::PatchPacking;
+use super::tile::{Tile, TileFinish, TileSet};
 use crate::device::host::RowMap;
 use crate::device::host::kernel::{Share, Span, Task};
-use crate::lower::host::{BatchAxis, GROUP_PANELS_MAX, Panels, Product, Right, Simd};
+use crate::device::host::simd::dispatch;
+use crate::lower::host::{BatchAxis, Finish, GROUP_PANELS_MAX, Left, Panels, Product, Right, Simd};
 use std::ops::Range;
 
-/// A task that computes `product` of `inputs` (left, right, then the epilogue's) into `output`.
+/// A task that computes `product` of `inputs` (left, right, then those of finish and epilogue) into `output`.
 pub fn prepare(product: &Product, inputs: &[Span], output: &Span, simd: Simd) -> Task {
     let epilogue = product.epilogue.as_ref().map(|code| RowMap::new(code, &inputs[2..], &output.shape, simd));
     let bound = BoundProduct {
@@ -17,12 +19,53 @@ pub fn prepare(product: &Product, inputs: &[Span], output: &Span, simd: Simd) ->
         left: inputs[0].address.cast(),
         right: inputs[1].address.cast(),
         result: output.address.cast(),
+        finish: BoundFinish::new(&product.finish, inputs, output),
         epilogue,
     };
     Box::new(move |share: &Share| {
         // SAFETY: whoever bound the launch promised that its operands are readable and its result is writable.
         unsafe { bound.run(share) }
     })
+}
+
+/// A finish with the addresses of its operands.
+pub struct BoundFinish {
+    /// As for the first element of the result.
+    first: TileFinish,
+    /// Rows after which the row bias repeats.
+    rows: usize,
+    result: *const f32,
+}
+
+impl BoundFinish {
+    /// Binds `finish` to the operands of its launch.
+    pub fn new(finish: &Finish, inputs: &[Span], output: &Span) -> Self {
+        let address = |operand: usize| inputs[operand].address.cast::<f32>().cast_const();
+        let bounded = finish.low > f32::NEG_INFINITY || finish.high < f32::INFINITY;
+        let first = TileFinish {
+            row_bias: finish.row_bias.map_or(std::ptr::null(), |bias| address(bias.operand)),
+            row_bias_step: finish.row_bias.map_or(0, |bias| bias.step),
+            column_bias: finish.column_bias.map_or(std::ptr::null(), address),
+            residual: finish.residual.map_or(std::ptr::null(), address),
+            clamp: bounded.then_some((finish.low, finish.high)),
+        };
+        BoundFinish { first, rows: finish.row_bias.map_or(1, |bias| bias.count.max(1)), result: output.address.cast() }
+    }
+
+    /// The finish for a part of the result that begins at `result`, in row `row` (over all batches) and column `column`. The
+    /// part does not reach over the last row of the bias.
+    pub fn at(&self, result: *const f32, row: usize, column: usize) -> TileFinish {
+        let mut finish = self.first;
+        finish.row_bias = finish.row_bias.wrapping_offset((row % self.rows) as isize * finish.row_bias_step);
+        if !finish.column_bias.is_null() {
+            finish.column_bias = finish.column_bias.wrapping_add(column);
+        }
+        if !finish.residual.is_null() {
+            let offset = (result as usize).wrapping_sub(self.result as usize);
+            finish.residual = finish.residual.wrapping_byte_add(offset);
+        }
+        finish
+    }
 }
 
 struct BoundProduct {
@@ -32,6 +75,7 @@ struct BoundProduct {
     left: *const f32,
     right: *const f32,
     result: *mut f32,
+    finish: BoundFinish,
     epilogue: Option<RowMap>,
 }
 
@@ -84,7 +128,11 @@ impl BoundProduct {
     unsafe fn run(&self, share: &Share) {
         let product = &self.product;
         let count = product.tiles.count;
-        let panel_cost = if product.right == Right::Repacked { 10 } else { 4 };
+        let panel_cost = match product.right {
+            Right::Packed | Right::InPlace => 4,
+            Right::Repacked => 10,
+            Right::Patches(_) => 16,
+        };
         let height = product.tiles.rows.div_ceil(count.max(1));
         let tiles = product.batches() * count;
         let region = region(share.part, share.parts, tiles, product.panels.count(), 2 * height, panel_cost);
@@ -115,21 +163,25 @@ impl BoundProduct {
     /// # Safety
     /// As [`BoundProduct::run`].
     unsafe fn pack_left(&self, piece: &Piece, to: *mut f32) {
-        let Some(strips) = self.product.strips else { return };
-        let [row, column] = self.product.left;
+        let Left::Repacked(strips) = self.product.left else { return };
+        let [row, tap_step, column] = self.product.left_strides;
+        let steps = strips.depth / self.product.taps.max(1);
         for (index, tile) in piece.tiles.clone().enumerate() {
             let start = self.product.tiles.start(tile);
-            let packing = Packing {
-                from: self.left.wrapping_offset(piece.left + start as isize * row),
-                from_step: column,
-                from_lane: row,
-                to: to.wrapping_add(index * strips.strip()),
-                pitch: strips.pitch,
-                steps: strips.depth,
-                lanes: self.product.tiles.height(tile),
-            };
-            // SAFETY: the tile lies in the left factor, its strip in the scratch.
-            unsafe { packing.run(self.simd) }
+            for tap in 0..self.product.taps {
+                let from = self.left.wrapping_offset(piece.left + start as isize * row + tap as isize * tap_step);
+                let packing = Packing {
+                    from,
+                    from_step: column,
+                    from_lane: row,
+                    to: to.wrapping_add(index * strips.strip() + tap * steps * strips.pitch),
+                    pitch: strips.pitch,
+                    steps,
+                    lanes: self.product.tiles.height(tile),
+                };
+                // SAFETY: the tile lies in the left factor, its strip in the scratch.
+                unsafe { packing.run(self.simd) }
+            }
         }
     }
 
@@ -143,6 +195,13 @@ impl BoundProduct {
         let whole = panels.used(panel) == panels.width();
         if self.product.right == Right::Packed {
             return (self.right.wrapping_add(panels.start(panel)), panels.pitch(panel) as isize);
+        }
+        if let Right::Patches(patches) = &self.product.right {
+            let (first, used) = (panel * panels.width(), panels.used(panel));
+            let (input, pitch) = (self.right.wrapping_offset(piece.right), panels.pitch(panel));
+            // SAFETY: the positions are the convolution's, the room is as large as a panel.
+            unsafe { dispatch(self.simd, PatchPacking { patches, input, first, used, to: room, pitch }) };
+            return (room, pitch as isize);
         }
         let from = self.right.wrapping_offset(piece.right + (panel * panels.width()) as isize * column);
         if self.product.right == Right::InPlace && whole {
@@ -163,7 +222,7 @@ impl BoundProduct {
         let mut panels = [(std::ptr::null::<f32>(), 0isize); GROUP_PANELS_MAX];
         for (index, panel) in piece.panels.clone().enumerate() {
             // Of a factor that is read in place only the last panel is packed: there is room for one.
-            let slot = if product.right == Right::Repacked { index } else { 0 };
+            let slot = if product.right == Right::InPlace { 0 } else { index };
             let room = room.wrapping_add(slot * product.panels.width() * product.panels.depth);
             // SAFETY: the panel is the product's, the room is in the scratch.
             panels[index] = unsafe { self.panel(piece, panel, room) };
@@ -189,10 +248,19 @@ impl BoundProduct {
         let product = &self.product;
         let (first, height) = (product.tiles.start(tile), product.tiles.height(tile));
         let result = self.result.wrapping_offset(piece.result + first as isize * product.result_row);
-        let (a, a_row, a_step) = match product.strips {
-            Some(strips) => (scratch.cast::<f32>().wrapping_add(index * strips.strip()).cast_const(), 1, strips.pitch),
-            None => (self.left.wrapping_offset(piece.left + first as isize * product.left[0]), product.left[0], 1),
+        let (a, a_row, a_step) = match product.left {
+            Left::Packed(strips) => {
+                (self.left.wrapping_offset(piece.left).wrapping_add(tile * strips.strip()), 1, strips.pitch)
+            }
+            Left::Repacked(strips) => {
+                (scratch.cast::<f32>().wrapping_add(index * strips.strip()).cast_const(), 1, strips.pitch)
+            }
+            Left::InPlace => {
+                let row = product.left_strides[0];
+                (self.left.wrapping_offset(piece.left + first as isize * row), row, 1)
+            }
         };
+        let packed = product.left != Left::InPlace;
         let width = product.panels.width();
         for (panel, &(b, b_step)) in piece.panels.clone().zip(panels) {
             let columns = product.panels.used(panel);
@@ -208,9 +276,10 @@ impl BoundProduct {
                 c,
                 c_row: product.result_row,
                 columns,
+                finish: self.finish.at(c, piece.row + first, panel * width),
             };
             // SAFETY: the factors are readable as packed or as they lie; this worker alone writes these rows and columns.
-            unsafe { self.set.kernel(height, columns, product.strips.is_some())(&tile) }
+            unsafe { self.set.kernel(height, columns, packed)(&tile) }
         }
         let Some(epilogue) = &self.epilogue else { return };
         let column = piece.panels.start * width;

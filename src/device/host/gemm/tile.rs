@@ -31,6 +31,67 @@ pub struct Tile {
     pub c_row: isize,
     /// Columns of C to write.
     pub columns: usize,
+    /// What is done to the elements before they are written; integer tiles do nothing.
+    pub finish: TileFinish,
+}
+
+/// `clamp(x + bias + residual, low, high)`; what is null is left out.
+#[derive(Clone, Copy, Debug)]
+pub struct TileFinish {
+    /// One value per row.
+    pub row_bias: *const f32,
+    /// From one value to the next.
+    pub row_bias_step: isize,
+    /// One value per column, side by side.
+    pub column_bias: *const f32,
+    /// Lies like C.
+    pub residual: *const f32,
+    /// Least and greatest value, if there are bounds.
+    pub clamp: Option<(f32, f32)>,
+}
+
+impl TileFinish {
+    /// Nothing.
+    pub const NONE: TileFinish = TileFinish {
+        row_bias: std::ptr::null(),
+        row_bias_step: 0,
+        column_bias: std::ptr::null(),
+        residual: std::ptr::null(),
+        clamp: None,
+    };
+
+    /// Applies it to `count` elements of row `row` from column `column` on; `residual` is that of the first of them.
+    ///
+    /// # Safety
+    /// The instructions of `V` are enabled, and what is not null is readable there.
+    #[inline(always)]
+    pub unsafe fn apply<V: Vector>(&self, x: V, row: isize, column: usize, residual: *const f32, count: usize) -> V {
+        let mut x = x;
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !self.row_bias.is_null() {
+                x = x + V::splat(*self.row_bias.offset(row * self.row_bias_step));
+            }
+            if !self.column_bias.is_null() {
+                x = x + load::<V>(self.column_bias.add(column), count);
+            }
+            if !self.residual.is_null() {
+                x = x + load::<V>(residual, count);
+            }
+            if let Some((low, high)) = self.clamp {
+                x = V::splat(high).min(V::splat(low).max(x));
+            }
+        }
+        x
+    }
+}
+
+/// # Safety
+/// The instructions of `V` are enabled; `count` values are readable.
+#[inline(always)]
+unsafe fn load<V: Vector>(from: *const f32, count: usize) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { if count >= V::LANES { V::load(from) } else { V::load_partial(from, count) } }
 }
 
 /// A tile kernel.
@@ -69,14 +130,16 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool
         }
         let alpha = V::splat(tile.alpha);
         for (i, row) in sums.iter().enumerate() {
-            let c = tile.c.offset(i as isize * tile.c_row);
+            let offset = i as isize * tile.c_row;
+            let (c, residual) = (tile.c.offset(offset), tile.finish.residual.wrapping_offset(offset));
             for (j, &sum) in row.iter().enumerate() {
-                let left = tile.columns.saturating_sub(j * V::LANES);
-                if left >= V::LANES {
-                    (alpha * sum).store(c.add(j * V::LANES));
-                } else if left > 0 {
-                    (alpha * sum).store_partial(c.add(j * V::LANES), left);
+                let at = j * V::LANES;
+                let left = tile.columns.saturating_sub(at);
+                if left == 0 {
+                    break;
                 }
+                let x = tile.finish.apply(alpha * sum, i as isize, at, residual.wrapping_add(at), left);
+                if left >= V::LANES { x.store(c.add(at)) } else { x.store_partial(c.add(at), left) }
             }
         }
     }

@@ -97,6 +97,15 @@ impl Vector for Avx2 {
         Avx2(unsafe { _mm256_maskload_ps(from, first(count)) })
     }
     #[inline(always)]
+    unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
+        // SAFETY: the caller's promise; masked lanes are not read.
+        unsafe {
+            let mask = _mm256_andnot_si256(first(start), first(start + count));
+            let read = _mm256_maskload_ps(from.wrapping_sub(start), mask);
+            Avx2(_mm256_blendv_ps(self.0, read, _mm256_castsi256_ps(mask)))
+        }
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_ps(to, self.0) }
@@ -178,6 +187,14 @@ impl Vector for Avx2 {
             let exponent = _mm256_srai_epi32::<23>(above);
             let mantissa = _mm256_sub_epi32(bits, _mm256_slli_epi32::<23>(exponent));
             (Avx2(_mm256_castsi256_ps(mantissa)), Avx2(_mm256_cvtepi32_ps(exponent)))
+        }
+    }
+    #[inline(always)]
+    fn unzip(self, next: Self) -> (Self, Self) {
+        // SAFETY: as above. The shuffles leave the quarters in the order 0, 2, 1, 3.
+        unsafe {
+            let order = |lanes| Avx2(_mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(lanes))));
+            (order(_mm256_shuffle_ps::<0x88>(self.0, next.0)), order(_mm256_shuffle_ps::<0xdd>(self.0, next.0)))
         }
     }
     #[inline(always)]

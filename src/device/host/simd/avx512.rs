@@ -48,6 +48,12 @@ impl Vector for Avx512 {
         Avx512(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
     }
     #[inline(always)]
+    unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
+        let mask = first(start + count) & !first(start);
+        // SAFETY: the caller's promise; masked lanes are not read.
+        Avx512(unsafe { _mm512_mask_loadu_ps(self.0, mask, from.wrapping_sub(start)) })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { _mm512_storeu_ps(to, self.0) }
@@ -125,6 +131,16 @@ impl Vector for Avx512 {
             let exponent = _mm512_srai_epi32::<23>(above);
             let mantissa = _mm512_sub_epi32(bits, _mm512_slli_epi32::<23>(exponent));
             (Avx512(_mm512_castsi512_ps(mantissa)), Avx512(_mm512_cvtepi32_ps(exponent)))
+        }
+    }
+    #[inline(always)]
+    fn unzip(self, next: Self) -> (Self, Self) {
+        // SAFETY: as above.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            let pick = |index| Avx512(_mm512_permutex2var_ps(self.0, index, next.0));
+            (pick(even), pick(odd))
         }
     }
     #[inline(always)]

@@ -49,6 +49,11 @@ pub trait Vector:
     /// # Safety
     /// As [`Vector::load`].
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// This vector with lanes `start..start + count` read from `from` on.
+    ///
+    /// # Safety
+    /// As [`Vector::load`] for `count` values; the lanes exist.
+    unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self;
     /// Writes `LANES` values; no alignment is needed.
     ///
     /// # Safety
@@ -82,6 +87,8 @@ pub trait Vector:
     fn scale(self, n: Self) -> Self;
     /// For positive normal values: mantissa in `[sqrt(1/2), sqrt(2))` and exponent, with `self = mantissa * 2^exponent`.
     fn split(self) -> (Self, Self);
+    /// The lanes with even and those with odd numbers of two vectors in a row.
+    fn unzip(self, next: Self) -> (Self, Self);
     /// Lanes where `self < other`.
     fn less(self, other: Self) -> Self::Mask;
     /// Lanes where both are equal (never where one is NaN).

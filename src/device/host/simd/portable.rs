@@ -47,6 +47,15 @@ impl Vector for Portable {
         Portable(from_fn(|lane| if lane < count { unsafe { from.add(lane).read_unaligned() } } else { 0.0 }))
     }
     #[inline(always)]
+    unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
+        let mut lanes = self.0;
+        for (index, lane) in lanes[start..start + count].iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *lane = unsafe { from.add(index).read_unaligned() };
+        }
+        Portable(lanes)
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
@@ -110,6 +119,11 @@ impl Vector for Portable {
         let exponent = |lane: usize| bits(lane).wrapping_sub(super::math::SQRT_HALF_BITS) >> 23;
         let mantissa = |lane: usize| f32::from_bits(bits(lane).wrapping_sub(exponent(lane) << 23) as u32);
         (Portable(from_fn(mantissa)), Portable(from_fn(|lane| exponent(lane) as f32)))
+    }
+    #[inline(always)]
+    fn unzip(self, next: Self) -> (Self, Self) {
+        let lane = |index: usize| if index < 8 { self.0[index] } else { next.0[index - 8] };
+        (Portable(from_fn(|index| lane(2 * index))), Portable(from_fn(|index| lane(2 * index + 1))))
     }
     #[inline(always)]
     fn less(self, other: Self) -> Self::Mask {

@@ -1,0 +1,188 @@
+//! Panels of the patches that a window sees (im2col), made when a product needs them.
+
+use crate::device::host::simd::{Routine, Vector};
+use crate::limits::RANK_MAX;
+use crate::lower::host::Patches;
+
+/// Columns of the widest panel.
+const COLUMNS_MAX: usize = 32;
+
+/// Neighbouring output positions of one row of the result within a panel.
+#[derive(Clone, Copy)]
+struct Run {
+    /// First column of the panel.
+    lane: usize,
+    /// Number of columns.
+    count: usize,
+    /// Per axis, the input coordinate that the first tap of the first column sees; it may be in the padding.
+    origin: [isize; RANK_MAX],
+}
+
+/// A stretch of a panel's row that is read from the input.
+#[derive(Clone, Copy, Default)]
+struct Piece {
+    /// First lane of its vector.
+    lane: usize,
+    /// Number of lanes.
+    count: usize,
+    /// First element in a channel.
+    offset: usize,
+}
+
+/// Packs columns `first..first + used` of `patches` of the channels from `input` on: row `tap * channels + channel` in
+/// `pitch` elements from `to` on.
+#[derive(Clone, Copy)]
+pub struct PatchPacking<'a> {
+    /// The geometry.
+    pub patches: &'a Patches,
+    /// The first channel of the group.
+    pub input: *const f32,
+    /// First output position.
+    pub first: usize,
+    /// Number of output positions.
+    pub used: usize,
+    /// Where to.
+    pub to: *mut f32,
+    /// Elements of a row: whole vectors.
+    pub pitch: usize,
+}
+
+impl Routine for PatchPacking<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let (runs, count) = self.runs();
+        let kernel = &self.patches.window.kernel;
+        let mut tap = [0usize; RANK_MAX];
+        let taps: usize = kernel.iter().product();
+        for index in 0..taps {
+            let to = self.to.wrapping_add(index * self.patches.channels * self.pitch);
+            // SAFETY: the caller's promise: the rows of a tap.
+            unsafe { self.tap::<V>(&runs[..count], &tap, to) }
+            for axis in (0..kernel.len()).rev() {
+                tap[axis] += 1;
+                if tap[axis] < kernel[axis] {
+                    break;
+                }
+                tap[axis] = 0;
+            }
+        }
+    }
+}
+
+impl PatchPacking<'_> {
+    /// The panel's columns by rows of the result.
+    #[inline(always)]
+    fn runs(&self) -> ([Run; COLUMNS_MAX], usize) {
+        let (window, output) = (&self.patches.window, &self.patches.output);
+        let rank = output.len();
+        let mut runs = [Run { lane: 0, count: 0, origin: [0; RANK_MAX] }; COLUMNS_MAX];
+        let (mut lane, mut count) = (0, 0);
+        while lane < self.used {
+            let mut position = self.first + lane;
+            let run = &mut runs[count];
+            for axis in (0..rank).rev() {
+                let coordinate = position % output[axis];
+                position /= output[axis];
+                run.origin[axis] = (coordinate * window.strides[axis]) as isize - window.pads_begin[axis] as isize;
+                if axis == rank - 1 {
+                    (run.lane, run.count) = (lane, (output[axis] - coordinate).min(self.used - lane));
+                }
+            }
+            lane += run.count;
+            count += 1;
+        }
+        (runs, count)
+    }
+
+    /// The element of a channel that column 0 of a run sees at a tap, disregarding the last axis; `None` in the padding.
+    #[inline(always)]
+    fn row(&self, run: &Run, tap: &[usize; RANK_MAX]) -> Option<usize> {
+        let (input, dilations) = (&self.patches.input, &self.patches.window.dilations);
+        let last = input.len() - 1;
+        let mut row = 0;
+        for axis in 0..last {
+            let at = run.origin[axis] + (tap[axis] * dilations[axis]) as isize;
+            if at < 0 || at >= input[axis] as isize {
+                return None;
+            }
+            row = (row + at as usize) * input[axis + 1];
+        }
+        Some(row)
+    }
+
+    /// All channels of one tap.
+    ///
+    /// # Safety
+    /// The input is readable; the rows of the tap are writable.
+    #[inline(always)]
+    unsafe fn tap<V: Vector>(&self, runs: &[Run], tap: &[usize; RANK_MAX], to: *mut f32) {
+        let last = self.patches.input.len() - 1;
+        let (width, stride) = (self.patches.input[last] as isize, self.patches.window.strides[last] as isize);
+        // Pieces lie within one vector; a run is cut at most once more than there are vectors.
+        let mut pieces = [Piece::default(); COLUMNS_MAX + 4];
+        let (mut count, mut ends) = (0, [0usize; COLUMNS_MAX / 4]);
+        let vectors = self.pitch / V::LANES;
+        let mut vector = 0;
+        for run in runs {
+            let Some(row) = self.row(run, tap) else { continue };
+            let start = run.origin[last] + (tap[last] * self.patches.window.dilations[last]) as isize;
+            // Columns from `low` to `high` see the input, the others padding.
+            let low = if start < 0 { (-start + stride - 1) / stride } else { 0 };
+            let high = if start < width { ((width - start + stride - 1) / stride).min(run.count as isize) } else { 0 };
+            let mut low = low as usize;
+            while (low as isize) < high {
+                let lane = run.lane + low;
+                while lane / V::LANES > vector {
+                    ends[vector] = count;
+                    vector += 1;
+                }
+                let piece = (high as usize - low).min(V::LANES - lane % V::LANES);
+                let offset = row + (start + low as isize * stride) as usize;
+                pieces[count] = Piece { lane: lane % V::LANES, count: piece, offset };
+                count += 1;
+                low += piece;
+            }
+        }
+        ends[vector..vectors].fill(count);
+        for channel in 0..self.patches.channels {
+            let from = self.input.wrapping_offset(channel as isize * self.patches.channel_step);
+            let to = to.wrapping_add(channel * self.pitch);
+            let mut begin = 0;
+            for (vector, &end) in ends[..vectors].iter().enumerate() {
+                // SAFETY: the pieces lie in the channel and in the row.
+                unsafe { gather::<V>(&pieces[begin..end], from, stride as usize, to.add(vector * V::LANES)) };
+                begin = end;
+            }
+        }
+    }
+}
+
+/// Fills one vector from its pieces, the rest with zeros.
+///
+/// # Safety
+/// The pieces are readable behind `from`; a vector is writable.
+#[inline(always)]
+unsafe fn gather<V: Vector>(pieces: &[Piece], from: *const f32, stride: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let [piece] = pieces
+            && piece.count == V::LANES
+            && stride == 1
+        {
+            return V::load(from.add(piece.offset)).store(to);
+        }
+        let mut lanes = V::splat(0.0);
+        if stride == 1 {
+            for piece in pieces {
+                lanes = lanes.merge(from.add(piece.offset), piece.lane, piece.count);
+            }
+            return lanes.store(to);
+        }
+        lanes.store(to);
+        for piece in pieces {
+            for index in 0..piece.count {
+                to.add(piece.lane + index).write(*from.add(piece.offset + index * stride));
+            }
+        }
+    }
+}
