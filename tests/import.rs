@@ -145,3 +145,19 @@ fn a_large_graph_in_reverse_is_imported() {
     let last = node("Identity", &[&name(count)], &["y"]);
     assert_eq!(import(&with_nodes(chain.chain([last]))).nodes.len(), count + 1);
 }
+
+#[test]
+fn a_survey_lists_everything_unsupported() {
+    let path = std::env::temp_dir().join(format!("streaminfer-survey-{}.onnx", std::process::id()));
+    let double = |name: &str| tensor(name, 11, &[1]).put(9, [0; 8]);
+    let strange = node("Sum", &["x", "a", "b"], &["y"]).put(5, message().put(1, "odd").int(20, 9)).put(3, "strange");
+    std::fs::write(&path, model(graph().all(5, [double("a"), double("b")]).put(1, strange))).unwrap();
+    let (graph, faults) = import::survey(&path, &ImportOptions::default()).unwrap();
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(graph.nodes.len(), 1);
+    let said: Vec<bool> = ["'a'", "'b'", "'strange'"]
+        .iter()
+        .map(|name| faults.iter().any(|fault| fault.message.contains(name)))
+        .collect();
+    assert_eq!((said, faults.len()), (vec![true; 3], 3), "{faults:?}");
+}

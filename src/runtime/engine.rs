@@ -1,8 +1,9 @@
 //! Engines: one opened device with its accounts, permits and completion queue.
 
+use super::bucket::Bucket;
 use super::completion::{Completion, CompletionQueue};
 use super::ledger::{Account, Ledger};
-use super::model::{Model, ModelOptions};
+use super::model::{InputInfo, Model, ModelOptions};
 use super::request::Seat;
 use super::source::Source;
 use crate::device::host::HostDevice;
@@ -185,7 +186,20 @@ impl Engine {
     /// # Errors
     /// Those of [`crate::ir::import::load`] and of planning, each naming the node at fault.
     pub fn load(&self, path: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
-        Model::load(&self.core, Source::file(path.as_ref()), options)
+        Model::load(&self.core, Source::file(path.as_ref()), options, |_| Ok(Vec::new()))
+    }
+
+    /// Loads an ONNX file for buckets, beside those of the options, that are chosen once its inputs are known.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], and those of `choose`.
+    pub fn load_for(
+        &self,
+        path: impl AsRef<Path>,
+        options: &ModelOptions,
+        choose: impl FnOnce(&[InputInfo]) -> Result<Vec<Bucket>>,
+    ) -> Result<Model> {
+        Model::load(&self.core, Source::file(path.as_ref()), options, choose)
     }
 
     /// Loads an ONNX file from memory; the model keeps the bytes.
@@ -193,7 +207,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::load`].
     pub fn load_bytes(&self, bytes: Bytes, options: &ModelOptions) -> Result<Model> {
-        Model::load(&self.core, Source::Memory(bytes), options)
+        Model::load(&self.core, Source::Memory(bytes), options, |_| Ok(Vec::new()))
     }
 
     /// The device.

@@ -182,7 +182,12 @@ pub struct Model {
 impl Model {
     /// Imports the file and makes the programs that the options ask for. The graph is dropped afterwards: weights live on in
     /// packed form only.
-    pub(super) fn load(engine: &Arc<EngineCore>, mut source: Source, options: &ModelOptions) -> Result<Model> {
+    pub(super) fn load(
+        engine: &Arc<EngineCore>,
+        mut source: Source,
+        options: &ModelOptions,
+        choose: impl FnOnce(&[InputInfo]) -> Result<Vec<Bucket>>,
+    ) -> Result<Model> {
         engine.ensure_alive()?;
         let loader = engine.device.loader(options.precision)?;
         let import = ImportOptions { overridable: options.overridables.clone() };
@@ -200,8 +205,10 @@ impl Model {
             shelf: Mutex::default(),
             _entries: [engine.ledger.enter(Account::Models, 1)?, retained],
         };
-        let only = if options.buckets.is_empty() { core.only_bucket() } else { None };
-        let given = options.buckets.iter().map(|bucket| bucket.resolve(&core.inputs)).collect::<Result<Vec<_>>>()?;
+        let chosen = choose(&core.inputs)?;
+        let given = options.buckets.iter().chain(&chosen);
+        let given = given.map(|bucket| bucket.resolve(&core.inputs)).collect::<Result<Vec<_>>>()?;
+        let only = if given.is_empty() { core.only_bucket() } else { None };
         for bucket in given.iter().chain(&only) {
             core.make_program(&graph, bucket)?;
         }

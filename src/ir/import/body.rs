@@ -33,6 +33,8 @@ pub struct Importer {
     pub directory: Option<Directory>,
     pub opset: i64,
     pub opset_ml: i64,
+    /// Collects what is unsupported instead of failing at the first, if a survey is asked for.
+    pub survey: Option<Vec<Error>>,
 }
 
 /// What surrounds a graph.
@@ -386,14 +388,14 @@ impl Importer {
         for (value, constant) in sheet.constants {
             outer.remove(&value);
             if needed.contains(&value) {
-                let tensor = constant.resolve(&mut self.directory)?;
-                graph.initializers.push(Initializer { value, tensor });
+                match constant.resolve(&mut self.directory) {
+                    Ok(tensor) => graph.initializers.push(Initializer { value, tensor }),
+                    Err(error) => self.fault(error)?,
+                }
             }
         }
         for draft in drafts {
-            if let Some(fault) = draft.fault {
-                return Err(fault);
-            }
+            draft.fault.map_or(Ok(()), |fault| self.fault(fault))?;
             for value in draft.node.outputs.iter().flatten() {
                 outer.remove(value);
             }
@@ -402,6 +404,17 @@ impl Importer {
         let mut captures: Vec<ValueId> = outer.into_iter().collect();
         captures.sort_unstable();
         Ok(Body { graph, captures })
+    }
+
+    /// Something that an output needs cannot be used.
+    fn fault(&mut self, error: Error) -> Result<()> {
+        match &mut self.survey {
+            Some(faults) if error.status == Status::Unsupported => {
+                faults.push(error);
+                Ok(())
+            }
+            _ => Err(error),
+        }
     }
 }
 

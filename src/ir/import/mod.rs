@@ -18,7 +18,7 @@ mod scan;
 mod scope;
 mod signature;
 
-use crate::error::{Result, ensure, fail};
+use crate::error::{Error, Result, ensure, fail};
 use crate::ir::Graph;
 use crate::limits::{MODEL_FILE_BYTES_MAX, OPSET_MAX, OPSET_MIN};
 use body::{Importer, Surroundings};
@@ -44,7 +44,17 @@ pub struct ImportOptions {
 /// `NotFound`, `Io`, `ForbiddenPath` (the model or its external data is not a plain file, or leads outside),
 /// `Malformed`, `Unsupported`, `TooLarge`, `OutOfMemory`; `InvalidArgument` for an overridable name that is no input.
 pub fn load(path: &Path, options: &ImportOptions) -> Result<Graph> {
-    import(file::read_model(path)?, Some(Directory::of_model(path)), options)
+    let bytes = file::read_model(path)?;
+    import(bytes, Some(Directory::of_model(path)), options, None).map(|(graph, _)| graph)
+}
+
+/// Imports the model file at `path` to look at it: attributes and constants that are not supported are left out of the
+/// graph and listed, where [`load`] would fail with the first of them.
+///
+/// # Errors
+/// Those of [`load`]; `Unsupported` for the opset, an input, an output or a function.
+pub fn survey(path: &Path, options: &ImportOptions) -> Result<(Graph, Vec<Error>)> {
+    import(file::read_model(path)?, Some(Directory::of_model(path)), options, Some(Vec::new()))
 }
 
 /// Imports a model from memory, which can have no external data.
@@ -54,10 +64,15 @@ pub fn load(path: &Path, options: &ImportOptions) -> Result<Graph> {
 pub fn load_bytes(bytes: Bytes, options: &ImportOptions) -> Result<Graph> {
     ensure!(!bytes.is_empty(), Malformed, "the model is empty");
     ensure!(bytes.len() as u64 <= MODEL_FILE_BYTES_MAX, TooLarge, "the model is larger than a protobuf message can be");
-    import(bytes, None, options)
+    import(bytes, None, options, None).map(|(graph, _)| graph)
 }
 
-fn import(bytes: Bytes, directory: Option<Directory>, options: &ImportOptions) -> Result<Graph> {
+fn import(
+    bytes: Bytes,
+    directory: Option<Directory>,
+    options: &ImportOptions,
+    survey: Option<Vec<Error>>,
+) -> Result<(Graph, Vec<Error>)> {
     let mut budget = Budget::new(bytes.len());
     budget.charge(scan::scan(&bytes)?)?;
     let model: proto::Model = decode(&bytes, "the model")?;
@@ -70,9 +85,9 @@ fn import(bytes: Bytes, directory: Option<Directory>, options: &ImportOptions) -
     );
     let opset_ml = version(&model.opset_import, |domain| domain == "ai.onnx.ml")?.unwrap_or(0);
     let functions = Functions::new(&model.functions)?;
-    let mut importer = Importer { budget, scopes: Scopes::default(), functions, directory, opset, opset_ml };
+    let mut importer = Importer { budget, scopes: Scopes::default(), functions, directory, opset, opset_ml, survey };
     let body = importer.body(&graph, &Surroundings::default(), &options.overridable)?;
-    Ok(Graph { names: importer.scopes.values, ..body.graph })
+    Ok((Graph { names: importer.scopes.values, ..body.graph }, importer.survey.unwrap_or_default()))
 }
 
 /// The version of an operator set that a model imports.

@@ -26,6 +26,21 @@ pub use table::{Operator, lookup, shape_operands};
 
 use super::{Builder, View};
 use crate::error::Result;
+use crate::ir::Node;
+
+/// What the planner does not know of a node: the operator, or attributes. `If` it walks itself.
+pub fn gaps(node: &Node, opset: i64) -> Vec<String> {
+    match lookup(&node.domain, &node.op) {
+        Some(operator) => {
+            operator.unknown_attributes(node).map(|name| format!("attribute '{name}' is not supported")).collect()
+        }
+        None if node.domain.is_empty() && node.op == "If" => Vec::new(),
+        None => {
+            let dot = if node.domain.is_empty() { "" } else { "." };
+            vec![format!("operator {}{dot}{} (opset {opset}) is not supported", node.domain, node.op)]
+        }
+    }
+}
 
 /// A translation, as [`Operator::translate`] describes it.
 type Translate = fn(&mut Builder, &Call<'_>) -> Result<Vec<View>>;

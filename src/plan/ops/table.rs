@@ -25,10 +25,15 @@ impl Operator {
     /// `Unsupported` for an attribute that the operator does not have in any supported version, or a value of one;
     /// `UnsupportedDynamic` where a shape depends on data; `Malformed`, `ShapeMismatch` and `TooLarge` as they say.
     pub fn translate(&self, b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
-        for name in call.node.attributes.keys() {
-            ensure!(self.attributes.contains(&name.as_str()), Unsupported, "attribute '{name}' is not supported");
-        }
+        let unknown = self.unknown_attributes(call.node).next();
+        ensure!(unknown.is_none(), Unsupported, "attribute '{}' is not supported", unknown.unwrap_or_default());
         (self.translate)(b, call)
+    }
+
+    /// Attributes of a node that the operator does not have in any supported version.
+    pub fn unknown_attributes<'a>(&self, node: &'a Node) -> impl Iterator<Item = &'a str> {
+        let known = self.attributes;
+        node.attributes.keys().map(String::as_str).filter(move |name| !known.contains(name))
     }
 
     const fn shaped_by(self, shape_operands: &'static [usize]) -> Self {

@@ -1,0 +1,116 @@
+//! `doctor`: what is here, and what was looked for and not found.
+
+use crate::args::Doctor;
+use serde_json::{Value, json};
+use std::env;
+use std::path::{Path, PathBuf};
+use streaminfer::device::host;
+use streaminfer::error::Result;
+use streaminfer::ffi::version::SI_ABI_VERSION;
+use streaminfer::runtime::{DeviceKind, devices};
+
+const LIBRARY: &str = "libstreaminfer.so";
+/// Directories that the system's loader knows without being told.
+const LOADER_DIRECTORIES: [&str; 6] =
+    ["/usr/local/lib", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
+
+/// Something that was looked for.
+struct Search {
+    what: &'static str,
+    /// Why it matters.
+    purpose: &'static str,
+    /// Where it could be, best first.
+    places: Vec<PathBuf>,
+}
+
+impl Search {
+    fn found(&self) -> Option<&PathBuf> {
+        self.places.iter().find(|place| place.exists())
+    }
+}
+
+pub fn doctor(args: &Doctor) -> Result<()> {
+    let searches = searches();
+    if args.json {
+        println!("{:#}", as_json(&searches));
+        return Ok(());
+    }
+    println!("streaminfer {}, ABI {SI_ABI_VERSION}, {}", env!("CARGO_PKG_VERSION"), env::consts::ARCH);
+    println!("host instructions: {:?}", host::traits().simd);
+    println!("\ndevices");
+    for device in devices() {
+        let (processors, gib) = (device.processors, device.memory_bytes as f64 / (1u64 << 30) as f64);
+        println!("  {:8} {} ({processors} {}, {gib:.1} GiB)", device.id, device.name, processor_name(device.kind));
+    }
+    println!("\nlooked for");
+    for search in &searches {
+        match search.found() {
+            Some(place) => println!("  {}: {}", search.what, place.display()),
+            None => {
+                println!("  {}: not found ({})", search.what, search.purpose);
+                search.places.iter().for_each(|place| println!("    tried {}", place.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn processor_name(kind: DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::Host => "CPUs",
+        DeviceKind::Cuda => "multiprocessors",
+    }
+}
+
+fn as_json(searches: &[Search]) -> Value {
+    let device = |device: &streaminfer::runtime::DeviceInfo| {
+        json!({
+            "id": device.id,
+            "name": device.name,
+            "processors": device.processors,
+            "memory_bytes": device.memory_bytes,
+        })
+    };
+    let search = |search: &Search| json!({ "what": search.what, "found": search.found(), "tried": search.places });
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "abi": SI_ABI_VERSION,
+        "architecture": env::consts::ARCH,
+        "host_instructions": format!("{:?}", host::traits().simd),
+        "devices": devices().iter().map(device).collect::<Vec<_>>(),
+        "searches": searches.iter().map(search).collect::<Vec<_>>(),
+    })
+}
+
+fn searches() -> Vec<Search> {
+    let in_loader = |name: &str| LOADER_DIRECTORIES.iter().map(|directory| Path::new(directory).join(name)).collect();
+    vec![
+        Search { what: LIBRARY, purpose: "hosts in Go and C load it", places: library_places() },
+        Search {
+            what: "libcuda.so.1",
+            purpose: "the NVIDIA driver's library, without which there is no GPU",
+            places: in_loader("libcuda.so.1"),
+        },
+        Search {
+            what: "/dev/nvidiactl",
+            purpose: "the NVIDIA driver's device file, which a container must be given",
+            places: vec!["/dev/nvidiactl".into()],
+        },
+    ]
+}
+
+/// Where the Go package looks, in its order.
+fn library_places() -> Vec<PathBuf> {
+    // The variable names the file, or the directory that it is in.
+    let told = env::var_os("STREAMINFER_LIBRARY").map(PathBuf::from);
+    let told = told.map(|path| if path.is_dir() { path.join(LIBRARY) } else { path });
+    let mut places: Vec<PathBuf> = told.into_iter().collect();
+    if let Some(directory) = env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned())) {
+        places.push(directory.join(LIBRARY));
+        places.push(directory.join("../lib").join(LIBRARY));
+    }
+    let told = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    places.extend(env::split_paths(&told).filter(|path| path.is_absolute()).map(|path| path.join(LIBRARY)));
+    places.extend(LOADER_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY)));
+    places
+}

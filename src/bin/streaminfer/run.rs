@@ -1,0 +1,17 @@
+//! `run`: a model once.
+
+use crate::args::Run;
+use crate::arrays::{self, Arrays};
+use crate::feed::{Feed, read_output};
+use crate::target::Loaded;
+use streaminfer::error::Result;
+
+pub fn run(args: &Run) -> Result<()> {
+    let mut arrays = Arrays::open(&args.inputs)?;
+    let loaded = Loaded::new(&args.model, &args.target, |inputs| Feed::from_arrays(&mut arrays, inputs))?;
+    let mut context = loaded.context()?;
+    context.run()?;
+    let outputs = loaded.model.outputs().into_iter().enumerate();
+    let outputs = outputs.map(|(index, output)| Ok((output.name, read_output(&context, index)?)));
+    arrays::write(&args.outputs, &outputs.collect::<Result<Vec<_>>>()?)
+}
