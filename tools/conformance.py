@@ -40,6 +40,12 @@ TYPES = {
     getattr(TensorProto, name)
     for name in ("FLOAT", "FLOAT16", "BFLOAT16", "INT64", "INT32", "INT8", "UINT8", "BOOL")
 }
+# Failures that are decisions.
+REASONS = {
+    f"test_resize_downsample_scales_{mode}_align_corners": "the case takes 4 * 0.6 = 2.4 for the length resized; "
+    "the specification's text and ONNX Runtime take the whole length 2"
+    for mode in ("linear", "cubic")
+}
 
 
 class Excluded(Exception):
@@ -212,6 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
         complaints = list(pool.map(lambda pair: complaint(options.program, pair[1], pair[0], folder), chosen))
     failures = {case.name: reason.replace("|", "/") for (case, _), reason in zip(chosen, complaints) if reason}
+    failures |= {name: f"{REASONS[name]} ({reason})" for name, reason in failures.items() if name in REASONS}
     passed = len(chosen) - len(failures)
     for name, reason in failures.items():
         print(f"FAIL {name}: {reason}")

@@ -53,6 +53,10 @@ fn fused(draft: &Draft, slot: usize) -> Option<(usize, Step)> {
     let (q_scale, q) = without_factor(draft, first);
     let (k_scale, k) = without_factor(draft, second);
     let mut inputs = vec![regroup(&q)?, regroup(&k.swap(k.rank() - 2, k.rank() - 1))?, regroup(&values)?];
+    let dtype = |view: &View| draft.tensor(view.tensor).ty.dtype;
+    if inputs.iter().any(|view| dtype(view) != dtype(&inputs[0])) {
+        return None;
+    }
     for view in &scores.others {
         inputs.push(regrouped(view, &scored[scored.len() - 2..])?);
     }
