@@ -19,6 +19,8 @@ mod resample;
 mod shape;
 mod table;
 mod taps;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use call::Call;
