@@ -30,14 +30,14 @@ func TestContextEndedBeforeRun(t *testing.T) {
 		err := s.Run(ctx)
 		w.is(err, streaminfer.StatusCancelled)
 		if !errors.Is(err, context.Canceled) || w.executed(err) != streaminfer.ExecutedNo {
-			t.Fatalf("%v, executed %v", err, w.executed(err))
+			w.Fatalf("%v, executed %v", err, w.executed(err))
 		}
 		late, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
 		defer cancel()
 		err = s.Run(late)
 		w.is(err, streaminfer.StatusTimeout)
 		if !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedNo {
-			t.Fatalf("%v, executed %v", err, w.executed(err))
+			w.Fatalf("%v, executed %v", err, w.executed(err))
 		}
 		input[float32](w, s, "x").Data[0] = 1 // nothing is draining
 		w.ok(s.Run(context.Background()))
@@ -55,7 +55,7 @@ func TestContextEndedDuringRunLeavesTheSessionDraining(t *testing.T) {
 			cancel()
 			w.is(err, streaminfer.StatusTimeout)
 			if !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedMaybe {
-				t.Fatalf("%v, executed %v", err, w.executed(err))
+				w.Fatalf("%v, executed %v", err, w.executed(err))
 			}
 			_, err = streaminfer.Input[float32](s, "x")
 			w.is(err, streaminfer.StatusDraining)
@@ -69,7 +69,7 @@ func TestContextEndedDuringRunLeavesTheSessionDraining(t *testing.T) {
 			x.Data[0] = 7
 			w.ok(s.Run(context.Background()))
 			if y.Data[0] != 7 {
-				t.Fatal(y.Data[0])
+				w.Fatal(y.Data[0])
 			}
 		}
 		// Run drains by itself, too.
@@ -97,7 +97,7 @@ func TestContextRacesCompletion(t *testing.T) {
 				w.is(err, streaminfer.StatusCancelled)
 				w.ok(s.Drain(context.Background()))
 			} else if y.Data[0] != 2*float32(round)+1 {
-				t.Fatalf("round %d: %v", round, y.Data[0])
+				w.Fatalf("round %d: %v", round, y.Data[0])
 			}
 			cancel()
 		}
@@ -113,7 +113,7 @@ func TestCancelFromElsewhere(t *testing.T) {
 		err := s.Wait(context.Background())
 		w.is(err, streaminfer.StatusCancelled)
 		if w.executed(err) != streaminfer.ExecutedMaybe {
-			t.Fatal(err)
+			w.Fatal(err)
 		}
 		w.ok(s.Drain(context.Background()))
 		w.ok(s.Run(context.Background()))
@@ -127,7 +127,7 @@ func TestOneGoroutineAtATime(t *testing.T) {
 		w.ok(s.Submit(context.Background()))
 		ended := make(chan error)
 		go func() { ended <- s.Wait(context.Background()) }()
-		eventually(t, "two calls to meet", func() bool {
+		eventually(w, "two calls to meet", func() bool {
 			_, err := s.Poll()
 			return errors.Is(err, streaminfer.StatusBusy)
 		})
@@ -145,7 +145,7 @@ func TestCloseDuringRun(t *testing.T) {
 			err := s.Wait(context.Background())
 			w.is(err, streaminfer.StatusStaleHandle)
 			if w.executed(err) != streaminfer.ExecutedMaybe {
-				t.Fatal(err)
+				w.Fatal(err)
 			}
 			w.is(s.Run(context.Background()), streaminfer.StatusStaleHandle)
 			w.ok(s.Close())
@@ -163,7 +163,7 @@ func TestEngineCloseDuringRun(t *testing.T) {
 			w.ok(s.Submit(context.Background()))
 			group.Go(func() {
 				if err := s.Wait(context.Background()); !errors.Is(err, streaminfer.StatusStaleHandle) {
-					t.Errorf("a request survived its engine: %v", err)
+					w.Errorf("a request survived its engine: %v", err)
 				}
 			})
 		}
@@ -201,7 +201,7 @@ func TestForgottenObjectsAreCollected(t *testing.T) {
 			w.ok(err)
 		}()
 		w.settle(0)
-		eventually(t, "model and event to go", func() bool {
+		eventually(w, "model and event to go", func() bool {
 			runtime.GC()
 			stats, err := w.engine.Stats()
 			w.ok(err)
@@ -220,7 +220,7 @@ func TestCollectorRunsDuringRequests(t *testing.T) {
 				for round := range 20 {
 					s, err := model.NewSession(streaminfer.SessionOptions{})
 					if err != nil {
-						t.Error(err)
+						w.Error(err)
 						return
 					}
 					x, _ := streaminfer.Input[float32](s, "x")
@@ -229,7 +229,7 @@ func TestCollectorRunsDuringRequests(t *testing.T) {
 						x.Data[3] = float32(worker + round + step)
 						runtime.GC()
 						if err := s.Run(context.Background()); err != nil || y.Data[3] != 2*x.Data[3]+1 {
-							t.Errorf("%v: %v became %v", err, x.Data[3], y.Data[3])
+							w.Errorf("%v: %v became %v", err, x.Data[3], y.Data[3])
 						}
 					}
 					if round%2 == 0 { // the other half is left to the net
@@ -254,7 +254,7 @@ func TestRunDoesNotAllocate(t *testing.T) {
 			w.ok(err)
 			ctx := context.Background()
 			if allocations := testing.AllocsPerRun(500, func() { w.ok(s.Run(ctx)) }); allocations != 0 {
-				t.Errorf("%v allocations per Run with a spin budget of %v", allocations, budget)
+				w.Errorf("%v allocations per Run with a spin budget of %v", allocations, budget)
 			}
 		}
 	})
@@ -308,7 +308,7 @@ func TestGoroutineThatEndsBoundReleasesTheSession(t *testing.T) {
 				attempt++
 			}
 		}
-		eventually(t, "the thread to end", func() bool { return s.Run(context.Background()) == nil })
+		eventually(w, "the thread to end", func() bool { return s.Run(context.Background()) == nil })
 	})
 }
 

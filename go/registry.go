@@ -74,10 +74,13 @@ func (r *registry) reap() {
 		}
 		r.mu.Lock()
 		for _, completion := range batch[:count] {
-			// A session has one request in flight and receives before it parks again, so there is always room. One
-			// that has been closed receives nothing.
+			// A session that has been closed receives nothing. Any other has room: it has one request in flight and
+			// takes its completion before the next.
 			if session, ok := r.children[completion.Token]; ok {
-				session.done <- completion
+				select {
+				case session.done <- completion:
+				default:
+				}
 			}
 		}
 		r.mu.Unlock()

@@ -16,7 +16,7 @@ func TestRunComputesInPlace(t *testing.T) {
 		s := w.session(w.load(affine))
 		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
 		if !slices.Equal(x.Shape, []int64{1, 4}) || !slices.Equal(x.Strides, []int64{4, 1}) || len(y.Data) != 4 {
-			t.Fatalf("views %v and %v", x, y)
+			w.Fatalf("views %v and %v", x, y)
 		}
 		for round := range 100 {
 			want := make([]float32, 4)
@@ -26,11 +26,11 @@ func TestRunComputesInPlace(t *testing.T) {
 			}
 			w.ok(s.Run(context.Background()))
 			if !slices.Equal(y.Data, want) {
-				t.Fatalf("round %d: got %v, want %v", round, y.Data, want)
+				w.Fatalf("round %d: got %v, want %v", round, y.Data, want)
 			}
 		}
 		if again := input[float32](w, s, "x"); &again.Data[0] != &x.Data[0] {
-			t.Error("the input has moved")
+			w.Error("the input has moved")
 		}
 		w.ok(s.Close())
 		w.ok(s.Close())
@@ -46,7 +46,7 @@ func TestIntegersAreExact(t *testing.T) {
 		copy(input[int64](w, s, "x").Data, []int64{1 << 61, -7, 0})
 		w.ok(s.Run(context.Background()))
 		if got := output[int64](w, s, "y").Data; !slices.Equal(got, []int64{1 << 62, -14, 0}) {
-			t.Fatal(got)
+			w.Fatal(got)
 		}
 	})
 }
@@ -56,12 +56,12 @@ func TestModelDescribesItself(t *testing.T) {
 		model := w.load(affine)
 		want := []streaminfer.TensorInfo{tensor("x", streaminfer.DTypeFloat32, streaminfer.Dynamic, 4)}
 		if got := model.Inputs(); !reflect.DeepEqual(got, want) {
-			t.Fatalf("got %+v, want %+v", got, want)
+			w.Fatalf("got %+v, want %+v", got, want)
 		}
 		outputs, err := model.Outputs()
 		w.ok(err)
 		if len(outputs) != 1 || outputs[0].Name != "y" || outputs[0].DType != streaminfer.DTypeFloat32 {
-			t.Fatalf("%+v", outputs)
+			w.Fatalf("%+v", outputs)
 		}
 		w.ok(model.Close())
 		w.ok(model.Close())
@@ -73,17 +73,17 @@ func TestBuckets(t *testing.T) {
 		model := w.load(affine, batch(2), batch(8))
 		s := w.session(model)
 		if x := input[float32](w, s, "x"); x.Shape[0] != 2 {
-			t.Fatalf("the first bucket is not selected: %v", x.Shape)
+			w.Fatalf("the first bucket is not selected: %v", x.Shape)
 		}
 		w.ok(s.Use(batch(8)))
 		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
 		if len(x.Data) != 32 || len(y.Data) != 32 {
-			t.Fatalf("%d and %d elements", len(x.Data), len(y.Data))
+			w.Fatalf("%d and %d elements", len(x.Data), len(y.Data))
 		}
 		x.Data[31] = 5
 		w.ok(s.Run(context.Background()))
 		if y.Data[31] != 11 {
-			t.Fatal(y.Data[31])
+			w.Fatal(y.Data[31])
 		}
 		w.is(s.Use(batch(3)), streaminfer.StatusNoBucket)
 		w.ok(model.AddBucket(batch(3)))
@@ -128,27 +128,27 @@ func TestSubmitPollWait(t *testing.T) {
 		s := w.session(w.load(slow))
 		ended, err := s.Poll()
 		if !ended || err != nil {
-			t.Fatalf("idle: %v, %v", ended, err)
+			w.Fatalf("idle: %v, %v", ended, err)
 		}
 		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
 		x.Data[1], x.Data[len(x.Data)-1] = 3, 4
 		w.ok(s.Submit(context.Background()))
 		if ended, err := s.Poll(); ended || err != nil {
-			t.Fatalf("in flight: %v, %v", ended, err)
+			w.Fatalf("in flight: %v, %v", ended, err)
 		}
 		w.is(s.Submit(context.Background()), streaminfer.StatusInFlight)
 		w.is(s.Run(context.Background()), streaminfer.StatusInFlight)
 		w.ok(s.Wait(context.Background()))
 		if ended, err := s.Poll(); !ended || err != nil {
-			t.Fatalf("ended: %v, %v", ended, err)
+			w.Fatalf("ended: %v, %v", ended, err)
 		}
 		if y.Data[1] != 3 || y.Data[len(y.Data)-1] != 4 {
-			t.Fatal("wrong result")
+			w.Fatal("wrong result")
 		}
 		timings, err := s.Timings()
 		w.ok(err)
 		if timings.Compute <= 0 || timings.Queue < 0 {
-			t.Fatalf("%+v", timings)
+			w.Fatalf("%+v", timings)
 		}
 	})
 }
@@ -161,14 +161,14 @@ func TestManyGoroutinesShareAModel(t *testing.T) {
 			group.Go(func() {
 				s, err := model.NewSession(streaminfer.SessionOptions{})
 				if err != nil {
-					t.Error(err)
+					w.Error(err)
 					return
 				}
 				defer s.Close()
 				random := rand.New(rand.NewPCG(1, uint64(worker)))
 				for range 50 {
 					if err := s.Use(batch([]int64{1, 4}[random.IntN(2)])); err != nil {
-						t.Error(err)
+						w.Error(err)
 						return
 					}
 					x, _ := streaminfer.Input[float32](s, "x")
@@ -177,12 +177,12 @@ func TestManyGoroutinesShareAModel(t *testing.T) {
 						x.Data[i] = float32(random.IntN(1000))
 					}
 					if err := s.Run(context.Background()); err != nil {
-						t.Error(err)
+						w.Error(err)
 						return
 					}
 					for i := range y.Data {
 						if y.Data[i] != 2*x.Data[i]+1 {
-							t.Errorf("worker %d: %v became %v", worker, x.Data[i], y.Data[i])
+							w.Errorf("worker %d: %v became %v", worker, x.Data[i], y.Data[i])
 							return
 						}
 					}
@@ -205,7 +205,7 @@ func TestLinkChainsModelsOnTheDevice(t *testing.T) {
 			w.ok(second.Run(context.Background()))
 			w.ok(first.Wait(context.Background()))
 			if want := 2*(2*float32(round)+1) + 1; y.Data[2] != want {
-				t.Fatalf("round %d: got %v, want %v", round, y.Data[2], want)
+				w.Fatalf("round %d: got %v, want %v", round, y.Data[2], want)
 			}
 		}
 		_, err := model.NewSession(streaminfer.SessionOptions{Links: []streaminfer.Link{{Input: "z", Source: first, Output: "y"}}})
@@ -224,7 +224,7 @@ func TestLinkToItselfIsState(t *testing.T) {
 		for round := range 5 {
 			w.ok(s.Run(context.Background()))
 			if want := float32(3 * (round + 1)); next.Data[0] != want {
-				t.Fatalf("round %d: got %v, want %v", round, next.Data[0], want)
+				w.Fatalf("round %d: got %v, want %v", round, next.Data[0], want)
 			}
 		}
 	})
@@ -241,7 +241,7 @@ func TestEventOrdersSessions(t *testing.T) {
 		w.ok(event.Wait(after))
 		w.ok(after.Run(context.Background()))
 		if ended, err := before.Poll(); !ended || err != nil {
-			t.Fatalf("the second request did not wait for the first: %v, %v", ended, err)
+			w.Fatalf("the second request did not wait for the first: %v, %v", ended, err)
 		}
 		w.ok(event.Close())
 		w.ok(event.Close())

@@ -109,8 +109,8 @@ func closedMeanwhile(op string) error {
 // giveUp cancels the parked request and returns why, unless it has ended after all (nil).
 func (s *Session) giveUp(op string, why error) error {
 	status, err := s.context.Unpark(s.sequence.Load())
-	if err == nil && status == backend.TooLate {
-		// A completion is on its way: take it, so that the next request does not find it.
+	if status == backend.TooLate || errors.Is(failure(op, ExecutedMaybe, err), StatusWrongState) {
+		// A completion is on its way, or with the reaper already. Take it, so that the next request does not find it.
 		select {
 		case <-s.done:
 			return nil

@@ -152,9 +152,8 @@ func openLibrary(t testing.TB) *streaminfer.Engine {
 		if os.Getenv("STREAMINFER_REQUIRE") == "1" {
 			t.Fatal(err)
 		}
-		_, missing := errors.AsType[*streaminfer.LibraryError](err)
-		if missing || errors.Is(err, streaminfer.ErrUnsupported) {
-			t.Skip(err)
+		if _, missing := errors.AsType[*streaminfer.LibraryError](err); missing || errors.Is(err, streaminfer.ErrUnsupported) {
+			t.Skip("no library: STREAMINFER_LIBRARY can name one")
 		}
 		t.Fatal(err)
 	}

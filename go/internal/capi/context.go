@@ -41,6 +41,7 @@ package capi
 import "C"
 
 import (
+	"slices"
 	"time"
 	"unsafe"
 
@@ -123,11 +124,30 @@ func (c *context) view(status C.si_status) (backend.View, error) {
 	}
 	raw := &c.scratch.view
 	view := backend.View{DType: uint32(raw.dtype), Shape: make([]int64, raw.rank), Strides: make([]int64, raw.rank)}
+	// From the first element's begin to the last one's end. The capacity is that of the largest bucket.
+	bytes := dtypeBytes(raw.dtype)
 	for axis := range view.Shape {
-		view.Shape[axis], view.Strides[axis] = int64(raw.dims[axis]), int64(raw.strides_bytes[axis])
+		extent, stride := int64(raw.dims[axis]), int64(raw.strides_bytes[axis])
+		view.Shape[axis], view.Strides[axis] = extent, stride
+		bytes += (extent - 1) * stride
 	}
-	view.Data = unsafe.Slice((*byte)(raw.data), int(raw.capacity_bytes))
+	if slices.Contains(view.Shape, 0) {
+		bytes = 0
+	}
+	view.Data = unsafe.Slice((*byte)(raw.data), min(uint64(bytes), uint64(raw.capacity_bytes)))
 	return view, nil
+}
+
+func dtypeBytes(dtype C.uint32_t) int64 {
+	switch dtype {
+	case C.SI_DTYPE_I64:
+		return 8
+	case C.SI_DTYPE_F32, C.SI_DTYPE_I32:
+		return 4
+	case C.SI_DTYPE_F16, C.SI_DTYPE_BF16:
+		return 2
+	}
+	return 1
 }
 
 func (c *context) Submit(token uint64, timeout time.Duration) (uint32, error) {

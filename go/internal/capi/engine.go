@@ -69,8 +69,9 @@ type engine struct {
 	handle C.si_engine
 	// completions is the library's eventfd: a goroutine that reads it waits in the netpoller and costs no thread.
 	completions *os.File
-	// reaped is C memory that the reaper alone uses, and frees when it stops.
+	// What follows is the reaper's alone. reaped is C memory, freed when it stops.
 	reaped *C.si_completion
+	word   [8]byte
 }
 
 // Open finds the library and opens an engine.
@@ -120,11 +121,10 @@ func (e *engine) Reap(dst []backend.Completion) (int, error) {
 	if e.reaped == nil {
 		e.reaped = (*C.si_completion)(C.calloc(reapMax, C.sizeof_si_completion))
 	}
-	var word [8]byte
 	for {
 		count, err := e.reap(min(len(dst), reapMax))
 		if err == nil && count == 0 {
-			if _, err = e.completions.Read(word[:]); err == nil {
+			if _, err = e.completions.Read(e.word[:]); err == nil {
 				continue
 			}
 		}

@@ -13,6 +13,7 @@ package capi
 import "C"
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -121,7 +122,12 @@ func failed(status C.si_status, e *C.si_error) error {
 	if status < firstFailure {
 		return nil
 	}
-	return &backend.Error{Status: int32(status), Native: int32(e.native), Message: C.GoString(&e.message[0])}
+	// Not C.GoString, which would move every si_error to the heap.
+	message := unsafe.Slice((*byte)(unsafe.Pointer(&e.message)), len(e.message))
+	if end := bytes.IndexByte(message, 0); end >= 0 {
+		message = message[:end]
+	}
+	return &backend.Error{Status: int32(status), Native: int32(e.native), Message: string(message)}
 }
 
 // firstFailure is the lowest status that is a failure.
