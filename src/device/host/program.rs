@@ -119,6 +119,9 @@ impl LoadedProgram {
             Op::Kernel(Kernel::TopK(kernel)) => Ok(topk::prepare(kernel, &inputs[0], &outputs[0], &outputs[1])),
             Op::Kernel(Kernel::Resize(kernel)) => Ok(resize::prepare(kernel, &inputs[0], &outputs[0])),
             Op::Attention(kernel) => Ok(attention::prepare(kernel, &inputs, &outputs[0], self.program.traits.simd)),
+            Op::Kernel(Kernel::ConvTranspose(kernel)) => {
+                Ok(conv::prepare_transposed(&kernel.window, &inputs[0], &inputs[1], &outputs[0]))
+            }
             Op::Depthwise(kernel) => {
                 Ok(conv::prepare_depthwise(kernel, &inputs, &outputs[0], self.program.traits.simd))
             }

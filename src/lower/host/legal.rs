@@ -2,9 +2,9 @@
 //! operands lie as their kernels demand. Copies and casts are maps.
 
 use super::contraction;
-use crate::error::Result;
+use crate::error::{Result, fail};
 use crate::ir::{DType, Tensor, TensorType};
-use crate::kernels::{Family, Kernel, Map, ScatterOp};
+use crate::kernels::{Family, Kernel, Map, MatMul, ScatterOp};
 use crate::plan::{Origin, Plan, Step, TensorDef, TensorId, View};
 
 /// How an operand must lie for its kernel.
@@ -123,6 +123,10 @@ impl Legal {
             let form = Form::of(&step.kernel, Some(index));
             step.inputs[index] = self.operand(&step.inputs[index], form, casts, &step.node)?;
         }
+        if let Kernel::ConvTranspose(kernel) = &step.kernel {
+            let groups = kernel.groups;
+            step.inputs[0] = self.transposed_columns(&step, groups)?;
+        }
         let form = Form::of(&step.kernel, None);
         for output in &mut step.outputs {
             let dtype = self.dtype(output);
@@ -137,6 +141,26 @@ impl Legal {
         self.plan.steps.push(step);
         self.plan.steps.append(&mut after);
         Ok(())
+    }
+
+    /// A transposed convolution is a matrix product of weights and input, `[N, O, taps, input spatial..]`, of which the kernel
+    /// itself only sums what falls on each output position.
+    fn transposed_columns(&mut self, step: &Step, groups: usize) -> Result<View> {
+        let piece = |view: &View, shape: &[usize]| {
+            view.reshape(shape).ok_or_else(|| fail!(Internal, "a dense operand did not reshape to {shape:?}"))
+        };
+        let [x, w] = [&step.inputs[0], &step.inputs[1]];
+        let (batch, channels, spatial) = (x.shape[0], x.shape[1] / groups, &x.shape[2..]);
+        let taps: usize = w.shape[2..].iter().product();
+        let rows = w.shape[1] * taps;
+        let left = piece(w, &[groups, channels, rows])?.swap(1, 2).broadcast(&[batch, groups, rows, channels])?;
+        let positions = spatial.iter().product();
+        let right = piece(x, &[batch, groups, channels, positions])?;
+        let columns = self.tensor(DType::F32, &[batch, groups, rows, positions], &step.node)?;
+        let kernel = MatMul { alpha: 1.0, epilogue: None }.into();
+        let (inputs, outputs) = (vec![left, right], vec![columns.clone()]);
+        self.plan.steps.push(Step { kernel, inputs, outputs, node: step.node.clone() });
+        piece(&columns, &[&[batch, groups * w.shape[1], taps], spatial].concat())
     }
 
     /// Makes the kernel deliver its accumulators and puts the map into a step of its own.

@@ -136,6 +136,11 @@ impl Lowering<'_> {
             Kernel::Map(map) => self.map(map, step)?,
             Kernel::MatMul(product) => self.matmul(product, step)?,
             Kernel::Conv(conv) => self.conv(conv, step)?,
+            Kernel::ConvTranspose(_) => {
+                // The weights have been used up by the product that made the first operand.
+                let inputs = vec![self.operand(&step.inputs[0])?, self.operand(&step.inputs[2])?];
+                (Op::Kernel(step.kernel.clone()), inputs, self.operands(&step.outputs)?)
+            }
             Kernel::Attention(attention) => self.attention(attention, step)?,
             kernel => {
                 let inputs = self.operands(&step.inputs)?;

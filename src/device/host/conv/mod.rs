@@ -3,5 +3,7 @@
 mod depthwise;
 #[cfg(test)]
 mod tests;
+mod transposed;
 
 pub use depthwise::prepare as prepare_depthwise;
+pub use transposed::prepare as prepare_transposed;

@@ -1,6 +1,6 @@
 use crate::device::host::testing::{Random, check, check_constants, check_views};
 use crate::ir::{DType, Scalar, Tensor};
-use crate::kernels::{Binary, Conv, Instr, Map, Unary, Window};
+use crate::kernels::{Binary, Conv, ConvTranspose, Instr, Map, Unary, Window};
 use crate::plan::View;
 
 const TOLERANCE: f64 = 2e-5;
@@ -177,5 +177,28 @@ fn nothing_to_convolve() {
     for x in [[0, 3, 5, 5], [2, 3, 0, 5]] {
         let inputs = operands(&mut random, &x, 4, &conv);
         check(conv.clone(), &inputs, 0.0);
+    }
+}
+
+#[test]
+fn transposed_convolutions_of_every_kind() {
+    let mut random = Random::new(30);
+    for (kernel, stride, dilation, pad, output_padding, groups) in [
+        (&[2, 2][..], 2, 1, 0, 0, 1),
+        (&[3, 3], 2, 1, 1, 1, 1),
+        (&[4, 4], 2, 1, 1, 0, 2),
+        (&[3, 2], 1, 2, 0, 0, 1),
+        (&[5], 3, 1, 2, 1, 1),
+        (&[1, 3, 2], 2, 1, 0, 0, 4),
+    ] {
+        let kernel_case = ConvTranspose {
+            groups,
+            window: window(kernel, stride, dilation, pad),
+            output_padding: vec![output_padding; kernel.len()],
+        };
+        let x = [&[2, 8][..], &[6, 5, 7][..kernel.len()]].concat();
+        let inputs = [random.floats(&x), random.floats(&[&[8, 3], kernel].concat()), random.floats(&[3 * groups])];
+        check_constants(kernel_case.clone(), &inputs, &[1, 2], TOLERANCE, |_, view| view);
+        check(kernel_case, &inputs, TOLERANCE);
     }
 }
