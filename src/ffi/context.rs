@@ -269,7 +269,7 @@ pub extern "C" fn si_context_shape(
 /// @param out_view Receives the view, whose data is owned by the context. Owned by the caller.
 /// @param error Receives the failure. Owned by the caller, may be null.
 /// @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE
-///     (not prepared, or the input is linked), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+///     (not prepared, or the input is linked), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_input(
@@ -294,7 +294,7 @@ pub extern "C" fn si_context_input(
 /// @param out_view Receives the view, whose data is owned by the context. Owned by the caller.
 /// @param error Receives the failure. Owned by the caller, may be null.
 /// @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE
-///     (not prepared), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+///     (not prepared), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_output(
@@ -437,7 +437,7 @@ pub extern "C" fn si_context_unpark(
 }
 
 /// Gives a request up. Whoever waits for it gets SI_CANCELLED at once. Its memory must not be touched, and the context is
-/// draining, until the device is done; the next submit that is not refused with SI_DRAINING proves it.
+/// draining, until the device is done: until si_context_input and si_context_output no longer answer SI_DRAINING.
 ///
 /// @param context Borrowed for the call.
 /// @param sequence The request in flight.

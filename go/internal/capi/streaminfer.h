@@ -1008,7 +1008,7 @@ si_status si_context_shape(si_context context,
  * @param out_view Receives the view, whose data is owned by the context. Owned by the caller.
  * @param error Receives the failure. Owned by the caller, may be null.
  * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE
- *     (not prepared, or the input is linked), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ *     (not prepared, or the input is linked), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
 si_status si_context_input(si_context context,
@@ -1024,7 +1024,7 @@ si_status si_context_input(si_context context,
  * @param out_view Receives the view, whose data is owned by the context. Owned by the caller.
  * @param error Receives the failure. Owned by the caller, may be null.
  * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE
- *     (not prepared), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
+ *     (not prepared), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
 si_status si_context_output(si_context context,
@@ -1128,7 +1128,7 @@ si_status si_context_unpark(si_context context,
 
 /**
  * Gives a request up. Whoever waits for it gets SI_CANCELLED at once. Its memory must not be touched, and the context is
- * draining, until the device is done; the next submit that is not refused with SI_DRAINING proves it.
+ * draining, until the device is done: until si_context_input and si_context_output no longer answer SI_DRAINING.
  *
  * @param context Borrowed for the call.
  * @param sequence The request in flight.
