@@ -15,6 +15,7 @@ RELEASE := target/release
 PROGRAM := $(RELEASE)/streaminfer
 LIBRARY := $(RELEASE)/libstreaminfer.so
 
+include tools/install.mk
 include tools/go.mk
 
 .PHONY: help build models parity footprint lint test test-rust
@@ -26,7 +27,7 @@ build: ## the library and the command line, in target/release
 
 models: $(ALL_MODELS) ## fetch and generate every model
 
-test: lint test-rust test-go test-go-module parity conformance ## everything that continuous integration runs
+test: lint test-rust test-go test-go-linked test-go-module parity conformance ## everything that continuous integration runs
 	@echo "make test: every check has passed"
 
 lint: ## formatting and lints

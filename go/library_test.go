@@ -96,8 +96,8 @@ func TestLibraryIsSearched(t *testing.T) {
 		return string(output)
 	}
 	text, last := search(), 0
-	for _, path := range []string{folder + "/bin/libstreaminfer.so.0:", folder + "/bin/libstreaminfer.so:",
-		folder + "/lib/libstreaminfer.so.0:", folder + "/lib/libstreaminfer.so:", "\tlibstreaminfer.so.0:", "\tlibstreaminfer.so:"} {
+	for _, path := range []string{folder + "/bin/libstreaminfer.so.1:", folder + "/bin/libstreaminfer.so:",
+		folder + "/lib/libstreaminfer.so.1:", folder + "/lib/libstreaminfer.so:", "\tlibstreaminfer.so.1:", "\tlibstreaminfer.so:"} {
 		at := strings.Index(text, path)
 		if at < last {
 			t.Errorf("%q is not tried in its turn: %s", path, text)

@@ -3,7 +3,7 @@ GO_FOLDERS := go examples/go tests/gomodule
 GO_WITH := STREAMINFER_LIBRARY=$(CURDIR)/$(LIBRARY) STREAMINFER_MODELS=$(CURDIR)/$(MODELS)
 GO_MUST := $(GO_WITH) STREAMINFER_REQUIRE=1
 
-.PHONY: demo test-go test-go-module bench-go
+.PHONY: demo test-go test-go-linked test-go-module bench-go
 demo: build $(DEMO_MODELS) ## two real models at work from Go: files named by type, sentences found by meaning, latencies
 	cd examples/go && $(GO) build -o ../../target/demo ./demo
 	$(GO_WITH) target/demo -models $(MODELS)
@@ -17,6 +17,11 @@ test-go: build $(DEMO_MODELS) $(MODELS)/mlp.onnx ## the Go tests: on the fake an
 	cd go && CGO_ENABLED=0 $(GO) test . ./fake
 	cd examples/go && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
 	$(GO_WITH) sh -c 'cd examples/go && $(GO) build -o ../../target/readme ./readme' && $(GO_WITH) target/readme
+
+test-go-linked: ## the Go tests with the library linked at build time, as installed and described by pkg-config
+	$(MAKE) install DESTDIR= PREFIX=$(CURDIR)/target/prefix
+	cd go && STREAMINFER_REQUIRE=1 PKG_CONFIG_PATH=$(CURDIR)/target/prefix/lib/pkgconfig \
+		LD_LIBRARY_PATH=$(CURDIR)/target/prefix/lib $(GO) test -tags streaminfer_pkgconfig ./...
 
 test-go-module: build ## the module zip, unpacked elsewhere, built and run
 	cd tests/gomodule && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...

@@ -32,3 +32,13 @@ func TestHeaderIsTheProjects(t *testing.T) {
 		t.Errorf("streaminfer.h differs from %s: run UPDATE_HEADER=1 go test ./internal/capi", original)
 	}
 }
+
+func TestVersionIsTheHeaders(t *testing.T) {
+	header, err := os.ReadFile("streaminfer.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(header, []byte("\n#define SI_ABI_VERSION "+abiVersion+"\n")) {
+		t.Errorf("the header has another ABI version than %s", abiVersion)
+	}
+}

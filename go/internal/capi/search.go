@@ -12,8 +12,11 @@ import (
 	"github.com/streaminfer/streaminfer/go/internal/backend"
 )
 
+// abiVersion is the header's SI_ABI_VERSION, for builds without cgo too.
+const abiVersion = "1"
+
 // soname is the name that an installed library has for the system's loader.
-const soname = backend.LibraryName + ".0"
+const soname = backend.LibraryName + "." + abiVersion
 
 // candidates lists the paths at which to look for the library, in order. A path that was asked for, by option or by
 // STREAMINFER_LIBRARY, is the only one: falling back to another library would hide the mistake. Either may name the
