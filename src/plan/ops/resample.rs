@@ -62,7 +62,8 @@ fn scaled_axes(x: &View, axes: &[usize], scales: &[f32], roi: &[f32]) -> Result<
         let input = x.shape[axis];
         // In binary32, as runtimes agree: 0.7 * 10 is 7 there.
         let out = (input as f32 * scale).floor();
-        ensure!(out <= u32::MAX as f32, TooLarge, "axis {axis} of {input} is scaled by {scale}");
+        let fits = out <= u32::MAX as f32;
+        ensure!(fits, TooLarge, "axis {axis} of {input} is scaled by {scale}");
         Ok(AxisScale { axis, input, out: out as usize, scale, roi: region(roi, index, axes.len()) })
     });
     scaled.collect()
@@ -88,7 +89,8 @@ fn sized_axes(call: &Call<'_>, x: &View, axes: &[usize], sizes: &[i64], roi: &[f
     for axis in &mut sized {
         axis.scale = common;
         let out = (axis.input as f32 * common + 0.5).floor();
-        ensure!(out <= u32::MAX as f32, TooLarge, "axis {} is resized to {out}", axis.axis);
+        let fits = out <= u32::MAX as f32;
+        ensure!(fits, TooLarge, "axis {} is resized to {out}", axis.axis);
         axis.out = out as usize;
     }
     Ok(sized)

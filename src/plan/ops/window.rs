@@ -59,9 +59,9 @@ pub fn window(call: &Call<'_>, kernel: &[usize], input: &[usize]) -> Result<Wind
     };
     let auto = auto_pad(call)?;
     if auto != AutoPad::NotSet {
-        for axis in 0..rank {
+        for (axis, &extent) in input.iter().enumerate() {
             let (begin, end) = match auto {
-                AutoPad::Same { upper } => same_pads(&window, axis, input[axis], upper),
+                AutoPad::Same { upper } => same_pads(&window, axis, extent, upper),
                 _ => (0, 0),
             };
             (window.pads_begin[axis], window.pads_end[axis]) = (begin, end);
