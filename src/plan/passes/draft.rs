@@ -100,9 +100,19 @@ impl Draft {
         self.readers.range((id, 0)..=(id, usize::MAX)).map(|&(_, slot)| slot)
     }
 
+    /// The first step behind `slot` that reads a tensor.
+    pub fn next_reader(&self, id: TensorId, slot: usize) -> Option<usize> {
+        self.readers.range((id, slot + 1)..=(id, usize::MAX)).map(|&(_, slot)| slot).next()
+    }
+
     /// Slots of the steps that write a tensor, in program order.
     pub fn writers(&self, id: TensorId) -> impl DoubleEndedIterator<Item = usize> + '_ {
         self.writers.range((id, 0)..=(id, usize::MAX)).map(|&(_, slot)| slot)
+    }
+
+    /// [`Draft::writers`] behind `slot`.
+    pub fn writers_behind(&self, id: TensorId, slot: usize) -> impl Iterator<Item = usize> + '_ {
+        self.writers.range((id, slot + 1)..=(id, usize::MAX)).map(|&(_, slot)| slot)
     }
 
     /// Whether the tensor is a model output.
@@ -153,8 +163,10 @@ impl Draft {
             self.step(slot).map_or(BTreeSet::new(), |old| old.inputs.iter().map(|view| view.tensor).collect());
         self.replace(slot, step);
         for id in operands {
-            let writers: Vec<usize> = self.writers(id).collect();
-            writers.into_iter().for_each(|writer| self.prune(writer));
+            if self.readers(id).next().is_none() {
+                let writers: Vec<usize> = self.writers(id).collect();
+                writers.into_iter().for_each(|writer| self.prune(writer));
+            }
         }
     }
 

@@ -82,11 +82,10 @@ fn is_untouched(draft: &Draft, producer: usize, slot: usize, image: &View, read_
         let parts = draft.step(writer).map_or(&[][..], |step| &step.outputs);
         parts.iter().filter(|view| view.tensor == id).all(|part| part.is_apart(image, shape))
     };
-    let mut writers = draft
-        .writers(id)
-        .filter(|&writer| writer > producer && writer != slot && (read_later || writer < slot))
-        .take(WRITERS_MAX + 1);
-    let read_between = draft.readers(id).find(|&reader| reader > producer).is_some_and(|reader| reader < slot);
+    let concerns = |writer: &usize| *writer != slot && (read_later || *writer < slot);
+    let mut writers = draft.writers_behind(id, producer).take_while(|&writer| read_later || writer <= slot);
+    let mut writers = writers.by_ref().filter(concerns);
+    let read_between = draft.next_reader(id, producer).is_some_and(|reader| reader < slot);
     !read_between && writers.by_ref().take(WRITERS_MAX).all(apart) && writers.next().is_none()
 }
 

@@ -9,6 +9,7 @@ mod draft;
 mod epilogues;
 mod factor;
 mod forwarding;
+mod gathers;
 mod maps;
 mod merge;
 mod norms;
@@ -26,6 +27,7 @@ type Pass = fn(&mut Draft) -> Result<()>;
 const PASSES: &[(&str, Pass)] = &[
     ("dead", dead::run),
     ("scalars", scalars::run),
+    ("gathers", gathers::run),
     ("copies", copies::run),
     ("cse", cse::run),
     ("norms", norms::run),
@@ -48,4 +50,50 @@ pub fn optimize(plan: Plan) -> Result<Plan> {
         }
     }
     Ok(draft.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trial::{Trial, kernels};
+    use super::*;
+    use crate::ir::DType;
+    use crate::kernels::{Map, MatMul, Unary};
+
+    const MANY: usize = 100_000;
+
+    /// These plans are built so that any scan per step over all readers or writers of a tensor takes hours.
+    #[test]
+    fn a_hundred_thousand_steps_are_no_trouble() {
+        let mut chain = Trial::new();
+        let mut x = chain.input(&[2]);
+        for _ in 0..MANY {
+            x = chain.builder.unary(Unary::Sin, &x).unwrap();
+        }
+        chain.deliver(&x);
+        assert!(optimize(chain.builder.plan).unwrap().steps.len() < MANY / 60);
+
+        let mut star = Trial::new();
+        let x = star.input(&[2, 4]);
+        let room = star.room(&[MANY, 8]);
+        let shared = star.emit(Map::unary(Unary::Exp, DType::F32), &[&x]);
+        for row in 0..MANY / 4 {
+            let w = star.weight(&[4, 4]);
+            let y = star.emit(MatMul { alpha: row as f32, epilogue: None }, &[&shared, &w]);
+            star.write(
+                Map::copy(DType::F32),
+                &[&y],
+                &room.reshape(&[MANY, 2, 4]).unwrap().slice(0, row, 1, 1).remove_axis(0),
+            );
+        }
+        for row in 0..MANY / 4 {
+            let part = room.slice(0, row, 1, 1);
+            let copy = star.builder.copy(&part.swap(0, 1)).unwrap();
+            let target = room.slice(0, MANY - 1 - row, 1, 1).swap(0, 1);
+            star.write(Map::unary(Unary::Neg, DType::F32), &[&copy], &target);
+        }
+        let out = star.emit(Map::copy(DType::F32), &[&room.slice(0, 0, 1, 1)]);
+        star.deliver(&out);
+        let plan = optimize(star.builder.plan).unwrap();
+        assert!(kernels(&plan).len() <= MANY);
+    }
 }
