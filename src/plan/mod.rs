@@ -1,6 +1,7 @@
 //! Graph and bucket to [`Plan`]: fold, fuse, analyse axes. Pure functions; nothing here knows a device, a memory layout
 //! or an offset.
 
+pub mod axes;
 mod builder;
 mod evaluate;
 pub mod ops;

@@ -15,7 +15,7 @@ mod merge;
 mod norms;
 mod scalars;
 #[cfg(test)]
-mod trial;
+pub mod trial;
 
 use super::{Plan, validate};
 use crate::error::Result;
