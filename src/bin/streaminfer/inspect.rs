@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use streaminfer::device::host;
-use streaminfer::error::{Error, Result};
+use streaminfer::error::{Result, Status};
 use streaminfer::ir::import::{self, ImportOptions};
 use streaminfer::ir::{Attribute, Graph, Tensor, TensorType};
 use streaminfer::lower::host::{Launch, Operand, Program, Region, lower};
@@ -29,13 +29,13 @@ struct Report {
     inputs: Vec<InputInfo>,
     operators: BTreeMap<String, usize>,
     gaps: Vec<Gap>,
+    bucket: Bucket,
     /// `None` if something is not supported.
     made: Option<Result<Made>>,
 }
 
 /// The model planned and lowered for one bucket.
 struct Made {
-    bucket: Bucket,
     plan: Plan,
     program: Program,
 }
@@ -63,15 +63,21 @@ impl Report {
             shapes: feed.tensors.iter().map(|tensor| tensor.shape().to_vec()).collect(),
             values: feed.tensors.into_iter().zip(&inputs).map(value).collect(),
         };
-        let made = gaps.is_empty().then(|| make(&graph, bucket));
-        Ok(Report { graph, inputs, operators, gaps, made })
+        let made = gaps.is_empty().then(|| make(&graph, &bucket));
+        // What only planning can find, such as an attribute's value, it finds one by one.
+        if let Some(Err(error)) = &made
+            && matches!(error.status, Status::Unsupported | Status::UnsupportedDynamic)
+        {
+            gaps.push(Gap { place: "planning".into(), what: error.message.clone() });
+        }
+        Ok(Report { graph, inputs, operators, gaps, bucket, made })
     }
 }
 
-fn make(graph: &Graph, bucket: Bucket) -> Result<Made> {
+fn make(graph: &Graph, bucket: &Bucket) -> Result<Made> {
     let plan = plan::plan(graph, bucket.clone())?;
     let program = lower(&plan, &host::traits())?;
-    Ok(Made { bucket, plan, program })
+    Ok(Made { plan, program })
 }
 
 fn inputs_of(graph: &Graph) -> Vec<InputInfo> {
@@ -171,6 +177,17 @@ impl Made {
         ]
     }
 
+    /// Adds memory, plan, program and fingerprint.
+    fn describe(&self, bucket: &mut Map<String, Value>) {
+        let memory = self.memory().map(|(name, bytes)| (name.to_owned(), json!(bytes)));
+        let steps: Vec<String> = self.plan.steps.iter().map(|step| self.step_text(step)).collect();
+        let launches: Vec<String> = self.program.launches.iter().map(Made::launch_text).collect();
+        bucket.insert("memory".into(), Map::from_iter(memory).into());
+        bucket.insert("plan".into(), steps.into());
+        bucket.insert("program".into(), launches.into());
+        bucket.insert("fingerprint".into(), self.fingerprint().into());
+    }
+
     fn fingerprint(&self) -> String {
         format!("{:032x}", self.program.fingerprint)
     }
@@ -193,12 +210,15 @@ impl Report {
         lines.extend(self.operators.iter().map(|(name, count)| format!("  {count:5} {name}")));
         lines.push("\nunsupported".into());
         lines.extend(self.gaps.iter().map(|gap| format!("  {}: {}", gap.place, gap.what)));
+        lines.extend(self.gaps.is_empty().then(|| "  nothing known".to_owned()));
         match &self.made {
             None => {}
-            Some(Err(error)) => lines.push(format!("  planning: {error}")),
+            Some(Err(error)) => {
+                lines.push(format!("\nbucket\n  {}", bucket_text(&self.inputs, &self.bucket)));
+                lines.push(format!("\nplan\n  failed: {error}\n  other shapes and values: --shape, --range"));
+            }
             Some(Ok(made)) => {
-                lines.push("  nothing".into());
-                lines.push(format!("\nbucket\n  {}", bucket_text(&self.inputs, &made.bucket)));
+                lines.push(format!("\nbucket\n  {}", bucket_text(&self.inputs, &self.bucket)));
                 lines.push("\nmemory".into());
                 lines.extend(made.memory().iter().map(|(name, bytes)| format!("  {name:25} {bytes:>12}")));
                 lines.push(format!("\nplan, {} steps", made.plan.steps.len()));
@@ -246,14 +266,6 @@ impl Report {
             json!({ "name": output.name, "dtype": dtype, "dims": ty.map(|ty| &ty.shape) })
         };
         let gap = |gap: &Gap| json!({ "where": gap.place, "what": gap.what });
-        let failure = |error: &Error| json!({ "where": "planning", "what": error.to_string() });
-        let mut unsupported: Vec<Value> = self.gaps.iter().map(gap).collect();
-        let mut buckets = Vec::new();
-        match &self.made {
-            Some(Ok(made)) => buckets.push(self.bucket_json(made)),
-            Some(Err(error)) => unsupported.push(failure(error)),
-            None => {}
-        }
         json!({
             "model": path.display().to_string(),
             "opset": self.graph.opset,
@@ -261,26 +273,25 @@ impl Report {
             "inputs": self.inputs.iter().map(input).collect::<Vec<_>>(),
             "outputs": self.graph.outputs.iter().enumerate().map(output).collect::<Vec<_>>(),
             "operators": self.operators,
-            "unsupported": unsupported,
-            "buckets": buckets,
+            "unsupported": self.gaps.iter().map(gap).collect::<Vec<_>>(),
+            "buckets": [self.bucket_json()],
         })
     }
 
-    fn bucket_json(&self, made: &Made) -> Value {
+    /// The bucket and what becomes of the model for it, or why nothing does.
+    fn bucket_json(&self) -> Value {
         let shapes =
-            self.inputs.iter().zip(&made.bucket.shapes).map(|(input, shape)| (input.name.clone(), json!(shape)));
-        let values = self.inputs.iter().zip(&made.bucket.values);
+            self.inputs.iter().zip(&self.bucket.shapes).map(|(input, shape)| (input.name.clone(), json!(shape)));
+        let values = self.inputs.iter().zip(&self.bucket.values);
         let values = values.filter_map(|(input, value)| Some((input.name.clone(), json!(value.as_ref()?.to_f64s()))));
-        let memory = made.memory().map(|(name, bytes)| (name.to_owned(), json!(bytes)));
-        let steps = made.plan.steps.iter().map(|step| made.step_text(step));
-        let launches = made.program.launches.iter().map(Made::launch_text);
-        json!({
-            "shape": shapes.collect::<Map<_, _>>(),
-            "values": values.collect::<Map<_, _>>(),
-            "memory": Map::from_iter(memory),
-            "plan": steps.collect::<Vec<_>>(),
-            "program": launches.collect::<Vec<_>>(),
-            "fingerprint": made.fingerprint(),
-        })
+        let mut bucket = Map::new();
+        bucket.insert("shape".into(), shapes.collect::<Map<_, _>>().into());
+        bucket.insert("values".into(), values.collect::<Map<_, _>>().into());
+        match &self.made {
+            Some(Ok(made)) => made.describe(&mut bucket),
+            Some(Err(error)) => drop(bucket.insert("error".into(), error.to_string().into())),
+            None => drop(bucket.insert("error".into(), "the model uses what is not supported".into())),
+        }
+        bucket.into()
     }
 }
