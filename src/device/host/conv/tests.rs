@@ -68,6 +68,19 @@ fn one_and_three_dimensions() {
 }
 
 #[test]
+fn a_window_that_sees_everything_once() {
+    let mut random = Random::new(31);
+    for (kernel, batch) in [([1, 1], 1), ([1, 1], 5), ([4, 3], 2)] {
+        let mut conv = conv(1, window(&kernel, 1, 1, 0));
+        let mut inputs = operands(&mut random, &[batch, 24, kernel[0], kernel[1]], 40, &conv);
+        check_both(&conv, &inputs);
+        conv.epilogue = Some(epilogue(true));
+        inputs.push(random.floats(&[batch, 40, 1, 1]));
+        check_both(&conv, &inputs);
+    }
+}
+
+#[test]
 fn groups_see_their_own_channels() {
     let mut random = Random::new(23);
     for (groups, kernel) in [(2, [3, 3]), (3, [1, 1]), (6, [2, 2])] {

@@ -5,7 +5,7 @@ use super::product::{Product, Right, Shape};
 use super::{BatchAxis, Finish, compile_epilogue, finish};
 use crate::error::{Result, fail};
 use crate::ir::{DType, Tensor};
-use crate::kernels::{Binary, Conv, Instr, Map, Reg, Window};
+use crate::kernels::{Binary, Conv, Instr, Map, MatMul, Reg, Window};
 use crate::lower::arena::ALIGNMENT;
 use crate::lower::host::{Code, Layout, Lowering, Op, Operand, Region, Strips};
 use crate::plan::{Step, View};
@@ -90,6 +90,9 @@ impl Lowering<'_> {
         let result = self.operand(&flattened(&step.outputs[0])?)?;
         let dtype = self.plan.view_type(x).dtype;
         let (map, views) = biased(kernel, step, dtype)?;
+        if let Some((product, step)) = single_position(kernel, step, &map, &views)? {
+            return self.matmul(&product, &step);
+        }
         let (map, operands) = self.epilogue(&map, &views)?;
         let integer = dtype == DType::I32;
         if !integer && w.shape[1] == 1 && kernel.groups > 1 && kernel.window.kernel.len() <= 2 {
@@ -227,6 +230,28 @@ fn flattened(view: &View) -> Result<View> {
     let positions = view.shape[2..].iter().product();
     view.reshape(&[view.shape[0], view.shape[1], positions])
         .ok_or_else(|| fail!(Internal, "a view of shape {:?} does not show whole channels", view.shape))
+}
+
+/// A convolution whose window sees the whole input once, as the product of one row per batch and the transposed weights:
+/// a column of the result would fill a vector with a single position.
+fn single_position(kernel: &Conv, step: &Step, map: &Map, views: &[View]) -> Result<Option<(MatMul, Step)>> {
+    let [x, w] = [&step.inputs[0], &step.inputs[1]];
+    let (window, output) = (&kernel.window, flattened(&step.outputs[0])?);
+    let pads = window.pads_begin.iter().chain(&window.pads_end);
+    let whole = window.kernel == x.shape[2..] && pads.copied().all(|pad| pad == 0);
+    if !whole || kernel.groups != 1 || output.shape[2] != 1 || output.strides[1] != 1 {
+        return Ok(None);
+    }
+    let depth = w.shape[1..].iter().product();
+    let (Some(left), Some(right)) = (x.reshape(&[x.shape[0], depth]), w.reshape(&[w.shape[0], depth])) else {
+        return Ok(None);
+    };
+    let mut inputs = vec![left, right.swap(0, 1)];
+    inputs.extend(views.iter().map(|view| view.remove_axis(2)));
+    let product = MatMul { alpha: 1.0, epilogue: Some(map.clone()) };
+    let step =
+        Step { kernel: product.clone().into(), inputs, outputs: vec![output.remove_axis(2)], node: step.node.clone() };
+    Ok(Some((product, step)))
 }
 
 /// The epilogue with the addition of the bias in front, and the operands of its inputs from 1 on, in the shape
