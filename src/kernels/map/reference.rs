@@ -129,12 +129,19 @@ fn load(tensor: &Tensor, block: &Range<usize>) -> Lanes {
 }
 
 fn store(lanes: &Lanes, dtype: DType, data: &mut Vec<u8>) {
+    fn write<T: Copy, const N: usize>(data: &mut Vec<u8>, values: &[T], encode: impl Fn(T) -> [u8; N]) {
+        let start = data.len();
+        data.resize(start + values.len() * N, 0);
+        for (bytes, &value) in data[start..].chunks_exact_mut(N).zip(values) {
+            bytes.copy_from_slice(&encode(value));
+        }
+    }
     match (lanes, dtype) {
-        (Lanes::Floats(x), DType::F16) => data.extend(x.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes())),
-        (Lanes::Floats(x), DType::BF16) => data.extend(x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes())),
-        (Lanes::Floats(x), _) => data.extend(x.iter().flat_map(|x| x.to_le_bytes())),
-        (Lanes::Integers(x), DType::I64) => data.extend(x.iter().flat_map(|x| x.to_le_bytes())),
-        (Lanes::Integers(x), DType::I32) => data.extend(x.iter().flat_map(|&x| (x as i32).to_le_bytes())),
-        (Lanes::Integers(x), _) => data.extend(x.iter().map(|&x| x as u8)),
+        (Lanes::Floats(x), DType::F16) => write(data, x, |x| f16::from_f32(x).to_le_bytes()),
+        (Lanes::Floats(x), DType::BF16) => write(data, x, |x| bf16::from_f32(x).to_le_bytes()),
+        (Lanes::Floats(x), _) => write(data, x, f32::to_le_bytes),
+        (Lanes::Integers(x), DType::I64) => write(data, x, i64::to_le_bytes),
+        (Lanes::Integers(x), DType::I32) => write(data, x, |x| (x as i32).to_le_bytes()),
+        (Lanes::Integers(x), _) => write(data, x, |x| [x as u8]),
     }
 }
