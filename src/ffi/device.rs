@@ -1,6 +1,6 @@
 //! The devices of this machine.
 
-use super::error::{si_error, si_status};
+use super::error::{si_error, si_status, text_field};
 use super::guard;
 use super::pointer::{Out, place, versioned};
 use crate::error::{Status, fail};
@@ -45,16 +45,6 @@ pub struct si_device_info {
 
 versioned! { si_device_info: 152 }
 
-/// A name in a field, cut at a character border if it is too long.
-fn name_field(name: &str) -> [c_char; SI_DEVICE_NAME_BYTES] {
-    let mut field = [0; SI_DEVICE_NAME_BYTES];
-    let end = name.floor_char_boundary(SI_DEVICE_NAME_BYTES - 1);
-    for (to, from) in field.iter_mut().zip(name[..end].bytes()) {
-        *to = from as c_char;
-    }
-    field
-}
-
 impl From<&DeviceInfo> for si_device_info {
     fn from(info: &DeviceInfo) -> Self {
         si_device_info {
@@ -66,8 +56,8 @@ impl From<&DeviceInfo> for si_device_info {
             processors: info.processors as u32,
             reserved: 0,
             memory_bytes: info.memory_bytes,
-            id: name_field(&info.id),
-            name: name_field(&info.name),
+            id: text_field(&info.id),
+            name: text_field(&info.name),
         }
     }
 }

@@ -102,16 +102,20 @@ pub struct si_error {
 
 const _: () = assert!(SI_ERROR_MESSAGE_BYTES == ERROR_MESSAGE_BYTES && size_of::<si_error>() == 504);
 
+/// A text as the zero-terminated field of a struct: what fits of it, up to the zero byte that a model's node name might smuggle in.
+pub fn text_field<const BYTES: usize>(text: &str) -> [c_char; BYTES] {
+    let text = text.split('\0').next().unwrap_or_default();
+    let end = (0..=text.len().min(BYTES - 1)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    let mut field = [0; BYTES];
+    for (to, from) in field.iter_mut().zip(text[..end].bytes()) {
+        *to = from as c_char;
+    }
+    field
+}
+
 impl From<&Error> for si_error {
     fn from(error: &Error) -> Self {
-        let mut message = [0 as c_char; SI_ERROR_MESSAGE_BYTES];
-        // Cut at a character border, and at a zero byte that a model's node name might smuggle in.
-        let text = error.message.split('\0').next().unwrap_or_default();
-        let end = text.floor_char_boundary(SI_ERROR_MESSAGE_BYTES - 1);
-        for (to, from) in message.iter_mut().zip(text[..end].bytes()) {
-            *to = from as c_char;
-        }
-        si_error { status: error.status as si_status, native: error.native, message }
+        si_error { status: error.status as si_status, native: error.native, message: text_field(&error.message) }
     }
 }
 

@@ -62,10 +62,13 @@ struct Vacancies {
     unused: usize,
 }
 
+/// Slots come into being a block at a time, and stay.
+type Block<S, O> = OnceLock<Box<[Slot<S, O>]>>;
+
 /// The table of one noun. `S` is what any thread may use, `O` what one call at a time may.
 pub struct Table<S, O = ()> {
     noun: Noun,
-    blocks: [OnceLock<Box<[Slot<S, O>]>>; BLOCKS],
+    blocks: [Block<S, O>; BLOCKS],
     vacancies: Mutex<Vacancies>,
 }
 

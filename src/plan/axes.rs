@@ -147,7 +147,7 @@ impl<'a> Analysis<'a> {
     fn along(&self, view: &View) -> Proof<Option<Along>> {
         let Some(weight) = self.weights[view.tensor.0 as usize].filter(|_| view.count() > 0) else { return Ok(None) };
         let block = weight * self.batch;
-        if view.offset / weight % self.batch != 0 {
+        if !(view.offset / weight).is_multiple_of(self.batch) {
             return Err("only some of the rows are read".into());
         }
         // How far the axes inside a row reach; they must not carry into the row digit.
@@ -337,7 +337,7 @@ mod tests {
             Tensor::from_slice(&[B, S], &[0i64, 4, 2, 1, 3, 3, 0, 2, 1, 4, 4, 0].map(|id| (id + seed as i64) % 5))
         };
         let mask = Tensor::from_slice(&[B, S], &[0f32, 0.0, 0.0, -9.0, 0.0, 0.0, -9.0, -9.0, 0.0, -9.0, -9.0, -9.0]);
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (tokens, masked) = (trial.input_of(ids(0)), trial.input_of(mask.clone()));
         let table = trial.weight(&[5, H]);
         let parameters = [(); 2].map(|()| trial.weight(&[H]).broadcast(&[B, S, H]).unwrap());
@@ -390,7 +390,7 @@ mod tests {
 
     /// The proof for one step over an input `[B, S]`.
     fn proof(build: impl FnOnce(&mut Trial, &View) -> View) -> Result<Vec<Rows>> {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[B, S]);
         trial.builder.node = "culprit".into();
         let y = build(&mut trial, &x);
@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn a_recurrent_network_keeps_its_batch_axis() {
         let (t, i, h) = (3, 2, 4);
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[t, B, i]);
         let (w, r) = (trial.weight(&[1, 3 * h, i]), trial.weight(&[1, 3 * h, h]));
         let bias = trial.weight(&[1, 6 * h]);

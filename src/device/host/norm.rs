@@ -78,7 +78,7 @@ impl Rows {
         });
         let length: usize = self.inner.iter().product();
         let mut moments = Moments::default();
-        // SAFETY (all): the row has `length` elements; the level of instructions was detected.
+        // SAFETY: the row has `length` elements; the level of instructions was detected.
         unsafe {
             dispatch(self.simd, Measure { from, length, kind: self.kind, moments: &mut moments });
             let factor = 1.0 / (moments.mean_square + self.epsilon).sqrt();

@@ -21,7 +21,7 @@ pub struct WorkerCount(());
 
 impl WorkerCount {
     /// Counts one more.
-    pub fn new() -> Self {
+    pub fn enter() -> Self {
         WORKERS.fetch_add(1, Relaxed);
         WorkerCount(())
     }

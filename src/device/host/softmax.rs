@@ -98,7 +98,7 @@ mod tests {
     fn strided_rows_and_columns_are_found() {
         let x = Random::new(2).floats(&[6, 5, 20]);
         for order in [[1, 0, 2], [0, 2, 1], [2, 1, 0]] {
-            check_views(Softmax { log: false }, &[x.clone()], 1e-6, |_, view| view.permute(&order));
+            check_views(Softmax { log: false }, std::slice::from_ref(&x), 1e-6, |_, view| view.permute(&order));
         }
     }
 

@@ -20,14 +20,17 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Distance of neighbouring inputs and outputs: two cache lines, which the processor fetches together.
 const TENSOR_ALIGNMENT: usize = 128;
 
+/// Where a tensor lies in a lane's pinned memory: offset and size in bytes.
+type Place = (usize, usize);
+
 /// The memory of one lane.
 struct HostMemory {
     pinned: Pages,
     arena: Pages,
-    /// Per input its offset and size in `pinned`; `None` if it is another lane's output.
-    inputs: Vec<Option<(usize, usize)>>,
-    /// Per output its offset and size in `pinned`.
-    outputs: Vec<(usize, usize)>,
+    /// Per input its place in `pinned`; `None` if it is another lane's output.
+    inputs: Vec<Option<Place>>,
+    /// Per output its place in `pinned`.
+    outputs: Vec<Place>,
     /// Per worker the offset of its working memory in `arena`.
     scratch: Vec<usize>,
     /// Memory of other lanes that inputs lie in.
@@ -87,7 +90,7 @@ impl HostMemory {
 
     /// What replays are bound to. The pages stay where they are as long as `self` lives.
     fn addresses(&self) -> Addresses {
-        let input = |(own, source): (&Option<(usize, usize)>, &Option<(Arc<HostMemory>, usize)>)| match (own, source) {
+        let input = |(own, source): (&Option<Place>, &Option<(Arc<HostMemory>, usize)>)| match (own, source) {
             (Some((offset, _)), _) => self.at(*offset),
             (None, Some((memory, output))) => memory.at(memory.outputs[*output].0),
             (None, None) => unreachable!("an input lies here or elsewhere"),

@@ -178,7 +178,7 @@ impl<W: Work> Team<W> {
         let mut team = Team { shared, threads: Vec::with_capacity(workers) };
         for worker in 0..workers {
             let shared = team.shared.clone();
-            let count = processors::WorkerCount::new();
+            let count = processors::WorkerCount::enter();
             let builder = std::thread::Builder::new().name(format!("si-worker-{worker}")).stack_size(STACK_BYTES);
             let body = move || {
                 serve(&shared, worker);

@@ -75,8 +75,11 @@ pub fn lower(plan: &Plan, traits: &Traits) -> Result<Program> {
     Ok(program)
 }
 
+/// Where each tensor lies, by its number: memory and offset in bytes; `None` for a constant.
+type Places = Vec<Option<(Region, usize)>>;
+
 /// Gives every tensor its memory (a constant gets none here); the bytes are those of the arena.
-fn place(plan: &Plan) -> Result<(Vec<Option<(Region, usize)>>, usize)> {
+fn place(plan: &Plan) -> Result<(Places, usize)> {
     let mut places = vec![None; plan.tensors.len()];
     let mut lives: HashMap<TensorId, (usize, usize)> = HashMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
@@ -105,8 +108,7 @@ fn place(plan: &Plan) -> Result<(Vec<Option<(Region, usize)>>, usize)> {
 struct Lowering<'a> {
     plan: &'a Plan,
     traits: Traits,
-    /// Where each tensor lies; `None` for a constant.
-    places: Vec<Option<(Region, usize)>>,
+    places: Places,
     constants: Constants,
     /// Bytes of scratch memory that some launch needs.
     scratch: usize,

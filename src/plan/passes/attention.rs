@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn eager_style_scores_over_a_constant_plus_a_mask() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let [q, k, v] = projections(&mut trial);
         let mask = trial.input(&[B, 1, 1, S]);
         let root = trial.scalar(1.5);
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn sdpa_style_scales_both_sides_and_guards_empty_rows() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let [q, k, v] = projections(&mut trial);
         let mask = trial.input(&[B, 1, S, S]);
         let (root, zero) = (trial.scalar(0.5), trial.scalar(0.0));
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn plain_style_without_scale_or_mask_in_a_folded_batch() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (q, k, v) = (trial.input(&[B * H, S, D]), trial.input(&[B * H, S, D]), trial.input(&[B, H, S, D]));
         let scores = trial.emit(matmul(), &[&q, &k.swap(1, 2)]);
         let weights = trial.emit(Softmax { log: false }, &[&scores.reshape(&[B * H * S, S]).unwrap()]);
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn grouped_queries_share_key_and_value_heads() {
         let (kv, group) = (2, 3);
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let q = trial.input(&[B, kv * group, S, D]);
         let [k, v] = [(); 2].map(|()| trial.input(&[B, kv, S, D]));
         let scale = trial.scalar(0.5);
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn weights_that_the_caller_wants_too_are_computed_apart() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let [q, k, v] = projections(&mut trial);
         let scores = trial.emit(matmul(), &[&heads(&q), &heads(&k).swap(2, 3)]);
         let weights = trial.emit(Softmax { log: false }, &[&scores]);

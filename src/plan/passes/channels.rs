@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn batch_normalization_disappears_into_the_weights() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, w, bias) = (trial.input(&[2, 4, 3, 5]), trial.weight(&[6, 2, 2, 3]), trial.weight(&[6]));
         let y = trial.emit(Conv { groups: 2, window: window(), epilogue: None }, &[&x, &w, &bias]);
         normalized(&mut trial, &y);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_grouped_transposed_convolution_folds_by_its_own_channel_order() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, w, bias) = (trial.input(&[1, 4, 3, 3]), trial.weight(&[4, 3, 2, 3]), trial.weight(&[6]));
         let kernel = ConvTranspose { groups: 2, window: window(), output_padding: vec![0, 0] };
         let y = trial.emit(kernel, &[&x, &w, &bias]);
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn weights_with_two_users_are_not_stored_twice() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, w, bias) = (trial.input(&[2, 2, 3, 5]), trial.weight(&[3, 2, 2, 3]), trial.weight(&[3]));
         for _ in 0..2 {
             let y = trial.emit(Conv { groups: 1, window: window(), epilogue: None }, &[&x, &w, &bias]);

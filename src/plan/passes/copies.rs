@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn the_copies_of_both_exporters_vanish_from_the_operands_of_a_product() {
         let (b, s, h, d) = (2, 3, 2, 4);
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let q = trial.input(&[b, s, h * d]);
         let k = trial.input(&[b, s, h * d]);
         let heads = |view: &View| view.reshape(&[b, s, h, d]).unwrap().swap(1, 2);
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn keys_repeated_for_grouped_queries_are_read_in_place() {
         let (b, kv, g, t, d) = (2, 2, 3, 4, 2);
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let q = trial.input(&[b, kv * g, t, d]);
         let k = trial.input(&[b, kv, t, d]);
         let repeated = k.insert_axis(2).broadcast(&[b, kv, g, t, d]).unwrap();
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_needs_the_new_order_keeps_the_copy() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[3, 4]);
         let flat = trial.builder.reshape(&x.swap(0, 1), &[12]).unwrap();
         let y = trial.emit(Map::unary(Unary::Exp, DType::F32), &[&flat]);
@@ -130,7 +130,7 @@ mod tests {
         // The map over 12 elements could run over [4, 3]: its axis splits.
         assert_eq!(kernels(&trial.check(run)), ["Map", "Map"]);
 
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[3, 4]);
         let flat = trial.builder.reshape(&x.swap(0, 1), &[12]).unwrap();
         let sums = trial.emit(crate::kernels::Softmax { log: false }, &[&flat]);
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_source_that_is_written_again_is_not_looked_through() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[4]);
         let room = trial.room(&[4]);
         trial.write(Map::copy(DType::F32), &[&x], &room);

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn equal_chains_are_computed_once() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let mut branch = |value: f32| {
             let scale = trial.builder.constant(Tensor::from_slice(&[3], &[value, 2.0, 3.0]));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_model_output_is_computed_even_if_it_equals_another() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[4]);
         for _ in 0..2 {
             let y = trial.emit(Map::unary(Unary::Exp, DType::F32), &[&x]);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_tensor_read_before_and_after_it_changes_gives_two_values() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[4]);
         let room = trial.room(&[4]);
         trial.write(Map::copy(DType::F32), &[&x], &room);

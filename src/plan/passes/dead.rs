@@ -20,7 +20,7 @@ mod tests {
 
     #[test]
     fn a_chain_that_nobody_reads_goes_with_its_tensors() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let live = trial.emit(Map::unary(Unary::Exp, DType::F32), &[&x]);
         let dead = trial.emit(Map::unary(Unary::Tanh, DType::F32), &[&live]);

@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn bias_activation_and_residual_join_the_product() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3, 4]);
         let (w, bias) = (trial.weight(&[4, 5]), trial.weight(&[5]));
         let product = trial.emit(matmul(), &[&x.reshape(&[6, 4]).unwrap(), &w]);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_factor_becomes_alpha_and_a_permutation_is_written_in_place() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, w) = (trial.input(&[2, 3, 4]), trial.input(&[2, 4, 5]));
         let eighth = trial.scalar(0.125);
         let product = trial.emit(matmul(), &[&x, &w]);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_product_that_is_read_twice_or_transposed_keeps_its_tensor() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, w) = (trial.input(&[3, 4]), trial.weight(&[4, 5]));
         let product = trial.emit(matmul(), &[&x, &w]);
         let flipped = trial.builder.copy(&product.swap(0, 1)).unwrap();
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_convolution_takes_its_activation() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, w, bias) = (trial.input(&[2, 3, 5, 5]), trial.weight(&[4, 3, 3, 3]), trial.weight(&[4]));
         let window = Window {
             kernel: vec![3, 3],

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn parts_of_a_concatenation_are_written_in_place() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, y) = (trial.input(&[2, 3]), trial.input(&[2, 2]));
         let (a, b) = (softmax(&mut trial, &x), softmax(&mut trial, &y));
         let room = trial.room(&[2, 8]);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_inside_of_a_padding_is_written_after_the_fill() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let room = trial.room(&[4, 5]);
         let inside = softmax(&mut trial, &x);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_permuted_copy_turns_into_a_permuted_result() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3, 4]);
         let (scale, shift) = (trial.weight(&[4]), trial.weight(&[4]));
         let [scale, shift] = [scale, shift].map(|view| view.broadcast(&[2, 3, 4]).unwrap());
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_destination_that_is_overwritten_later_is_not_read_instead_of_the_source() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let a = softmax(&mut trial, &x);
         let room = trial.room(&[2, 3]);

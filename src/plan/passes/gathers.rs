@@ -87,7 +87,7 @@ mod tests {
     use crate::plan::passes::trial::{Trial, kernels};
 
     fn gathered(shape: &[usize], kernel: impl Into<Kernel>, indices: Tensor) -> crate::plan::Plan {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(shape);
         let indices = trial.builder.constant(indices);
         let y = trial.emit(kernel, &[&x, &indices]);

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_written_out_gelu_becomes_one_instruction() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let bias = trial.weight(&[3]);
         let constants = [std::f32::consts::SQRT_2, 1.0, 0.5].map(|value| trial.scalar(value));
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn views_of_an_intermediate_result_become_views_of_its_operands() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3, 4]);
         let bias = trial.weight(&[4]);
         let sum = trial.builder.binary(Binary::Add, &x, &bias).unwrap();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_result_with_two_readers_and_a_broadcast_result_stay() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let shared = trial.builder.unary(Unary::Exp, &x).unwrap();
         let a = trial.builder.unary(Unary::Neg, &shared).unwrap();
@@ -163,7 +163,7 @@ mod tests {
         trial.deliver(&b);
         assert_eq!(kernels(&optimized(&trial)).len(), 3);
 
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let mask = trial.input(&[3]);
         let x = trial.input(&[2, 3]);
         let penalty = trial.builder.unary(Unary::Exp, &mask).unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_operand_that_changes_in_between_is_not_read_later() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[4]);
         let room = trial.room(&[4]);
         trial.write(Map::copy(DType::F32), &[&x], &room);
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn long_chains_break_into_bounded_programs() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let mut x = trial.input(&[2]);
         for _ in 0..200 {
             x = trial.builder.unary(Unary::Sin, &x).unwrap();

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn query_key_and_value_projections_become_one_product() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3, 4]);
         for columns in [6, 6, 8] {
             let (w, bias) = (trial.weight(&[4, columns]), trial.weight(&[columns]));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn weights_stored_by_column_stay_so() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[3, 4]);
         for columns in [2, 3] {
             let (w, bias) = (trial.weight(&[columns, 4]), trial.weight(&[columns]));
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_differs_or_is_shared_stays_apart() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, other) = (trial.input(&[3, 4]), trial.input(&[3, 4]));
         let (shared, bias) = (trial.weight(&[4, 5]), trial.weight(&[5]));
         // One weight read twice, and another A.
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_result_that_is_read_across_rows_stays_apart() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[3, 4]);
         let views = [4, 4, 4].map(|columns| {
             let (w, bias) = (trial.weight(&[4, columns]), trial.weight(&[columns]));

@@ -64,7 +64,7 @@ mod tests {
     /// These plans are built so that any scan per step over all readers or writers of a tensor takes hours.
     #[test]
     fn a_hundred_thousand_steps_are_no_trouble() {
-        let mut chain = Trial::new();
+        let mut chain = Trial::empty();
         let mut x = chain.input(&[2]);
         for _ in 0..MANY {
             x = chain.builder.unary(Unary::Sin, &x).unwrap();
@@ -72,7 +72,7 @@ mod tests {
         chain.deliver(&x);
         assert!(optimize(chain.builder.plan).unwrap().steps.len() < MANY / 60);
 
-        let mut star = Trial::new();
+        let mut star = Trial::empty();
         let x = star.input(&[2, 4]);
         let room = star.room(&[MANY, 8]);
         let shared = star.emit(Map::unary(Unary::Exp, DType::F32), &[&x]);

@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn layer_normalization_as_pytorch_writes_it() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3, 8]);
         let (gamma, beta) = (trial.weight(&[8]), trial.weight(&[8]));
         let mean = mean_of(&mut trial, &x, AXIS);
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn rms_normalization_by_a_negative_power_without_shift() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3, 8]);
         let gamma = trial.weight(&[8]);
         let power = trial.scalar(-0.5);
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_norm_over_channels_in_the_middle_permutes_its_views() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 4, 3]);
         let mean = mean_of(&mut trial, &x, 1);
         let c = trial.builder.binary(Binary::Sub, &x, &mean).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn what_only_looks_like_a_norm_stays() {
         // The mean is of another tensor.
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, y) = (trial.input(&[2, 8]), trial.input(&[2, 8]));
         let variance = variance(&mut trial, &y, 1);
         let root = trial.builder.unary(Unary::Sqrt, &variance).unwrap();
@@ -366,7 +366,7 @@ mod tests {
         assert!(!kernels(&optimized(&trial)).contains(&"Norm"));
 
         // A scale that differs from row to row is applied after the norm.
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let (x, rows) = (trial.input(&[2, 8]), trial.input(&[2, 1]));
         let variance = self::variance(&mut trial, &x, 1);
         let root = trial.builder.unary(Unary::Sqrt, &variance).unwrap();

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn uniform_operands_become_immediates() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let x = trial.input(&[2, 3]);
         let half = trial.scalar(0.5).broadcast(&[2, 3]).unwrap();
         let ones = trial.builder.constant(Tensor::from_slice(&[2, 3], &[1f32; 6]));
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_last_operand_stays_to_give_the_shape() {
-        let mut trial = Trial::new();
+        let mut trial = Trial::empty();
         let zeros = trial.scalar(0.0).broadcast(&[4]).unwrap();
         let out = trial.room(&[4]);
         trial.write(Map::unary(Unary::Cos, DType::F32), &[&zeros], &out);

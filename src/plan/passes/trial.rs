@@ -15,7 +15,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub fn new() -> Trial {
+    /// An empty plan.
+    pub fn empty() -> Trial {
         Trial { builder: Builder::new(Bucket::default()), inputs: Vec::new(), seed: 1 }
     }
 

@@ -104,7 +104,7 @@ struct Band<'a> {
 impl Routine for Band<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        // SAFETY (all): the caller's promise.
+        // SAFETY: all of it is the caller's promise.
         unsafe {
             self.pad::<V>();
             match self.conv.window.kernel[..] {
@@ -178,7 +178,7 @@ impl Band<'_> {
     /// As [`BoundDepthwise::run`], with the band padded.
     #[inline(always)]
     unsafe fn taps<V: Vector, const H: usize, const W: usize>(&self) {
-        // SAFETY (all): taps of the window; vectors of a padded row.
+        // SAFETY: taps of the window; vectors of a padded row.
         unsafe {
             let mut weights = [[V::splat(0.0); W]; H];
             for (tap, weight) in weights.as_flattened_mut().iter_mut().enumerate() {
@@ -203,7 +203,7 @@ impl Band<'_> {
     #[inline(always)]
     unsafe fn any_taps<V: Vector>(&self) {
         let [height, width] = [self.conv.window.kernel[0], self.conv.window.kernel[1]];
-        // SAFETY (all): taps of the window; vectors of a padded row.
+        // SAFETY: taps of the window; vectors of a padded row.
         unsafe {
             self.each_vector::<V>(|from| {
                 let mut sum = V::splat(0.0);

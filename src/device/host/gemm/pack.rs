@@ -40,7 +40,7 @@ impl Packing {
 impl Routine for Packing {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        // SAFETY (all): the caller of `run` promised the rows and columns.
+        // SAFETY: the caller of `run` promised the rows and columns.
         unsafe {
             match (self.from_step, self.from_lane) {
                 (_, 1) => self.rows::<V>(),

@@ -121,7 +121,7 @@ unsafe fn step_avx2(instr: &CodeInstr, frame: &Frame, to: *mut u8, n: usize) {
 /// As [`execute`].
 #[inline(always)]
 unsafe fn step(simd: Simd, instr: &CodeInstr, frame: &Frame, to: *mut u8, n: usize) {
-    // SAFETY (all): operands have as many values as their uniformity says, each register the type of its class.
+    // SAFETY: operands have as many values as their uniformity says, each register the type of its class.
     unsafe {
         match instr.op {
             CodeOp::Const(value) => constant(instr.class, value, to),
@@ -250,7 +250,7 @@ unsafe fn select<T: Copy>(to: *mut u8, [c, a, b]: [*mut u8; 3], uniform: [bool; 
 /// As [`each`], with operands of type `class`.
 #[inline(always)]
 unsafe fn unary(simd: Simd, op: Unary, class: DType, to: *mut u8, from: *const u8, n: usize) {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match (class, op) {
             (DType::F32, Unary::IsNan) => each(to, from, n, |x: f32| u8::from(x.is_nan())),
@@ -280,7 +280,7 @@ unsafe fn unary(simd: Simd, op: Unary, class: DType, to: *mut u8, from: *const u
 /// As [`zip`], with operands of type `class`.
 #[inline(always)]
 unsafe fn binary(op: Binary, class: DType, to: *mut u8, operands: &Pair, n: usize) {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match class {
             DType::F32 => float_binary(op, to, operands, n),
@@ -296,7 +296,7 @@ unsafe fn binary(op: Binary, class: DType, to: *mut u8, operands: &Pair, n: usiz
 /// As [`zip`].
 #[inline(always)]
 unsafe fn float_binary(op: Binary, to: *mut u8, operands: &Pair, n: usize) {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match op {
             Binary::Add => zip(to, operands, n, |a: f32, b| a + b),
@@ -411,7 +411,7 @@ integer!(u8);
 /// As [`each`].
 #[inline(always)]
 unsafe fn integer_unary<T: Integer>(op: Unary, to: *mut u8, from: *const u8, n: usize) {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match op {
             Unary::Neg => each(to, from, n, T::neg),
@@ -428,7 +428,7 @@ unsafe fn integer_unary<T: Integer>(op: Unary, to: *mut u8, from: *const u8, n: 
 /// As [`zip`].
 #[inline(always)]
 unsafe fn integer_binary<T: Integer>(op: Binary, to: *mut u8, operands: &Pair, n: usize) {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match op {
             Binary::Add => zip(to, operands, n, T::add),
@@ -467,7 +467,7 @@ unsafe fn convert(source: DType, class: DType, to: *mut u8, from: *const u8, n: 
             }
         };
     }
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match source {
             DType::F32 => to_class!(f32, |x: f32| x as i32 as u8),

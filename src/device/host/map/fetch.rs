@@ -12,7 +12,7 @@ use half::{bf16, f16};
 /// # Safety
 /// The elements are readable, the register has room, they do not overlap.
 pub unsafe fn widen(dtype: DType, from: *const u8, register: *mut u8, n: usize) -> *mut u8 {
-    // SAFETY (all): the caller's promise; elements and registers are aligned for their types.
+    // SAFETY: all of it is the caller's promise; elements and registers are aligned for their types.
     unsafe {
         match dtype {
             DType::F16 => {
@@ -34,7 +34,7 @@ pub unsafe fn widen(dtype: DType, from: *const u8, register: *mut u8, n: usize) 
 /// # Safety
 /// As [`widen`].
 pub unsafe fn gather(dtype: DType, from: *const u8, stride: isize, register: *mut u8, n: usize) -> *mut u8 {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match dtype {
             DType::F16 => strided(from.cast::<f16>(), stride, register.cast(), 1, n, f16::to_f32),
@@ -110,7 +110,7 @@ pub unsafe fn store(code: &Code, values: *const u8, output: &Span, cursor: &Curs
 /// # Safety
 /// As [`store`], for one run along the innermost axis.
 pub unsafe fn store_run(code: &Code, from: *const u8, step: isize, to: *mut u8, stride: isize, n: usize) {
-    // SAFETY (all): the caller's promise.
+    // SAFETY: all of it is the caller's promise.
     unsafe {
         match code.output {
             DType::F16 => strided(from.cast::<f32>(), step, to.cast(), stride, n, f16::from_f32),

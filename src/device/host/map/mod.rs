@@ -83,7 +83,7 @@ impl Nest {
     /// # Safety
     /// As [`Nest::run`], for `n` elements from the cursor on.
     unsafe fn block(&self, cursor: &Cursor, frame: &Frame, n: usize) {
-        // SAFETY (all): operands and result hold the block's elements; registers are the program's.
+        // SAFETY: operands and result hold the block's elements; registers are the program's.
         unsafe {
             for load in &self.code.loads {
                 let span = &self.inputs[load.operand];

@@ -43,7 +43,7 @@ impl RowMap {
         let direct = computed && !std::ptr::eq(from, to) && self.code.class == self.code.output;
         for start in (0..count).step_by(BLOCK) {
             let n = BLOCK.min(count - start);
-            // SAFETY (all): the block lies in the segment.
+            // SAFETY: the block lies in the segment.
             unsafe {
                 for load in &self.code.loads {
                     let values = if load.operand == 0 {
@@ -76,7 +76,7 @@ impl RowMap {
         let span = &self.operands[load.operand - 1];
         let (stride, outer) = span.strides.split_last().map_or((0, &[][..]), |(&stride, outer)| (stride, outer));
         let first = span.element(cursor.offset(outer) + column as isize * stride);
-        // SAFETY (all): the caller's promise.
+        // SAFETY: all of it is the caller's promise.
         unsafe {
             let room = frame.room(load.register, load.slot);
             match load.access {

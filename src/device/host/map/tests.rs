@@ -102,7 +102,7 @@ fn special_floats_follow_the_reference() {
         // At -inf the products 0 inf of these have a limit, which the fast functions give.
         let has_limit = matches!(op, Unary::Gelu | Unary::GeluTanh | Unary::Silu);
         let x = if has_limit {
-            Map::unary(Unary::Abs, DType::F32).reference(&[a.clone()]).unwrap().remove(0)
+            Map::unary(Unary::Abs, DType::F32).reference(std::slice::from_ref(&a)).unwrap().remove(0)
         } else {
             a.clone()
         };

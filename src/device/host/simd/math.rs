@@ -54,7 +54,7 @@ pub fn log<V: Vector>(x: V) -> V {
             -1.666_805_7e-1,
             2.000_071_5e-1,
             -2.499_999_4e-1,
-            3.333_333_1e-1,
+            3.333_333e-1,
         ],
     );
     let y = exponent.mul_add(x.lanes(-2.121_944_4e-4), f * square * p);
@@ -94,7 +94,7 @@ pub fn silu<V: Vector>(x: V) -> V {
 pub fn tanh<V: Vector>(x: V) -> V {
     let magnitude = x.abs();
     let square = x * x;
-    let p = polynomial(square, [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1]);
+    let p = polynomial(square, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
     let near = (p * square).mul_add(x, x);
     let one = x.lanes(1.0);
     let far = one - x.lanes(2.0) / (exp(magnitude + magnitude) + one);
@@ -108,14 +108,14 @@ pub fn erf<V: Vector>(x: V) -> V {
     let square = x * x;
     let near = polynomial(
         square,
-        [-5.967_617e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_66e-1],
+        [-5.967_617e-4, 4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1],
     );
     let near = near.mul_add(x, x);
     let high = t.mul_add(x.lanes(-1.728_534_7e-5), x.lanes(3.831_971_3e-4));
     let low = t.mul_add(x.lanes(-3.883_964_4e-3), x.lanes(2.425_462_2e-2));
     let q = high.mul_add(square, low);
     let q = q.mul_add(t, x.lanes(-1.067_778_8e-1));
-    let q = q.mul_add(t, x.lanes(-6.348_466_9e-1));
+    let q = q.mul_add(t, x.lanes(-6.348_467e-1));
     let q = q.mul_add(t, x.lanes(-1.287_175_1e-1));
     let q = q.mul_add(t, x.lanes(0.0) - t);
     let far = (x.lanes(1.0) - exp(q)).copysign(x);
@@ -135,7 +135,7 @@ pub fn gelu<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub fn gelu_tanh<V: Vector>(x: V) -> V {
     let inner = (x * x).mul_add(x.lanes(0.044_715), x.lanes(1.0)) * x;
-    let argument = inner * x.lanes(-2.0 * 0.797_884_56);
+    let argument = inner * x.lanes(-2.0 * 0.797_884_6);
     let result = x / (x.lanes(1.0) + exp(argument));
     V::select(x.equal(x.lanes(f32::NEG_INFINITY)), x.lanes(-0.0), result)
 }
@@ -178,8 +178,8 @@ pub fn cos<V: Vector>(x: V) -> V {
 fn quarter_waves<V: Vector>(x: V, quarters: f32) -> V {
     let n = (x * x.lanes(std::f32::consts::FRAC_2_PI)).round();
     let r = n.mul_add(x.lanes(-1.570_312_5), x);
-    let r = n.mul_add(x.lanes(-4.837_512_97e-4), r);
-    let r = n.mul_add(x.lanes(-7.549_789_95e-8), r);
+    let r = n.mul_add(x.lanes(-4.837_513e-4), r);
+    let r = n.mul_add(x.lanes(-7.549_79e-8), r);
     let square = r * r;
     let p = polynomial(square, [-1.951_529_6e-4, 8.332_161e-3, -1.666_665_5e-1]);
     let sine = (p * square).mul_add(r, r);

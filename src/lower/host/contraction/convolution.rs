@@ -152,7 +152,7 @@ impl Lowering<'_> {
             return Ok((operand, [steps[1], steps[3], steps[2]], steps[0]));
         };
         let view = merged.map(|view| view.permute(&[0, 1, 3, 2])).expect("filtered above");
-        self.packed_strips(&tensor, &view)
+        self.packed_strips(tensor, &view)
     }
 
     /// `[groups, rows, taps, channels]` of a constant, packed into one matrix of strips per group.

@@ -152,7 +152,7 @@ impl Lowering<'_> {
         let panels = Panels::new(self.traits.simd, matrix.shape[0], matrix.shape[1]);
         let bytes = panels.elements().and_then(|elements| elements.checked_mul(4));
         let bytes = bytes.ok_or_else(|| fail!(TooLarge, "a factor of shape {inner:?} is too large to be packed"))?;
-        let region = Region::Constant(self.constants.add(&tensor, &matrix, Layout::Panels(panels), bytes));
+        let region = Region::Constant(self.constants.add(tensor, &matrix, Layout::Panels(panels), bytes));
         let (shape, strides) = (view.shape.clone(), view.strides.clone());
         Ok(Some(Operand { region, byte_offset: 0, dtype: tensor.dtype(), shape, strides }))
     }
