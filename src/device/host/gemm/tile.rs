@@ -128,16 +128,26 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool
             a = a.wrapping_add(a_step);
             b = b.wrapping_offset(tile.b_step);
         }
-        let alpha = V::splat(tile.alpha);
+        // The loop that finishes the sums is too large to be unrolled, so it reads them from memory. From a buffer of its own:
+        // an array that any rolled loop indexes lives in memory throughout, and each multiply-add above would store its sum.
+        let mut buffer = [std::mem::MaybeUninit::<f32>::uninit(); ROWS_MAX * PANEL_MAX];
+        let buffer = buffer.as_mut_ptr().cast::<f32>();
         for (i, row) in sums.iter().enumerate() {
+            for (j, sum) in row.iter().enumerate() {
+                sum.store(buffer.add((i * N + j) * V::LANES));
+            }
+        }
+        let alpha = V::splat(tile.alpha);
+        for i in 0..M {
             let offset = i as isize * tile.c_row;
             let (c, residual) = (tile.c.offset(offset), tile.finish.residual.wrapping_offset(offset));
-            for (j, &sum) in row.iter().enumerate() {
+            for j in 0..N {
                 let at = j * V::LANES;
                 let left = tile.columns.saturating_sub(at);
                 if left == 0 {
                     break;
                 }
+                let sum = V::load(buffer.add((i * N + j) * V::LANES));
                 let x = tile.finish.apply(alpha * sum, i as isize, at, residual.wrapping_add(at), left);
                 if left >= V::LANES { x.store(c.add(at)) } else { x.store_partial(c.add(at), left) }
             }
@@ -177,6 +187,8 @@ pub struct TileSet {
 
 /// Most rows of any tile of any instruction set.
 pub const ROWS_MAX: usize = 14;
+/// Most columns of any tile of any instruction set.
+const PANEL_MAX: usize = 32;
 
 macro_rules! rows {
     ($kernel:path, $width:literal, $packed:literal, [$($rows:literal),*]) => {{
