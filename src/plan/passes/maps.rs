@@ -13,9 +13,10 @@ pub const BODY_MAX: usize = 64;
 /// Operands of a fused program.
 pub const OPERANDS_MAX: usize = 16;
 
-/// Inlines producers into their readers in program order, so that chains collapse in one sweep.
+/// Inlines producers into their readers, last reader first: what a reader takes in is gone before its own turn comes, so every
+/// program is cleaned up once, when it is complete.
 pub fn run(draft: &mut Draft) -> Result<()> {
-    for slot in 0..draft.len() {
+    for slot in (0..draft.len()).rev() {
         while let Some((producer, step)) = fused(draft, slot) {
             draft.replace(slot, step);
             draft.prune(producer);
@@ -43,7 +44,12 @@ fn fused(draft: &Draft, slot: usize) -> Option<(usize, Step)> {
         if step.inputs.iter().any(|reader| repeats(&reader)) && !is_nearly_free(map) {
             return None;
         }
-        Some((producer, inlined(draft, step, view.tensor)?))
+        let (map, inputs) = spliced(draft, step, view.tensor)?;
+        // The clean-up comes later, unless the program needs it now to stay in bounds.
+        if map.body.len() <= BODY_MAX && inputs.len() <= OPERANDS_MAX {
+            return Some((producer, Step { kernel: Kernel::Map(map), inputs, ..step.clone() }));
+        }
+        Some((producer, tidied(map, inputs, step)?))
     })
 }
 
@@ -59,6 +65,12 @@ fn is_nearly_free(map: &Map) -> bool {
 /// The map `step` with the map that produces `tensor` in the place of every operand that reads it; `None` if there is no such
 /// producer, if views do not compose, or if the program would grow out of bounds.
 pub fn inlined(draft: &Draft, step: &Step, tensor: TensorId) -> Option<Step> {
+    let (map, inputs) = spliced(draft, step, tensor)?;
+    tidied(map, inputs, step)
+}
+
+/// The program of [`inlined`] and its operands, without any clean-up but that equal operands are one.
+fn spliced(draft: &Draft, step: &Step, tensor: TensorId) -> Option<(Map, Vec<View>)> {
     let producer = draft.producer(tensor)?;
     let (part, origin) = draft.map(producer)?;
     let Kernel::Map(whole) = &step.kernel else { return None };
@@ -74,11 +86,11 @@ pub fn inlined(draft: &Draft, step: &Step, tensor: TensorId) -> Option<Step> {
         }
         map = map.splice(operand, part);
     }
-    tidied(map, inputs, step)
+    Some(merged(map, inputs))
 }
 
-/// `step` as the given program over the given operands, equal operands merged and unused ones dropped.
-pub fn tidied(map: Map, inputs: Vec<View>, step: &Step) -> Option<Step> {
+/// The program with equal operands made one.
+fn merged(map: Map, inputs: Vec<View>) -> (Map, Vec<View>) {
     let mut distinct: Vec<View> = Vec::with_capacity(inputs.len());
     let mut to = Vec::with_capacity(inputs.len());
     for view in inputs {
@@ -88,7 +100,12 @@ pub fn tidied(map: Map, inputs: Vec<View>, step: &Step) -> Option<Step> {
             distinct.push(view);
         }
     }
-    let rewired = map.rewired(&to);
+    (map.rewired(&to), distinct)
+}
+
+/// `step` as the given program over the given operands, equal operands merged and unused ones dropped.
+pub fn tidied(map: Map, inputs: Vec<View>, step: &Step) -> Option<Step> {
+    let (rewired, distinct) = merged(map, inputs);
     let (mut map, mut kept) = rewired.simplified();
     if kept.is_empty() && step.outputs[0].rank() > 0 {
         // One operand stays to give the shape.
