@@ -9,6 +9,7 @@
 mod attention;
 mod conv;
 mod conv_transpose;
+pub mod entry;
 #[cfg(test)]
 mod evaluation;
 mod gather;

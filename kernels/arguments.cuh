@@ -1,0 +1,292 @@
+// Generated from src/kernels/entry by `UPDATE_ARGUMENTS=1 cargo test --lib arguments`; do not edit.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+constexpr int AXES = 12;
+
+// Scalar functions.
+enum Opcode : uint32_t {
+    ROUND_F16 = 1,
+    ROUND_BF16 = 2,
+    SELECT = 3,
+    LOAD = 4,
+    CONSTANT = 5,
+    CAST = 6,
+    Neg = 16,
+    Abs = 17,
+    Sign = 18,
+    Ceil = 19,
+    Floor = 20,
+    Round = 21,
+    Sqrt = 22,
+    Reciprocal = 23,
+    Exp = 24,
+    Log = 25,
+    Sin = 26,
+    Cos = 27,
+    Tanh = 28,
+    Erf = 29,
+    Sigmoid = 30,
+    Relu = 31,
+    Gelu = 32,
+    GeluTanh = 33,
+    Silu = 34,
+    Softplus = 35,
+    Not = 36,
+    IsNan = 37,
+    IsInf = 38,
+    Add = 64,
+    Sub = 65,
+    Mul = 66,
+    Div = 67,
+    Mod = 68,
+    Fmod = 69,
+    Pow = 70,
+    Min = 71,
+    Max = 72,
+    And = 73,
+    Or = 74,
+    Xor = 75,
+    Equal = 76,
+    Less = 77,
+    LessOrEqual = 78,
+};
+
+// Element types.
+enum DType : uint32_t {
+    F32_TYPE = 0,
+    F16_TYPE = 1,
+    BF16_TYPE = 2,
+    I64_TYPE = 3,
+    I32_TYPE = 4,
+    I8_TYPE = 5,
+    U8_TYPE = 6,
+    BOOL_TYPE = 7,
+};
+
+struct Space {
+    uint32_t rank;
+    uint32_t count;
+    uint32_t extents[12];
+    uint32_t magics[12];
+    uint32_t shifts[12];
+};
+static_assert(sizeof(Space) == 152);
+static_assert(offsetof(Space, rank) == 0);
+static_assert(offsetof(Space, count) == 4);
+static_assert(offsetof(Space, extents) == 8);
+static_assert(offsetof(Space, magics) == 56);
+static_assert(offsetof(Space, shifts) == 104);
+
+struct Operand {
+    void* address;
+    uint32_t dtype;
+    int32_t strides[12];
+};
+static_assert(sizeof(Operand) == 64);
+static_assert(offsetof(Operand, address) == 0);
+static_assert(offsetof(Operand, dtype) == 8);
+static_assert(offsetof(Operand, strides) == 12);
+
+struct Instruction {
+    uint32_t code;
+    uint32_t slots;
+    uint64_t value;
+};
+static_assert(sizeof(Instruction) == 16);
+static_assert(offsetof(Instruction, code) == 0);
+static_assert(offsetof(Instruction, slots) == 4);
+static_assert(offsetof(Instruction, value) == 8);
+
+struct Program {
+    uint32_t count;
+    uint32_t slots;
+    Instruction instructions[96];
+};
+static_assert(sizeof(Program) == 1544);
+static_assert(offsetof(Program, count) == 0);
+static_assert(offsetof(Program, slots) == 4);
+static_assert(offsetof(Program, instructions) == 8);
+
+struct MapArguments {
+    Space space;
+    Operand output;
+    uint32_t inputs;
+    uint32_t vectors;
+    Program program;
+    Operand operands[16];
+};
+static_assert(sizeof(MapArguments) == 2792);
+static_assert(offsetof(MapArguments, space) == 0);
+static_assert(offsetof(MapArguments, output) == 152);
+static_assert(offsetof(MapArguments, inputs) == 216);
+static_assert(offsetof(MapArguments, vectors) == 220);
+static_assert(offsetof(MapArguments, program) == 224);
+static_assert(offsetof(MapArguments, operands) == 1768);
+
+struct Stage {
+    uint32_t op;
+    uint32_t source;
+    float constant;
+};
+static_assert(sizeof(Stage) == 12);
+static_assert(offsetof(Stage, op) == 0);
+static_assert(offsetof(Stage, source) == 4);
+static_assert(offsetof(Stage, constant) == 8);
+
+struct Chain {
+    uint32_t count;
+    Stage stages[8];
+    Operand operands[4];
+};
+static_assert(sizeof(Chain) == 360);
+static_assert(offsetof(Chain, count) == 0);
+static_assert(offsetof(Chain, stages) == 4);
+static_assert(offsetof(Chain, operands) == 104);
+
+struct ChainArguments {
+    Space space;
+    Operand input;
+    Operand output;
+    uint32_t vectors;
+    Chain chain;
+};
+static_assert(sizeof(ChainArguments) == 648);
+static_assert(offsetof(ChainArguments, space) == 0);
+static_assert(offsetof(ChainArguments, input) == 152);
+static_assert(offsetof(ChainArguments, output) == 216);
+static_assert(offsetof(ChainArguments, vectors) == 280);
+static_assert(offsetof(ChainArguments, chain) == 288);
+
+struct CopyArguments {
+    Space space;
+    Operand input;
+    Operand output;
+    uint32_t bytes;
+};
+static_assert(sizeof(CopyArguments) == 288);
+static_assert(offsetof(CopyArguments, space) == 0);
+static_assert(offsetof(CopyArguments, input) == 152);
+static_assert(offsetof(CopyArguments, output) == 216);
+static_assert(offsetof(CopyArguments, bytes) == 280);
+
+struct MatMulArguments {
+    uint32_t m;
+    uint32_t n;
+    uint32_t k;
+    uint32_t splits;
+    uint32_t depth;
+    uint32_t a_vectors;
+    uint32_t b_vectors;
+    float alpha;
+    Operand a;
+    Operand b;
+    Operand c;
+    void* partials;
+    Space batch;
+    Chain chain;
+};
+static_assert(sizeof(MatMulArguments) == 744);
+static_assert(offsetof(MatMulArguments, m) == 0);
+static_assert(offsetof(MatMulArguments, n) == 4);
+static_assert(offsetof(MatMulArguments, k) == 8);
+static_assert(offsetof(MatMulArguments, splits) == 12);
+static_assert(offsetof(MatMulArguments, depth) == 16);
+static_assert(offsetof(MatMulArguments, a_vectors) == 20);
+static_assert(offsetof(MatMulArguments, b_vectors) == 24);
+static_assert(offsetof(MatMulArguments, alpha) == 28);
+static_assert(offsetof(MatMulArguments, a) == 32);
+static_assert(offsetof(MatMulArguments, b) == 96);
+static_assert(offsetof(MatMulArguments, c) == 160);
+static_assert(offsetof(MatMulArguments, partials) == 224);
+static_assert(offsetof(MatMulArguments, batch) == 232);
+static_assert(offsetof(MatMulArguments, chain) == 384);
+
+struct NormArguments {
+    Space space;
+    uint32_t extent;
+    uint32_t axes;
+    uint32_t centered;
+    float epsilon;
+    uint32_t splits;
+    float alpha;
+    void* partials;
+    Operand input;
+    Operand sum;
+    Operand scale;
+    Operand bias;
+    Operand output;
+    Chain chain;
+};
+static_assert(sizeof(NormArguments) == 864);
+static_assert(offsetof(NormArguments, space) == 0);
+static_assert(offsetof(NormArguments, extent) == 152);
+static_assert(offsetof(NormArguments, axes) == 156);
+static_assert(offsetof(NormArguments, centered) == 160);
+static_assert(offsetof(NormArguments, epsilon) == 164);
+static_assert(offsetof(NormArguments, splits) == 168);
+static_assert(offsetof(NormArguments, alpha) == 172);
+static_assert(offsetof(NormArguments, partials) == 176);
+static_assert(offsetof(NormArguments, input) == 184);
+static_assert(offsetof(NormArguments, sum) == 248);
+static_assert(offsetof(NormArguments, scale) == 312);
+static_assert(offsetof(NormArguments, bias) == 376);
+static_assert(offsetof(NormArguments, output) == 440);
+static_assert(offsetof(NormArguments, chain) == 504);
+
+struct SoftmaxArguments {
+    Space space;
+    uint32_t extent;
+    uint32_t log;
+    uint32_t guard;
+    Operand input;
+    Operand output;
+};
+static_assert(sizeof(SoftmaxArguments) == 296);
+static_assert(offsetof(SoftmaxArguments, space) == 0);
+static_assert(offsetof(SoftmaxArguments, extent) == 152);
+static_assert(offsetof(SoftmaxArguments, log) == 156);
+static_assert(offsetof(SoftmaxArguments, guard) == 160);
+static_assert(offsetof(SoftmaxArguments, input) == 168);
+static_assert(offsetof(SoftmaxArguments, output) == 232);
+
+struct ReduceArguments {
+    Space space;
+    uint32_t kept;
+    uint32_t extent;
+    uint32_t op;
+    uint32_t last;
+    Operand input;
+    Operand output;
+};
+static_assert(sizeof(ReduceArguments) == 296);
+static_assert(offsetof(ReduceArguments, space) == 0);
+static_assert(offsetof(ReduceArguments, kept) == 152);
+static_assert(offsetof(ReduceArguments, extent) == 156);
+static_assert(offsetof(ReduceArguments, op) == 160);
+static_assert(offsetof(ReduceArguments, last) == 164);
+static_assert(offsetof(ReduceArguments, input) == 168);
+static_assert(offsetof(ReduceArguments, output) == 232);
+
+struct GatherArguments {
+    Space space;
+    uint32_t bytes;
+    uint32_t depth;
+    int32_t index_step;
+    Operand data;
+    Operand index;
+    Operand output;
+    uint32_t extents[12];
+    int32_t steps[12];
+};
+static_assert(sizeof(GatherArguments) == 456);
+static_assert(offsetof(GatherArguments, space) == 0);
+static_assert(offsetof(GatherArguments, bytes) == 152);
+static_assert(offsetof(GatherArguments, depth) == 156);
+static_assert(offsetof(GatherArguments, index_step) == 160);
+static_assert(offsetof(GatherArguments, data) == 168);
+static_assert(offsetof(GatherArguments, index) == 232);
+static_assert(offsetof(GatherArguments, output) == 296);
+static_assert(offsetof(GatherArguments, extents) == 360);
+static_assert(offsetof(GatherArguments, steps) == 408);
