@@ -236,7 +236,8 @@ impl MatMulArguments {
 
     /// Blocks and threads of `combine`.
     pub fn combine_launch(&self) -> Geometry {
-        Geometry::line(self.results().div_ceil(128 * 4), 128)
+        let rows = self.batch.count as usize * self.m as usize;
+        Geometry::line((rows * (self.n as usize).div_ceil(4)).div_ceil(128), 128)
     }
 
     /// The scaled sums with the chain applied go to C.

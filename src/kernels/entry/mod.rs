@@ -67,7 +67,7 @@ const OTHERS: &[Entry] = &[
     entry::<CopyArguments>("map", "copy", 0, map::copy_twin),
     entry::<MatMulArguments>("integers", "matmul_i32", 0, matmul::matmul_twin),
     entry::<MatMulArguments>("rows", "combine", 0, matmul::combine_twin),
-    entry::<NormArguments>("rows", "norm", 48 << 10, rows::norm_twin),
+    entry::<NormArguments>("rows", "normalize", 48 << 10, rows::norm_twin),
     entry::<SoftmaxArguments>("rows", "softmax_warp", 0, rows::softmax_twin),
     entry::<SoftmaxArguments>("rows", "softmax_block", 48 << 10, rows::softmax_twin),
     entry::<ReduceArguments>("rows", "reduce_threads", 0, rows::reduce_twin),

@@ -13,7 +13,7 @@ use crate::kernels::{Family, Norm, NormKind, Reduce, ReduceOp, Softmax};
 const CACHED: usize = 12 << 10;
 
 arguments! {
-    /// Normalisation of rows. Entry `norm`.
+    /// Normalisation of rows. Entry `normalize`.
     ///
     /// The trailing axes of the space that make up a row have `extent` elements together. With `splits` the rows are the sums of partial
     /// results of a product `[splits, rows, extent]`, scaled, with a chain applied; then rows have at most [`NormArguments::PROLOGUE_MAX`]

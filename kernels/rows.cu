@@ -1,0 +1,373 @@
+// Entries that work on rows: the end of split products, normalisation, softmax, reductions.
+#include "finish.cuh"
+
+namespace {
+
+template <class F> __device__ __forceinline__ float warp_all(float x, F combine) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) x = combine(x, __shfl_xor_sync(~0u, x, distance));
+    return x;
+}
+
+__device__ __forceinline__ float sum_of(float a, float b) { return a + b; }
+__device__ __forceinline__ float max_of(float a, float b) { return fmaxf(a, b); }
+
+// The combination over all threads of a block, in an order that depends on nothing but the number of threads.
+template <class F> __device__ __forceinline__ float block_all(float x, float neutral, F combine) {
+    __shared__ float parts[32];
+    x = warp_all(x, combine);
+    // Nobody overwrites what another warp still reads from the call before.
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_all(threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : neutral, combine);
+}
+
+extern __shared__ float cached[];
+
+constexpr int CACHED = 12 << 10;
+
+// One row of a space whose last axes it runs over.
+struct Row {
+    const Space& space;
+    int outer;
+    uint32_t row;
+
+    __device__ int64_t start(const Operand& operand) const { return position(space, operand.strides, row, 0, outer); }
+    __device__ int64_t along(const Operand& operand, uint32_t element) const {
+        return position(space, operand.strides, element, outer, space.rank);
+    }
+    __device__ void fetch(const Operand& operand, int64_t start, uint32_t element, int valid, float (&y)[4]) const {
+        if (outer + 1 == int(space.rank)) {
+            int32_t step = operand.strides[outer];
+            return fetch_four(operand, start + int64_t(element) * step, step, valid, y);
+        }
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane)
+            y[lane] = lane < valid ? load_float(operand.address, operand.dtype, start + along(operand, element + lane)) : 0.0f;
+    }
+    __device__ void store(const Operand& operand, int64_t start, uint32_t element, int valid, const float (&x)[4]) const {
+        if (outer + 1 == int(space.rank)) {
+            int32_t step = operand.strides[outer];
+            return store_four(operand, start + int64_t(element) * step, step, valid, x);
+        }
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane)
+            if (lane < valid) store_float(operand.address, operand.dtype, start + along(operand, element + lane), x[lane]);
+    }
+};
+
+// Four neighbours of the sums over the parts of a split product.
+__device__ __forceinline__ void sum_parts(const void* partials, uint32_t parts, int64_t stride, int64_t at, int valid, float (&x)[4]) {
+    const float* part = static_cast<const float*>(partials) + at;
+    bool together = valid >= 4 && reinterpret_cast<uint64_t>(part) % 16 == 0 && stride % 4 == 0;
+#pragma unroll
+    for (int lane = 0; lane < 4; ++lane) x[lane] = 0.0f;
+#pragma unroll 4
+    for (uint32_t index = 0; index < parts; ++index, part += stride) {
+        if (together) {
+            float4 packed = *reinterpret_cast<const float4*>(part);
+            x[0] += packed.x, x[1] += packed.y, x[2] += packed.z, x[3] += packed.w;
+        } else {
+#pragma unroll
+            for (int lane = 0; lane < 4; ++lane)
+                if (lane < valid) x[lane] += part[lane];
+        }
+    }
+}
+
+// Four elements of X: an operand, or sums with their chain.
+__device__ __forceinline__ void norm_input(const NormArguments& arguments, const Row& row, int64_t start, uint32_t element, int valid, float (&x)[4]) {
+    if (arguments.splits == 0) return row.fetch(arguments.input, start, element, valid, x);
+    int64_t at = int64_t(row.row) * arguments.extent + element;
+    sum_parts(arguments.partials, arguments.splits, arguments.space.count, at, valid, x);
+#pragma unroll
+    for (int lane = 0; lane < 4; ++lane) x[lane] *= arguments.alpha;
+    apply_chain(arguments.chain, x, [&](uint32_t index, float (&y)[4]) {
+        const Operand& operand = arguments.chain.operands[index];
+        row.fetch(operand, row.start(operand), element, valid, y);
+    });
+}
+
+// What a softmax row needs of its elements.
+template <class F> __device__ __forceinline__ void write_softmax(const SoftmaxArguments& arguments, F store, float x, float largest, float sum) {
+    if (arguments.guard && largest == -INFINITY) store(0.0f);
+    else store(arguments.log ? x - (largest + logf(sum)) : expf(x - largest) / sum);
+}
+
+// The state of a reduction over floats or over integers.
+template <class T> struct Reduction {
+    T value;
+    int32_t index;
+
+    static __device__ bool is_nan(float x) { return isnan(x); }
+    static __device__ bool is_nan(int64_t) { return false; }
+    static __device__ T limit(uint32_t dtype, bool greatest);
+
+    static __device__ Reduction neutral(const ReduceArguments& arguments) {
+        switch (arguments.op) {
+        case 2: return {limit(arguments.input.dtype, false), 0};
+        case 3: return {limit(arguments.input.dtype, true), 0};
+        case 4: return {T(1), 0};
+        default: return {T(0), -1};
+        }
+    }
+
+    __device__ bool loses(const ReduceArguments& arguments, const Reduction& other) const {
+        if (other.index < 0) return false;
+        if (index < 0) return true;
+        if (is_nan(value) || is_nan(other.value))
+            return is_nan(value) && (!is_nan(other.value) || other.index < index);
+        if (value == other.value) return arguments.last ? other.index > index : other.index < index;
+        return arguments.op == 6 ? other.value > value : other.value < value;
+    }
+
+    __device__ void merge(const ReduceArguments& arguments, const Reduction& other) {
+        switch (arguments.op) {
+        case 2: value = other.value > value || is_nan(other.value) ? other.value : value; break;
+        case 3: value = other.value < value || is_nan(other.value) ? other.value : value; break;
+        case 4: value *= other.value; break;
+        case 6:
+        case 7:
+            if (loses(arguments, other)) *this = other;
+            break;
+        default: value += other.value;
+        }
+    }
+
+    __device__ void add(const ReduceArguments& arguments, uint32_t element, int64_t start) {
+        const Operand& input = arguments.input;
+        int64_t at = start + position(arguments.space, input.strides, element, arguments.kept, arguments.space.rank);
+        T x = read(input, at);
+        merge(arguments, {arguments.op == 5 ? x * x : x, int32_t(element)});
+    }
+
+    static __device__ T read(const Operand& operand, int64_t at);
+
+    __device__ void store(const ReduceArguments& arguments, uint32_t result) const;
+
+    __device__ Reduction shuffled(int distance) const {
+        return {__shfl_xor_sync(~0u, value, distance), __shfl_xor_sync(~0u, index, distance)};
+    }
+};
+
+template <> __device__ float Reduction<float>::limit(uint32_t, bool greatest) { return greatest ? INFINITY : -INFINITY; }
+template <> __device__ int64_t Reduction<int64_t>::limit(uint32_t dtype, bool greatest) {
+    switch (dtype) {
+    case I32_TYPE: return greatest ? INT32_MAX : INT32_MIN;
+    case I8_TYPE: return greatest ? INT8_MAX : INT8_MIN;
+    case U8_TYPE: return greatest ? UINT8_MAX : 0;
+    case BOOL_TYPE: return greatest;
+    default: return greatest ? INT64_MAX : INT64_MIN;
+    }
+}
+template <> __device__ float Reduction<float>::read(const Operand& operand, int64_t at) {
+    return load_float(operand.address, operand.dtype, at);
+}
+template <> __device__ int64_t Reduction<int64_t>::read(const Operand& operand, int64_t at) {
+    return load_integer(operand.address, operand.dtype, at);
+}
+template <> __device__ void Reduction<float>::store(const ReduceArguments& arguments, uint32_t result) const {
+    const Operand& output = arguments.output;
+    int64_t at = position(arguments.space, output.strides, result, 0, arguments.kept);
+    if (arguments.op >= 6) return store_integer(output.address, output.dtype, at, index);
+    float x = arguments.op == 1 ? value / float(arguments.extent) : arguments.op == 5 ? sqrtf(value) : value;
+    store_float(output.address, output.dtype, at, x);
+}
+template <> __device__ void Reduction<int64_t>::store(const ReduceArguments& arguments, uint32_t result) const {
+    const Operand& output = arguments.output;
+    int64_t at = position(arguments.space, output.strides, result, 0, arguments.kept);
+    int64_t x = value;
+    if (arguments.op == 1) x /= max(arguments.extent, 1u);
+    if (arguments.op == 5) x = static_cast<int64_t>(sqrt(static_cast<double>(value)));
+    store_integer(output.address, output.dtype, at, arguments.op >= 6 ? index : x);
+}
+
+__device__ __forceinline__ uint32_t results(const ReduceArguments& arguments) {
+    uint32_t count = 1;
+    for (uint32_t axis = 0; axis < arguments.kept; ++axis) count *= arguments.space.extents[axis];
+    return count;
+}
+
+// Elements `first`, `first + step`, .. of one result.
+template <class T> __device__ __forceinline__ Reduction<T> partly(const ReduceArguments& arguments, uint32_t result, uint32_t first, uint32_t step) {
+    Reduction<T> state = Reduction<T>::neutral(arguments);
+    int64_t start = position(arguments.space, arguments.input.strides, result, 0, arguments.kept);
+    for (uint32_t element = first; element < arguments.extent; element += step) state.add(arguments, element, start);
+    return state;
+}
+
+template <class T> __device__ __forceinline__ void warp_merge(const ReduceArguments& arguments, Reduction<T>& state) {
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) state.merge(arguments, state.shuffled(distance));
+}
+
+template <class T> __device__ __forceinline__ void reduce_in_threads(const ReduceArguments& arguments) {
+    uint32_t result = blockIdx.x * blockDim.x + threadIdx.x;
+    if (result < results(arguments)) partly<T>(arguments, result, 0, 1).store(arguments, result);
+}
+
+template <class T> __device__ __forceinline__ void reduce_in_warps(const ReduceArguments& arguments) {
+    uint32_t result = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (result >= results(arguments)) return;
+    Reduction<T> state = partly<T>(arguments, result, threadIdx.x % 32, 32);
+    warp_merge(arguments, state);
+    if (threadIdx.x % 32 == 0) state.store(arguments, result);
+}
+
+template <class T> __device__ __forceinline__ void reduce_in_blocks(const ReduceArguments& arguments) {
+    __shared__ T values[32];
+    __shared__ int32_t indices[32];
+    if (blockIdx.x >= results(arguments)) return;
+    Reduction<T> state = partly<T>(arguments, blockIdx.x, threadIdx.x, blockDim.x);
+    warp_merge(arguments, state);
+    if (threadIdx.x % 32 == 0) values[threadIdx.x / 32] = state.value, indices[threadIdx.x / 32] = state.index;
+    __syncthreads();
+    if (threadIdx.x >= 32) return;
+    state = Reduction<T>::neutral(arguments);
+    if (threadIdx.x < blockDim.x / 32) state = {values[threadIdx.x], indices[threadIdx.x]};
+    warp_merge(arguments, state);
+    if (threadIdx.x == 0) state.store(arguments, blockIdx.x);
+}
+
+}  // namespace
+
+ENTRY(combine, MatMulArguments, 128) {
+    begin();
+    uint32_t quads = (arguments.n + 3) / 4, index = blockIdx.x * blockDim.x + threadIdx.x;
+    uint32_t row = index / quads, column = index % quads * 4;
+    if (row >= arguments.batch.count * arguments.m) return;
+    int valid = int(arguments.n) - int(column);
+    int64_t stride = int64_t(arguments.batch.count) * arguments.m * arguments.n;
+    float x[4];
+    sum_parts(arguments.partials, arguments.splits, stride, int64_t(row) * arguments.n + column, valid, x);
+    Finish finish = {arguments, row / arguments.m};
+    finish.finish(row % arguments.m, column, valid, x);
+}
+
+ENTRY(normalize, NormArguments, 512) {
+    begin();
+    const Space& space = arguments.space;
+    Row row = {space, int(space.rank - arguments.axes), blockIdx.x};
+    uint32_t extent = arguments.extent, first = threadIdx.x * 4, step = blockDim.x * 4;
+    bool keep = extent <= CACHED;
+    int64_t input = arguments.splits == 0 ? row.start(arguments.input) : 0;
+    int64_t sums = row.start(arguments.sum);
+    auto value = [&](uint32_t element, int valid, float (&x)[4]) {
+        if (!keep) return norm_input(arguments, row, input, element, valid, x);
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane) x[lane] = lane < valid ? cached[element + lane] : 0.0f;
+    };
+    float total = 0.0f;
+    for (uint32_t element = first; element < extent; element += step) {
+        int valid = int(extent - element);
+        float x[4];
+        norm_input(arguments, row, input, element, valid, x);
+        if (arguments.sum.address) row.store(arguments.sum, sums, element, valid, x);
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane) {
+            if (lane >= valid) continue;
+            total += x[lane];
+            if (keep) cached[element + lane] = x[lane];
+        }
+    }
+    float mean = arguments.centered ? block_all(total, 0.0f, sum_of) / float(extent) : 0.0f;
+    float squares = 0.0f;
+    for (uint32_t element = first; element < extent; element += step) {
+        int valid = int(extent - element);
+        float x[4];
+        value(element, valid, x);
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane)
+            if (lane < valid) squares += (x[lane] - mean) * (x[lane] - mean);
+    }
+    float deviation = sqrtf(block_all(squares, 0.0f, sum_of) / float(extent) + arguments.epsilon);
+    int64_t scale = row.start(arguments.scale), bias = row.start(arguments.bias), output = row.start(arguments.output);
+    for (uint32_t element = first; element < extent; element += step) {
+        int valid = int(extent - element);
+        float x[4], factor[4], shift[4] = {};
+        value(element, valid, x);
+        row.fetch(arguments.scale, scale, element, valid, factor);
+        if (arguments.bias.address) row.fetch(arguments.bias, bias, element, valid, shift);
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane) x[lane] = (x[lane] - mean) / deviation * factor[lane] + shift[lane];
+        row.store(arguments.output, output, element, valid, x);
+    }
+}
+
+ENTRY(softmax_warp, SoftmaxArguments, 128) {
+    begin();
+    constexpr int MOST = 32;
+    uint32_t row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32, extent = arguments.extent;
+    if (row * uint64_t(extent) >= arguments.space.count) return;
+    int last = arguments.space.rank - 1;
+    const Operand &input = arguments.input, &output = arguments.output;
+    int64_t from = position(arguments.space, input.strides, row, 0, last), to = position(arguments.space, output.strides, row, 0, last);
+    float x[MOST], largest = -INFINITY;
+#pragma unroll
+    for (int index = 0; index < MOST; ++index) {
+        uint32_t element = index * 32 + lane;
+        if (index * 32 >= extent) break;
+        x[index] = element < extent ? load_float(input.address, input.dtype, from + int64_t(element) * input.strides[last]) : -INFINITY;
+        largest = fmaxf(largest, x[index]);
+    }
+    largest = warp_all(largest, max_of);
+    float sum = 0.0f;
+#pragma unroll
+    for (int index = 0; index < MOST; ++index) {
+        if (index * 32 >= extent) break;
+        if (index * 32 + lane < extent) sum += expf(x[index] - largest);
+    }
+    sum = warp_all(sum, sum_of);
+#pragma unroll
+    for (int index = 0; index < MOST; ++index) {
+        uint32_t element = index * 32 + lane;
+        if (index * 32 >= extent) break;
+        if (element >= extent) continue;
+        auto store = [&](float y) { store_float(output.address, output.dtype, to + int64_t(element) * output.strides[last], y); };
+        write_softmax(arguments, store, x[index], largest, sum);
+    }
+}
+
+ENTRY(softmax_block, SoftmaxArguments, 512) {
+    begin();
+    uint32_t extent = arguments.extent;
+    int last = arguments.space.rank - 1;
+    const Operand &input = arguments.input, &output = arguments.output;
+    int64_t from = position(arguments.space, input.strides, blockIdx.x, 0, last);
+    int64_t to = position(arguments.space, output.strides, blockIdx.x, 0, last);
+    bool keep = extent <= CACHED;
+    auto read = [&](uint32_t element) { return load_float(input.address, input.dtype, from + int64_t(element) * input.strides[last]); };
+    float largest = -INFINITY, sum = 0.0f;
+    for (uint32_t element = threadIdx.x; element < extent; element += blockDim.x) {
+        float x = read(element);
+        if (keep) cached[element] = x;
+        largest = fmaxf(largest, x);
+    }
+    largest = block_all(largest, -INFINITY, max_of);
+    for (uint32_t element = threadIdx.x; element < extent; element += blockDim.x)
+        sum += expf((keep ? cached[element] : read(element)) - largest);
+    sum = block_all(sum, 0.0f, sum_of);
+    for (uint32_t element = threadIdx.x; element < extent; element += blockDim.x) {
+        auto store = [&](float y) { store_float(output.address, output.dtype, to + int64_t(element) * output.strides[last], y); };
+        write_softmax(arguments, store, keep ? cached[element] : read(element), largest, sum);
+    }
+}
+
+ENTRY(reduce_threads, ReduceArguments, 128) {
+    begin();
+    if (is_float(arguments.input.dtype)) reduce_in_threads<float>(arguments);
+    else reduce_in_threads<int64_t>(arguments);
+}
+
+ENTRY(reduce_warps, ReduceArguments, 128) {
+    begin();
+    if (is_float(arguments.input.dtype)) reduce_in_warps<float>(arguments);
+    else reduce_in_warps<int64_t>(arguments);
+}
+
+ENTRY(reduce_blocks, ReduceArguments, 512) {
+    begin();
+    if (is_float(arguments.input.dtype)) reduce_in_blocks<float>(arguments);
+    else reduce_in_blocks<int64_t>(arguments);
+}
