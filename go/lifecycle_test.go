@@ -154,6 +154,24 @@ func TestCloseDuringRun(t *testing.T) {
 	})
 }
 
+func TestCloseBetweenSubmitAndWait(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(affine))
+		w.ok(s.Submit(context.Background()))
+		w.ok(s.Close())
+		_, polled := s.Poll()
+		for _, err := range []error{s.Wait(context.Background()), polled} {
+			w.is(err, streaminfer.StatusStaleHandle)
+			if w.executed(err) != streaminfer.ExecutedMaybe {
+				w.Fatal(err)
+			}
+		}
+		if err := s.Run(context.Background()); w.executed(err) != streaminfer.ExecutedNo {
+			w.Fatal(err)
+		}
+	})
+}
+
 func TestEngineCloseDuringRun(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		model := w.load(slow)

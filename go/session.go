@@ -202,7 +202,7 @@ func (s *Session) submit(ctx context.Context, op string) error {
 // Wait returns when the submitted request has ended, or gives it up when ctx ends. Errors as for Run.
 func (s *Session) Wait(ctx context.Context) error {
 	if err := s.enter("wait"); err != nil {
-		return err
+		return s.cutOff(err)
 	}
 	defer s.leave()
 	if !s.inFlight {
@@ -214,7 +214,7 @@ func (s *Session) Wait(ctx context.Context) error {
 // Poll reports whether the submitted request has ended, and how. A session with nothing in flight has ended.
 func (s *Session) Poll() (ended bool, err error) {
 	if err := s.enter("poll"); err != nil {
-		return false, err
+		return false, s.cutOff(err)
 	}
 	ended, err = s.poll("poll")
 	s.leave()
@@ -266,6 +266,15 @@ func (s *Session) enter(op string) error {
 		return refusal(op, StatusBusy, "another goroutine is in a call on this session")
 	}
 	return refusal(op, StatusStaleHandle, "the session is closed")
+}
+
+// cutOff is the refusal to enter a call that learns how a request ended. One that was in flight when Close came may
+// have run. Nobody writes inFlight once the session is closed.
+func (s *Session) cutOff(refused error) error {
+	if failed, ok := refused.(*Error); ok && s.state.Load() == stateClosed && s.inFlight {
+		failed.Executed = ExecutedMaybe
+	}
+	return refused
 }
 
 // leave ends the call; if Close came meanwhile, it does what Close would have done.

@@ -17,7 +17,7 @@ import (
 const (
 	// affine: y = 2 x + 1 for x float32 [n, 4].
 	affine = "affine"
-	// slow copies x float32 [256, 256] to y, and takes tens of milliseconds for it.
+	// slow copies x float32 [256, 256] to y, and takes about a hundred milliseconds for it.
 	slow = "slow"
 	// counter: next = state + x, float32 [1] each.
 	counter = "counter"
@@ -25,7 +25,7 @@ const (
 	doubled = "doubled"
 )
 
-const slowSide, slowSteps, slowTime = 256, 100, 60 * time.Millisecond
+const slowSide, slowSteps, slowTime = 256, 400, 100 * time.Millisecond
 
 func tensor(name string, dtype streaminfer.DType, shape ...int64) streaminfer.TensorInfo {
 	info := streaminfer.TensorInfo{Name: name, DType: dtype, Shape: shape, DimNames: make([]string, len(shape))}

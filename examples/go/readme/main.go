@@ -16,14 +16,14 @@ func main() {
 	session := must(model.NewSession(streaminfer.SessionOptions{})) // one for each worker
 	defer session.Close()
 	input := must(streaminfer.Input[float32](session, "input")) // the memory that the device reads
-	output := must(streaminfer.Output[float32](session, "output"))
+	logits := must(streaminfer.Output[float32](session, "logits"))
 	for i := range input.Data {
 		input.Data[i] = float32(i%28) / 28
 	}
 	if err := session.Run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(output.Data)
+	fmt.Println(logits.Data)
 }
 
 func must[T any](value T, err error) T {
