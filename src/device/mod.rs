@@ -96,7 +96,7 @@ pub trait Device: Send + Sync {
 pub trait Loader: Send + Sync {
     /// Lowers a plan and loads its constants, each distinct one once.
     fn load(&self, plan: Plan) -> Result<Arc<dyn Program>>;
-    /// Bytes of constants loaded so far.
+    /// Bytes of constants that programs hold.
     fn weights_bytes(&self) -> usize;
 }
 

@@ -7,7 +7,7 @@ use super::objects::{CONTEXTS, MODELS};
 use super::pointer::{In, Out, place, versioned};
 use super::record::si_completion_record;
 use super::tensor::si_tensor_view;
-use crate::error::{Error, Result, Status, fail};
+use crate::error::{Error, Result, Status, ensure, fail};
 use crate::runtime::{Context, ContextOptions, Controller, SubmitOptions, Timings, WaitPolicy};
 use std::mem::MaybeUninit;
 
@@ -107,11 +107,9 @@ impl TryFrom<In<si_submit_options>> for SubmitOptions {
     type Error = Error;
 
     fn try_from(options: In<si_submit_options>) -> Result<Self> {
-        let given = options.read()?;
-        Ok(given.map_or_else(SubmitOptions::default, |given| SubmitOptions {
-            token: given.token,
-            deadline_ns: given.deadline_ns,
-        }))
+        let Some(given) = options.read()? else { return Ok(SubmitOptions::default()) };
+        ensure!(given.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", given.reserved);
+        Ok(SubmitOptions { token: given.token, deadline_ns: given.deadline_ns })
     }
 }
 
@@ -161,7 +159,8 @@ pub extern "C" fn si_context_new(
 /// Makes an input of the target be an output of the source, on the device, without a copy or a host round trip. Every
 /// request of the target starts after what the source had been given before, and the source's next request starts after the
 /// target's. Bucket i of the target belongs to bucket i of the source. The source must be prepared; target and source may be
-/// the same context, whose output then becomes its own next input (state that stays on the device, zero at first).
+/// the same context, whose output then becomes its own next input (state that stays on the device, zero at first). The target
+/// reads the whole of the bucket's output, also when the source's request was padded.
 ///
 /// @param target Borrowed for the call; not prepared yet. It keeps the source's memory alive.
 /// @param input_index The target's input. It has no host memory of its own any more.
@@ -442,8 +441,8 @@ pub extern "C" fn si_context_unpark(
 /// @param context Borrowed for the call.
 /// @param sequence The request in flight.
 /// @param error Receives the failure. Owned by the caller, may be null.
-/// @return SI_OK, SI_TOO_LATE (it has ended or was given up before), SI_INVALID_ARGUMENT (not the last request),
-///     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (not prepared).
+/// @return SI_OK, SI_TOO_LATE (it has ended or was given up before), SI_INVALID_ARGUMENT (no such
+///     request yet), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
 /// Threads: any, also while another thread waits, also for a context bound elsewhere. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_context_cancel(

@@ -8,7 +8,7 @@ use super::pointer::{In, Many, Out, Text, place, versioned};
 use super::tensor::{ModelNames, SI_RANK_MAX, si_tensor_info};
 use crate::error::{Result, Status, ensure, fail};
 use crate::limits::SHAPE_INPUT_ELEMENTS_MAX;
-use crate::runtime::{Bucket, Model, ModelOptions, Precision};
+use crate::runtime::{Bucket, Model, ModelOptions, Padding, PaddingKind, Precision};
 use bytes::Bytes;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -192,6 +192,7 @@ fn load(options: In<si_model_options>, load: impl FnOnce(&ModelOptions) -> Resul
 
 impl si_model_options {
     fn options(&self) -> Result<ModelOptions> {
+        ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
         let precision = match self.precision {
             0 | SI_PRECISION_FP32 => Precision::Fp32,
             SI_PRECISION_TF32 => Precision::Tf32,
@@ -201,14 +202,33 @@ impl si_model_options {
         };
         let buckets = self.buckets.read_array(self.bucket_count, "options.buckets")?;
         let buckets = buckets.iter().map(si_bucket::bucket).collect::<Result<_>>()?;
-        ensure!(self.padding_count == 0, Unsupported, "paddable dimensions are not supported");
+        let paddings = self.paddings.read_array(self.padding_count, "options.paddings")?;
+        let paddings = paddings.iter().map(si_padding::padding).collect::<Result<_>>()?;
         let names = self.overridables.read(self.overridable_count as usize, "options.overridables")?;
         let name = |text: Text| {
             text.read("options.overridables")?
                 .ok_or_else(|| fail!(InvalidArgument, "a name of options.overridables is null"))
         };
         let overridables = names.into_iter().map(name).collect::<Result<_>>()?;
-        Ok(ModelOptions { precision, buckets, overridables })
+        Ok(ModelOptions { precision, buckets, overridables, paddings })
+    }
+}
+
+impl si_padding {
+    fn padding(&self) -> Result<Padding> {
+        ensure!(
+            self.reserved == 0,
+            InvalidArgument,
+            "options.paddings.reserved is {}, and must be zero",
+            self.reserved
+        );
+        let kind = match self.kind {
+            SI_PADDING_BATCH => PaddingKind::Batch,
+            SI_PADDING_MASKED => PaddingKind::Masked,
+            other => return Err(fail!(InvalidArgument, "options.paddings.kind {other} is no SI_PADDING_ value")),
+        };
+        let (input, axis) = (self.input_index as usize, self.axis as usize);
+        Ok(Padding { kind, dimension: self.dimension, input, axis, value: self.value })
     }
 }
 

@@ -7,8 +7,9 @@ use super::objects;
 use super::slot::{Departure, GENERATION_MAX, Refusal, SlotWord};
 use crate::error::{Error, Result, Status, ensure, fail};
 use crate::limits::HANDLES_MAX;
+use once_cell::sync::OnceCell;
 use std::cell::UnsafeCell;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 const BLOCK_SLOTS: usize = 256;
 const BLOCKS: usize = HANDLES_MAX / BLOCK_SLOTS;
@@ -63,7 +64,7 @@ struct Vacancies {
 }
 
 /// Slots come into being a block at a time, and stay.
-type Block<S, O> = OnceLock<Box<[Slot<S, O>]>>;
+type Block<S, O> = OnceCell<Box<[Slot<S, O>]>>;
 
 /// The table of one noun. `S` is what any thread may use, `O` what one call at a time may.
 pub struct Table<S, O = ()> {
@@ -76,17 +77,14 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
     /// An empty table.
     pub const fn new(noun: Noun) -> Self {
         let vacancies = Mutex::new(Vacancies { freed: Vec::new(), unused: 0 });
-        Table { noun, blocks: [const { OnceLock::new() }; BLOCKS], vacancies }
+        Table { noun, blocks: [const { OnceCell::new() }; BLOCKS], vacancies }
     }
 
     /// Puts an object in a slot and gives its handle to `name` before anyone else can know it.
     pub fn insert(&self, shared: S, mut own: O, name: impl FnOnce(u64, &mut O)) -> Result<u64> {
         let index = self.take_vacancy()?;
-        let make_block = || {
-            let slot = || Slot { word: SlotWord::new(), object: UnsafeCell::new(None) };
-            (0..BLOCK_SLOTS).map(|_| slot()).collect()
-        };
-        let slot = &self.blocks[index / BLOCK_SLOTS].get_or_init(make_block)[index % BLOCK_SLOTS];
+        let block = self.blocks[index / BLOCK_SLOTS].get_or_try_init(make_block);
+        let slot = &block.inspect_err(|_| self.give_back(index as u16))?[index % BLOCK_SLOTS];
         let handle = (self.noun as u64) << TYPE_SHIFT | slot.word.generation() << INDEX_BITS | index as u64;
         name(handle, &mut own);
         // SAFETY: the slot is vacant, and this thread alone has it from the list of vacancies.
@@ -103,6 +101,10 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
         ensure!(vacancies.unused < HANDLES_MAX, LimitReached, "{HANDLES_MAX} {}s are alive", self.noun.name());
         vacancies.unused += 1;
         Ok(vacancies.unused - 1)
+    }
+
+    fn give_back(&self, index: u16) {
+        self.vacancies.lock().unwrap_or_else(PoisonError::into_inner).freed.push(index);
     }
 
     /// Whether the number was ever a handle of this noun.
@@ -140,10 +142,12 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
     #[inline]
     pub fn enter<T>(&self, handle: u64, call: impl FnOnce(&mut O) -> Result<T>) -> Result<T> {
         let slot = self.reach(handle, SlotWord::enter)?;
-        let _entered = Entered { table: self, slot, handle };
+        let mut entered = Entered { table: self, slot, handle, is_complete: false };
         // SAFETY: entered, so the object is in place, and this is the only reference to `own`.
         let own = unsafe { (*slot.object.get()).as_ref().map(|object| &mut *object.own.get()) };
-        call(own.ok_or_else(|| fail!(Internal, "an empty slot is live"))?)
+        let result = own.ok_or_else(|| fail!(Internal, "an empty slot is live")).and_then(call);
+        entered.is_complete = true;
+        result
     }
 
     /// Frees the object: now, or when its last user leaves. `on_close` runs first if there are users.
@@ -169,8 +173,7 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
             let object = unsafe { (*slot.object.get()).take() };
             drop(object);
             if slot.word.retire() {
-                let mut vacancies = self.vacancies.lock().unwrap_or_else(PoisonError::into_inner);
-                vacancies.freed.push(handle as u16);
+                self.give_back(handle as u16);
             }
         }
     }
@@ -191,6 +194,14 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
     }
 }
 
+/// The slots of one block; fails rather than aborts where there is no memory.
+fn make_block<S, O>() -> Result<Box<[Slot<S, O>]>> {
+    let mut slots = Vec::new();
+    slots.try_reserve_exact(BLOCK_SLOTS).map_err(|_| fail!(OutOfMemory, "no memory for {BLOCK_SLOTS} handles"))?;
+    slots.resize_with(BLOCK_SLOTS, || Slot { word: SlotWord::new(), object: UnsafeCell::new(None) });
+    Ok(slots.into_boxed_slice())
+}
+
 /// Unpins however the call ends.
 struct Pinned<'a, S: Send + Sync, O: Send> {
     table: &'a Table<S, O>,
@@ -204,18 +215,62 @@ impl<S: Send + Sync, O: Send> Drop for Pinned<'_, S, O> {
     }
 }
 
-/// Leaves however the call ends.
+/// Leaves however the call ends, and poisons the object if a panic ended it.
 struct Entered<'a, S: Send + Sync, O: Send> {
     table: &'a Table<S, O>,
     slot: &'a Slot<S, O>,
     handle: u64,
+    is_complete: bool,
 }
 
 impl<S: Send + Sync, O: Send> Drop for Entered<'_, S, O> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.is_complete {
             self.slot.word.poison();
         }
         self.table.depart(self.slot, self.handle, self.slot.word.leave());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_used_again_with_another_generation() {
+        static TABLE: Table<u32> = Table::new(Noun::Event);
+        let first = TABLE.insert(1, (), |_, ()| ()).unwrap();
+        TABLE.remove(first, |_| ()).unwrap();
+        let second = TABLE.insert(2, (), |_, ()| ()).unwrap();
+        assert_eq!(first as u16, second as u16);
+        assert_ne!(first, second);
+        assert_eq!(TABLE.pin(first, |_| Ok(())).unwrap_err().status, Status::StaleHandle);
+        assert_eq!(TABLE.pin(second, |&object| Ok(object)).unwrap(), 2);
+        let next = second + (1 << INDEX_BITS);
+        assert_eq!(TABLE.pin(next, |_| Ok(())).unwrap_err().status, Status::InvalidHandle);
+        assert_eq!(TABLE.remove(first, |_| ()).unwrap_err().status, Status::StaleHandle);
+        assert!(TABLE.remove(0, |_| ()).is_ok());
+    }
+
+    /// `STREAMINFER_FORGED=1000000000` runs the full number.
+    #[test]
+    fn no_forged_handle_is_accepted() {
+        static TABLE: Table<u32> = Table::new(Noun::Model);
+        let live: Vec<u64> = (0..1000).map(|value| TABLE.insert(value, (), |_, ()| ()).unwrap()).collect();
+        let count =
+            std::env::var("STREAMINFER_FORGED").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000_000u64);
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut accepted = 0;
+        for round in 0..count {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            // Every second one has the right type, so that generation and index alone decide.
+            let own_type = state >> 8 | (Noun::Model as u64) << TYPE_SHIFT;
+            let forged = if round % 2 == 0 { state } else { own_type };
+            let admitted = TABLE.find(forged).is_ok_and(|(slot, generation)| slot.word.pin(generation).is_ok());
+            accepted += u64::from(admitted && !live.contains(&forged));
+        }
+        assert_eq!(accepted, 0);
     }
 }

@@ -59,10 +59,11 @@ impl CompletionQueue {
 
     /// Takes completions out, oldest first, until there is none or `accept` has been given `count`.
     pub fn reap(&self, count: usize, mut accept: impl FnMut(Completion)) -> usize {
-        // Cleared before the queue is looked at: what is pushed later raises it again.
-        if self.raised.swap(false, SeqCst) {
-            self.signal.clear();
-        }
+        // In this order, and both before the queue is looked at. Whoever pushes before the store may raise nothing, but is seen
+        // below; whoever pushes after it raises the signal again. Cleared after the store, a signal raised between the two
+        // would be lost, and with it all later ones. Cleared only when `raised` is set, it could stay up for good.
+        self.signal.clear();
+        self.raised.store(false, SeqCst);
         let mut taken = 0;
         while taken < count
             && let Some(arrival) = self.arrivals.pop()

@@ -4,6 +4,7 @@ use super::bucket::Bucket;
 use super::context::{Context, ContextOptions};
 use super::engine::EngineCore;
 use super::ledger::{Account, Entry};
+use super::padding::{Followers, Padding, Paddings};
 use super::source::Source;
 use crate::device::{Loader, Precision, Program};
 use crate::error::{Result, ensure, fail};
@@ -22,6 +23,8 @@ pub struct ModelOptions {
     pub buckets: Vec<Bucket>,
     /// Names of initializers that become inputs.
     pub overridables: Vec<String>,
+    /// Axes that may be smaller than their bucket's.
+    pub paddings: Vec<Padding>,
 }
 
 /// An input as the model declares it.
@@ -76,6 +79,8 @@ pub struct Prepared {
     pub(super) program: Arc<dyn Program>,
     pub(super) inputs: Vec<TensorType>,
     pub(super) outputs: Vec<TensorType>,
+    /// Which output axes follow which paddable dimension.
+    pub(super) followers: Followers,
 }
 
 /// The programs made so far, and what their weights take.
@@ -94,6 +99,7 @@ pub struct ModelCore {
     outputs: Vec<(String, Option<DType>)>,
     source: Source,
     import: ImportOptions,
+    pub(super) paddings: Paddings,
     precision: Precision,
     opset: i64,
     loader: Box<dyn Loader>,
@@ -143,12 +149,20 @@ impl ModelCore {
             return Ok(());
         }
         ensure!(shelf.prepared.len() < BUCKETS_MAX, LimitReached, "a model has at most {BUCKETS_MAX} buckets");
-        let program = self.loader.load(plan::plan(graph, bucket.clone())?)?;
+        self.paddings.check(bucket)?;
+        let plan = plan::plan(graph, bucket.clone())?;
+        let followers =
+            if self.paddings.is_empty() { Followers::new() } else { self.paddings.followers(graph, bucket, &plan)? };
+        let program = self.loader.load(plan)?;
+        if !self.paddings.is_empty() {
+            let load = |smaller| self.loader.load(plan::plan(graph, smaller)?);
+            self.paddings.compare(&*self.engine.device, bucket, &program, &followers, load)?;
+        }
         let added = self.loader.weights_bytes() - shelf.weights_bytes;
         shelf.weights.push(self.engine.ledger.enter(Account::Weights, added)?);
         shelf.weights_bytes += added;
         let (inputs, outputs) = (program.inputs(), program.outputs());
-        shelf.prepared.push(Arc::new(Prepared { bucket: bucket.clone(), program, inputs, outputs }));
+        shelf.prepared.push(Arc::new(Prepared { bucket: bucket.clone(), program, inputs, outputs, followers }));
         Ok(())
     }
 
@@ -199,6 +213,7 @@ impl Model {
             outputs: graph.outputs.iter().map(|output| (output.name.clone(), output.dtype)).collect(),
             source,
             import,
+            paddings: Paddings::new(&options.paddings, &graph)?,
             precision: options.precision,
             opset: graph.opset,
             loader,

@@ -7,7 +7,7 @@ use crate::lower::host::{ConstantDef, Layout};
 use std::alloc;
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// From this size on an allocation is aligned to huge pages and the kernel is asked for them.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -60,10 +60,10 @@ impl Drop for Weights {
     }
 }
 
-/// The packed constants of one model by their keys.
+/// The packed constants of one model by their keys. Programs own them: what no program needs any more is gone.
 #[derive(Debug, Default)]
 pub struct WeightStore {
-    by_key: Mutex<HashMap<u128, Arc<Weights>>>,
+    by_key: Mutex<HashMap<u128, Weak<Weights>>>,
 }
 
 impl WeightStore {
@@ -72,23 +72,24 @@ impl WeightStore {
         WeightStore::default()
     }
 
-    /// Bytes of all constants held.
+    /// Bytes of all constants that programs hold.
     pub fn bytes(&self) -> usize {
-        let held = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        held.values().map(|weights| weights.layout.size()).sum()
+        let mut held = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, weights| weights.strong_count() > 0);
+        held.values().filter_map(Weak::upgrade).map(|weights| weights.layout.size()).sum()
     }
 
     /// The constant, packed now unless it is held already.
     pub fn pack(&self, constant: &ConstantDef) -> Result<Arc<Weights>> {
         // Held while packing, so that two buckets loaded at once do not pack the same constant twice.
         let mut held = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(weights) = held.get(&constant.key) {
-            return Ok(weights.clone());
+        if let Some(weights) = held.get(&constant.key).and_then(Weak::upgrade) {
+            return Ok(weights);
         }
         let mut weights = Weights::allocate(constant.bytes)?;
         pack(constant, weights.bytes_mut());
         let weights = Arc::new(weights);
-        held.insert(constant.key, weights.clone());
+        held.insert(constant.key, Arc::downgrade(&weights));
         Ok(weights)
     }
 }
