@@ -3,9 +3,10 @@
 
     parity.py STREAMINFER MODELS [MODEL ...]
 
-Floats must agree to a relative L2 error of 1e-4, or element by element to 2^-23 (the spacing of float32 at 1: ONNX Runtime
-computes Sigmoid to no better than that, which is 1e-3 of a small probability), integers exactly. Prints one line a
-case; exits with 1 if any fails.
+Floats must agree to a relative L2 error of 1e-4, integers exactly. Where the relative error is larger, floats may differ by
+2^-22 in no element: ONNX Runtime computes Sigmoid to an absolute, not to a relative error, and where a detector sees
+nothing but probabilities of 1e-6 it differs by 3 % from itself without optimisation. Such cases are marked "abs".
+Prints one line a case; exits with 1 if any fails.
 """
 import pathlib
 import subprocess
@@ -18,7 +19,7 @@ import onnxruntime
 from cases import CASES
 
 TOLERANCE = 1e-4
-SPACING = 2.0 ** -23
+SATURATED = 2.0 ** -22
 
 
 def run(program: str, model: pathlib.Path, feed: dict, folder: str) -> dict[str, np.ndarray]:
@@ -31,18 +32,26 @@ def run(program: str, model: pathlib.Path, feed: dict, folder: str) -> dict[str,
     return dict(np.load(outputs))
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Relative L2 error, 0 if no element is further off than SPACING; infinite where integers, shapes or finiteness differ."""
+def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Relative L2 error and largest difference of an element; infinite where integers, shapes or finiteness differ."""
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        return np.inf
+        return np.inf, np.inf
     if theirs.dtype.kind != "f":
-        return 0.0 if np.array_equal(ours, theirs) else np.inf
-    if not np.array_equal(np.isfinite(ours), np.isfinite(theirs)):
-        return np.inf
-    gap = np.where(np.isfinite(theirs), ours, 0).astype(np.float64).ravel() - np.where(np.isfinite(theirs), theirs, 0).ravel()
-    if np.abs(gap).max(initial=0) <= SPACING:
-        return 0.0
-    return float(np.linalg.norm(gap) / max(np.linalg.norm(theirs[np.isfinite(theirs)].astype(np.float64).ravel()), 1e-30))
+        return (0.0, 0.0) if np.array_equal(ours, theirs) else (np.inf, np.inf)
+    finite = np.isfinite(theirs)
+    if not np.array_equal(np.isfinite(ours), finite):
+        return np.inf, np.inf
+    ours, theirs = ours[finite].astype(np.float64), theirs[finite].astype(np.float64)
+    gap = ours - theirs
+    return float(np.linalg.norm(gap) / max(np.linalg.norm(theirs), 1e-30)), float(np.abs(gap).max(initial=0))
+
+
+def judge(ours: dict, theirs: dict) -> tuple[bool, str]:
+    """Whether all outputs agree, and the worst relative error in words."""
+    gaps = [difference(ours[name], value) for name, value in theirs.items()]
+    good = all(relative <= TOLERANCE or absolute <= SATURATED for relative, absolute in gaps)
+    relative, absolute = max(gaps)
+    return good, f"{relative:.1e}" + (f" (abs {absolute:.1e})" if good and relative > TOLERANCE else "")
 
 
 def main() -> None:
@@ -56,14 +65,11 @@ def main() -> None:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             for seed, shape in enumerate(case.shapes):
                 feed = case.feed(session, shape, seed)
-                expected = session.run(None, feed)
+                expected = dict(zip((port.name for port in session.get_outputs()), session.run(None, feed)))
                 try:
-                    ours = run(program, path, feed, scratch)
-                    worst = max(difference(ours[port.name], value) for port, value in zip(session.get_outputs(), expected))
-                    verdict = f"{worst:.1e}"
+                    good, verdict = judge(run(program, path, feed, scratch), expected)
                 except (RuntimeError, KeyError) as error:
-                    worst, verdict = np.inf, str(error)
-                good = worst <= TOLERANCE
+                    good, verdict = False, str(error)
                 passed, failed = passed + good, failed + (not good)
                 print(f"{'ok  ' if good else 'FAIL'} {case.model:24} {'x'.join(map(str, next(iter(shape.values())))):14} {verdict}", flush=True)
     print(f"parity: {passed} passed, {failed} failed")
