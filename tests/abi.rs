@@ -52,16 +52,31 @@ fn the_library_has_a_soname_and_stays_loaded() {
     assert_eq!(si_abi_version(), SI_ABI_VERSION);
 }
 
+/// A host that includes system headers around ours; some of them have macros that begin with `si_`.
+fn strict_host(before: &str, after: &str) -> String {
+    format!(
+        "{before}\n#include <streaminfer.h>\n{after}\nint main(void) {{\n    si_result result = si_device_describe(0, NULL, NULL);\n\
+         return (int)si_abi_version() - SI_ABI_VERSION + (result != SI_INVALID_ARGUMENT);\n}}\n"
+    )
+}
+
 #[test]
 fn the_header_is_strict_c99_and_cpp11() {
     let folder = folder("strict");
-    for (tool, standard, name) in [("cc", "-std=c99", "host.c"), ("c++", "-std=c++11", "host.cpp")] {
+    let system: String = ["signal", "sys/wait", "sys/socket", "netinet/in", "aio", "ucontext", "pthread", "dlfcn"]
+        .map(|name| format!("#include <{name}.h>\n"))
+        .concat();
+    let extended = format!("#define _GNU_SOURCE 1\n{system}");
+    let hosts = [
+        ("cc", "-std=c99", "alone.c", strict_host("", "")),
+        ("cc", "-std=c99", "after.c", strict_host(&extended, "")),
+        ("cc", "-std=gnu11", "before.c", strict_host("", &system)),
+        ("c++", "-std=c++11", "alone.cpp", strict_host("", "")),
+        ("c++", "-std=c++11", "after.cpp", strict_host(&system, "")),
+    ];
+    for (tool, standard, name, source) in hosts {
         let file = folder.join(name);
-        fs::write(
-            &file,
-            "#include <streaminfer.h>\nint main(void) { return (int)si_abi_version() - SI_ABI_VERSION; }\n",
-        )
-        .unwrap();
+        fs::write(&file, source).unwrap();
         let host = folder.join(name.replace('.', "-"));
         native::link(compiler(tool, standard).arg(&file), &folder, &host);
         run(&mut Command::new(host));

@@ -11,7 +11,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const SECTIONS: &[(&str, &[&str])] = &[
     ("Objects", &[]),
     ("Versions", &["SI_ABI", "SI_STRUCT", "si_abi", "si_version", "si_struct"]),
-    ("Statuses and errors", &["si_status", "si_error", "SI_"]),
+    ("Statuses and errors", &["si_result", "si_status", "si_error", "SI_"]),
     ("Devices", &["si_device", "SI_DEVICE_KIND", "SI_DEVICE_STATE", "SI_DEVICE_NAME"]),
     ("Tensors", &["si_tensor", "SI_TENSOR", "SI_DTYPE", "SI_RANK"]),
     ("Engines", &["si_engine", "si_stats", "si_completion"]),

@@ -80,7 +80,7 @@ fn the_process_is_left_as_it_was() {
 /// `STREAMINFER_CYCLES=100000` runs the full number.
 fn contexts_come_and_go(engine: &Engine) {
     let model = engine.load_bytes(models::affine(), &ModelOptions::default()).unwrap();
-    let cycles = number("STREAMINFER_CYCLES", 5_000);
+    let cycles = number("STREAMINFER_CYCLES", 20_000);
     let cycle = || {
         let mut context = model.context(&ContextOptions::default()).unwrap();
         context.prepare().unwrap();

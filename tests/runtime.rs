@@ -33,7 +33,7 @@ fn eventually(mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < Duration::from_secs(20), "it did not happen");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
 }
 
@@ -374,6 +374,36 @@ fn the_completion_descriptor_is_readable_while_completions_wait() {
     eventually(|| descriptor.read(&mut word).is_ok());
     assert_eq!(engine.reap(1, |_| ()), 1);
     assert_eq!(descriptor.read(&mut word).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// A reaper that sleeps on the descriptor and takes one completion at a time is woken as long as any waits.
+#[test]
+fn the_completion_descriptor_never_misses_one() {
+    const CONTEXTS: usize = 3;
+    const ROUNDS: usize = 2_000;
+    let engine = engine();
+    let model = load(&engine, models::affine());
+    let descriptor = engine.completion_descriptor().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..CONTEXTS {
+            scope.spawn(|| {
+                let mut context = prepared(&model);
+                for _ in 0..ROUNDS {
+                    let sequence = context.submit(&PARKED).unwrap();
+                    context.park(sequence).unwrap();
+                    eventually(|| context.poll(sequence).unwrap() == Status::Ok);
+                }
+            });
+        }
+        let mut count = 0;
+        while count < CONTEXTS * ROUNDS {
+            let mut readable = rustix::event::PollFd::new(&descriptor, rustix::event::PollFlags::IN);
+            let wait = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+            let woken = rustix::event::poll(std::slice::from_mut(&mut readable), Some(&wait)).unwrap();
+            assert_eq!(woken, 1, "not woken after {count} completions");
+            count += engine.reap(1, |_| ());
+        }
+    });
 }
 
 #[test]

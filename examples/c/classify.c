@@ -14,7 +14,7 @@
 
 enum { PART = 1024, BLOCK = 4096, PADDING = 256 };
 
-static void check(si_status status, const si_error *error)
+static void check(si_result status, const si_error *error)
 {
     if (status != SI_OK) {
         fprintf(stderr, "%s: %s\n", si_status_name(status), error->message);

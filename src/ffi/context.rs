@@ -1,6 +1,6 @@
 //! Contexts.
 
-use super::error::{si_error, si_status};
+use super::error::{si_error, si_result};
 use super::guard;
 use super::model::{si_bucket, si_model};
 use super::objects::{CONTEXTS, MODELS};
@@ -142,7 +142,7 @@ pub extern "C" fn si_context_new(
     options: In<si_context_options>,
     out_context: Option<&mut MaybeUninit<si_context>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_context = place(out_context, "out_context")?;
         let given = options.read()?;
@@ -178,7 +178,7 @@ pub extern "C" fn si_context_link(
     source: si_context,
     output_index: u32,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let (input, output) = (input_index as usize, output_index as usize);
         CONTEXTS.enter(target.handle, |to| {
@@ -201,7 +201,7 @@ pub extern "C" fn si_context_link(
 ///     SI_DRIVER, SI_DEVICE_LOST.
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_context_prepare(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_context_prepare(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         CONTEXTS.enter(context.handle, Context::prepare)?;
         Ok(Status::Ok)
@@ -216,7 +216,7 @@ pub extern "C" fn si_context_prepare(context: si_context, error: Option<&mut May
 ///     SI_WRONG_THREAD (another does), SI_BUSY, SI_POISONED, SI_DRIVER, SI_DEVICE_LOST.
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_context_bind(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_context_bind(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         CONTEXTS.enter(context.handle, Context::bind)?;
         Ok(Status::Ok)
@@ -231,7 +231,7 @@ pub extern "C" fn si_context_bind(context: si_context, error: Option<&mut MaybeU
 ///     SI_POISONED, SI_DRIVER.
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_context_unbind(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_context_unbind(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         CONTEXTS.enter(context.handle, Context::unbind)?;
         Ok(Status::Ok)
@@ -253,7 +253,7 @@ pub extern "C" fn si_context_shape(
     context: si_context,
     bucket: In<si_bucket>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let bucket = bucket.required("bucket")?.bucket()?;
         CONTEXTS.enter(context.handle, |context| context.select(&bucket))?;
@@ -276,7 +276,7 @@ pub extern "C" fn si_context_input(
     input_index: u32,
     out_view: Out<si_tensor_view>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_view = out_view.check("out_view")?;
         CONTEXTS.enter(context.handle, |context| {
@@ -301,7 +301,7 @@ pub extern "C" fn si_context_output(
     output_index: u32,
     out_view: Out<si_tensor_view>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_view = out_view.check("out_view")?;
         CONTEXTS.enter(context.handle, |context| {
@@ -328,7 +328,7 @@ pub extern "C" fn si_context_submit(
     options: In<si_submit_options>,
     out_sequence: Option<&mut MaybeUninit<u32>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_sequence = place(out_sequence, "out_sequence")?;
         let options = SubmitOptions::try_from(options)?;
@@ -350,7 +350,7 @@ pub extern "C" fn si_context_completion(
     context: si_context,
     out_record: Option<&mut MaybeUninit<*const si_completion_record>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_record = place(out_record, "out_record")?;
         out_record.write(CONTEXTS.enter(context.handle, |context| context.record_address())?.cast());
@@ -373,7 +373,7 @@ pub extern "C" fn si_context_poll(
     context: si_context,
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || CONTEXTS.enter(context.handle, |context| context.poll(sequence)))
 }
 
@@ -392,7 +392,7 @@ pub extern "C" fn si_context_wait(
     sequence: u32,
     timeout_ns: u64,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || CONTEXTS.enter(context.handle, |context| context.wait(sequence, timeout_ns)))
 }
 
@@ -410,7 +410,7 @@ pub extern "C" fn si_context_park(
     context: si_context,
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         CONTEXTS.enter(context.handle, |context| context.park(sequence))?;
         Ok(Status::Ok)
@@ -431,7 +431,7 @@ pub extern "C" fn si_context_unpark(
     context: si_context,
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || CONTEXTS.enter(context.handle, |context| context.unpark(sequence)))
 }
 
@@ -449,7 +449,7 @@ pub extern "C" fn si_context_cancel(
     context: si_context,
     sequence: u32,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || CONTEXTS.pin(context.handle, |controller| controller.cancel(sequence)))
 }
 
@@ -465,7 +465,7 @@ pub extern "C" fn si_context_run(
     context: si_context,
     options: In<si_submit_options>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let options = SubmitOptions::try_from(options)?;
         CONTEXTS.enter(context.handle, |context| context.run_with(&options))?;
@@ -486,7 +486,7 @@ pub extern "C" fn si_context_timings(
     context: si_context,
     out_timings: Out<si_timings>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_timings = out_timings.check("out_timings")?;
         let timings = CONTEXTS.enter(context.handle, |context| context.timings())?;
@@ -503,7 +503,7 @@ pub extern "C" fn si_context_timings(
 /// @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
 /// Threads: any, also for a context bound elsewhere. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_context_free(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_context_free(context: si_context, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         CONTEXTS.remove(context.handle, Controller::abandon)?;
         Ok(Status::Ok)

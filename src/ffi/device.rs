@@ -1,6 +1,6 @@
 //! The devices of this machine.
 
-use super::error::{si_error, si_status, text_field};
+use super::error::{si_error, si_result, text_field};
 use super::guard;
 use super::pointer::{Out, place, versioned};
 use crate::error::{Status, fail};
@@ -72,7 +72,7 @@ impl From<&DeviceInfo> for si_device_info {
 pub extern "C" fn si_device_count(
     out_count: Option<&mut MaybeUninit<u32>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         place(out_count, "out_count")?.write(devices().len() as u32);
         Ok(Status::Ok)
@@ -91,7 +91,7 @@ pub extern "C" fn si_device_describe(
     device_index: u32,
     out_info: Out<si_device_info>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_info = out_info.check("out_info")?;
         let devices = devices();

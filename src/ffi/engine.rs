@@ -2,7 +2,7 @@
 
 use super::context::si_context;
 use super::device::{SI_DEVICE_STATE_DEAD, SI_DEVICE_STATE_OK, SI_DEVICE_STATE_SUSPECT};
-use super::error::{si_error, si_status};
+use super::error::{si_error, si_result};
 use super::guard;
 use super::objects::ENGINES;
 use super::pointer::{In, ManyOut, Out, Text, place, versioned};
@@ -84,7 +84,7 @@ pub struct si_completion {
     /// The request's sequence number.
     pub sequence: u32,
     /// How it ended: SI_OK, SI_EXPIRED, SI_CANCELLED, SI_DEVICE_LOST or the failure of the computation.
-    pub status: si_status,
+    pub status: si_result,
 }
 
 versioned! { si_engine_options: 32, si_stats: 80 }
@@ -129,7 +129,7 @@ impl From<&Stats> for si_stats {
 impl From<&Completion> for si_completion {
     fn from(completion: &Completion) -> Self {
         let context = si_context { handle: completion.context };
-        let status = completion.status as si_status;
+        let status = completion.status as si_result;
         si_completion { context, token: completion.token, sequence: completion.sequence, status }
     }
 }
@@ -147,7 +147,7 @@ pub extern "C" fn si_engine_open(
     options: In<si_engine_options>,
     out_engine: Option<&mut MaybeUninit<si_engine>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_engine = place(out_engine, "out_engine")?;
         let options = options.read()?.map_or_else(|| Ok(EngineOptions::default()), |given| given.options())?;
@@ -164,7 +164,7 @@ pub extern "C" fn si_engine_open(
 /// @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_engine_close(engine: si_engine, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_engine_close(engine: si_engine, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         ENGINES.remove(engine.handle, |_| ())?;
         Ok(Status::Ok)
@@ -183,7 +183,7 @@ pub extern "C" fn si_engine_stats(
     engine: si_engine,
     out_stats: Out<si_stats>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_stats = out_stats.check("out_stats")?;
         let stats = ENGINES.pin(engine.handle, |engine| Ok(engine.stats()))?;
@@ -206,7 +206,7 @@ pub extern "C" fn si_engine_completion_fd(
     engine: si_engine,
     out_fd: Option<&mut MaybeUninit<i32>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_fd = place(out_fd, "out_fd")?;
         let descriptor = ENGINES.pin(engine.handle, Engine::completion_descriptor)?;
@@ -232,7 +232,7 @@ pub extern "C" fn si_engine_reap(
     completions_max: u32,
     out_count: Option<&mut MaybeUninit<u32>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_count = place(out_count, "out_count")?;
         ensure!(completions_max > 0, InvalidArgument, "completions_max is 0");

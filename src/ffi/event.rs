@@ -2,7 +2,7 @@
 
 use super::context::si_context;
 use super::engine::si_engine;
-use super::error::{si_error, si_status};
+use super::error::{si_error, si_result};
 use super::guard;
 use super::objects::{CONTEXTS, ENGINES, EVENTS};
 use super::pointer::place;
@@ -31,7 +31,7 @@ pub extern "C" fn si_event_new(
     engine: si_engine,
     out_event: Option<&mut MaybeUninit<si_event>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_event = place(out_event, "out_event")?;
         let event = ENGINES.pin(engine.handle, Event::new)?;
@@ -55,7 +55,7 @@ pub extern "C" fn si_event_record(
     event: si_event,
     context: si_context,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         EVENTS.pin(event.handle, |event| CONTEXTS.enter(context.handle, |context| event.record(context)))?;
         Ok(Status::Ok)
@@ -77,7 +77,7 @@ pub extern "C" fn si_event_wait(
     event: si_event,
     context: si_context,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         EVENTS.pin(event.handle, |event| CONTEXTS.enter(context.handle, |context| event.wait(context)))?;
         Ok(Status::Ok)
@@ -91,7 +91,7 @@ pub extern "C" fn si_event_wait(
 /// @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_event_free(event: si_event, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_event_free(event: si_event, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         EVENTS.remove(event.handle, |_| ())?;
         Ok(Status::Ok)

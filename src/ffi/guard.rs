@@ -1,29 +1,29 @@
 //! What stands between C and the library: every fallible export runs inside [`call`].
 
-use super::error::{si_error, si_status};
+use super::error::{si_error, si_result};
 use crate::error::{Error, Result, Status};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs an export: catches panics, fills the error, answers the status.
 #[inline]
-pub fn call(error: Option<&mut MaybeUninit<si_error>>, body: impl FnOnce() -> Result<Status>) -> si_status {
+pub fn call(error: Option<&mut MaybeUninit<si_error>>, body: impl FnOnce() -> Result<Status>) -> si_result {
     // What a panic may have left half done lies behind a handle: an entered context is poisoned on the way out, other
     // objects keep their state behind locks and atomics that are never left inconsistent.
     let result = catch_unwind(AssertUnwindSafe(body));
     match result {
-        Ok(Ok(status)) => status as si_status,
+        Ok(Ok(status)) => status as si_result,
         Ok(Err(failure)) => fill(error, &failure),
         Err(panic) => fill(error, &describe(panic.as_ref())),
     }
 }
 
 #[cold]
-fn fill(error: Option<&mut MaybeUninit<si_error>>, failure: &Error) -> si_status {
+fn fill(error: Option<&mut MaybeUninit<si_error>>, failure: &Error) -> si_result {
     if let Some(place) = error {
         place.write(si_error::from(failure));
     }
-    failure.status as si_status
+    failure.status as si_result
 }
 
 fn describe(panic: &(dyn std::any::Any + Send)) -> Error {
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(later.status, Status::Poisoned);
         TABLE.remove(handle, |()| ()).unwrap();
         assert_eq!(TABLE.enter(handle, |_| Ok(Status::Ok)).unwrap_err().status, Status::StaleHandle);
-        assert_eq!(call(None, || TABLE.pin(handle, |()| panic!("never reached"))), Status::StaleHandle as si_status);
+        assert_eq!(call(None, || TABLE.pin(handle, |()| panic!("never reached"))), Status::StaleHandle as si_result);
     }
 
     #[test]

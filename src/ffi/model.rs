@@ -1,7 +1,7 @@
 //! Models.
 
 use super::engine::si_engine;
-use super::error::{si_error, si_status};
+use super::error::{si_error, si_result};
 use super::guard;
 use super::objects::{ENGINES, MODELS};
 use super::pointer::{In, Many, Out, Text, place, versioned};
@@ -271,7 +271,7 @@ pub extern "C" fn si_model_load(
     options: In<si_model_options>,
     out_model: Option<&mut MaybeUninit<si_model>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_model = place(out_model, "out_model")?;
         let path = path.read_path("path")?.ok_or_else(|| fail!(InvalidArgument, "path is null"))?;
@@ -301,7 +301,7 @@ pub extern "C" fn si_model_load_bytes(
     options: In<si_model_options>,
     out_model: Option<&mut MaybeUninit<si_model>>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_model = place(out_model, "out_model")?;
         let engine = ENGINES.pin(engine.handle, |engine| Ok(engine.clone()))?;
@@ -327,7 +327,7 @@ pub extern "C" fn si_model_add_bucket(
     model: si_model,
     bucket: In<si_bucket>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let given = bucket.required("bucket")?;
         MODELS.pin(model.handle, |entry| entry.model.add_bucket(&given.bucket()?))?;
@@ -347,7 +347,7 @@ pub extern "C" fn si_model_describe(
     model: si_model,
     out_info: Out<si_model_info>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_info = out_info.check("out_info")?;
         let info = MODELS.pin(model.handle, |entry| Ok(entry.describe()))?;
@@ -370,7 +370,7 @@ pub extern "C" fn si_model_input(
     input_index: u32,
     out_info: Out<si_tensor_info>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_info = out_info.check("out_info")?;
         let info = MODELS.pin(model.handle, |entry| entry.input(input_index as usize))?;
@@ -393,7 +393,7 @@ pub extern "C" fn si_model_output(
     output_index: u32,
     out_info: Out<si_tensor_info>,
     error: Option<&mut MaybeUninit<si_error>>,
-) -> si_status {
+) -> si_result {
     guard::call(error, || {
         let out_info = out_info.check("out_info")?;
         let info = MODELS.pin(model.handle, |entry| entry.output(output_index as usize))?;
@@ -409,7 +409,7 @@ pub extern "C" fn si_model_output(
 /// @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn si_model_free(model: si_model, error: Option<&mut MaybeUninit<si_error>>) -> si_status {
+pub extern "C" fn si_model_free(model: si_model, error: Option<&mut MaybeUninit<si_error>>) -> si_result {
     guard::call(error, || {
         MODELS.remove(model.handle, |_| ())?;
         Ok(Status::Ok)

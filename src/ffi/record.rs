@@ -24,7 +24,7 @@ pub struct si_completion_record {
     pub reserved_device: [u64; 11],
     /// Line 2. Sequence number of the last request that failed.
     pub failed_sequence: u32,
-    /// Why it failed, an `si_status`.
+    /// Why it failed, an `si_result`.
     pub status: i32,
     /// Zero.
     pub reserved_host: [u64; 15],

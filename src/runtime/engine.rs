@@ -65,7 +65,7 @@ pub struct Stats {
 
 /// The devices of this machine, the host last.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![HostDevice.info()]
+    vec![HostDevice::open().info()]
 }
 
 /// What models, contexts and events share of an engine.
@@ -133,7 +133,7 @@ impl EngineCore {
         ensure!(
             self.device.state() != DeviceState::Dead,
             DeviceLost,
-            "the device is lost; this process must be restarted"
+            "the device is lost: restart this process or, if it was forked from the one that opened the engine, open another"
         );
         Ok(())
     }
@@ -252,7 +252,7 @@ impl Engine {
 /// The device of that name.
 fn open_device(name: &str) -> Result<Box<dyn Device>> {
     match name {
-        "" | "auto" | "host" => Ok(Box::new(HostDevice)),
+        "" | "auto" | "host" => Ok(Box::new(HostDevice::open())),
         _ if name.starts_with("cuda:") || name.starts_with("GPU-") || name.starts_with("MIG-") => {
             Err(fail!(NoDevice, "there is no device '{name}': this build of the library computes on 'host' only"))
         }

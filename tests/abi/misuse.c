@@ -51,7 +51,7 @@ static void untouched(const char *function, const char *what, const void *place,
 static void clear(si_error *error) { memset(error, 0, sizeof *error); }
 
 /* The error must be filled exactly when the call fails. */
-static void expect(const char *function, const char *what, si_status status, si_status expected, si_error *error)
+static void expect(const char *function, const char *what, si_result status, si_result expected, si_error *error)
 {
     calls++;
     if (status != expected) {
@@ -68,7 +68,7 @@ static void expect(const char *function, const char *what, si_status status, si_
     clear(error);
 }
 
-static void must(si_status status, const si_error *error)
+static void must(si_result status, const si_error *error)
 {
     if (status != SI_OK) {
         printf("set-up: %s (%s)\n", si_status_name(status), error->message);
@@ -107,7 +107,7 @@ static void *elsewhere(void *unused)
 static void *wait_inside(void *unused)
 {
     si_error error;
-    si_status status;
+    si_result status;
     (void)unused;
     clear(&error);
     /* The main thread looks whether this one is inside, and may be inside itself. */

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <streaminfer.h>
 
-static void expect(si_status status, si_status expected, const si_error *error)
+static void expect(si_result status, si_result expected, const si_error *error)
 {
     if (status != expected) {
         printf("%s instead of %s: %s\n", si_status_name(status), si_status_name(expected), error->message);

@@ -33,9 +33,11 @@
  * written only on success, and then all of them.
  *
  * THREADS. Engines, models and events: any thread, several at once. Contexts: one thread at a time; see si_context. The
- * library's own threads block all signals, and it installs no signal handler and no atexit function.
+ * library's own threads block all signals, and it installs no signal handler and no atexit function. A child made by fork()
+ * has none of these threads: there, calls that need them answer SI_DEVICE_LOST, and the parent's objects can be freed; an engine
+ * that the child opens itself works.
  *
- * ERRORS. Every function that can fail returns an si_status and takes a last parameter si_error *error, which may be null
+ * ERRORS. Every function that can fail returns an si_result and takes a last parameter si_error *error, which may be null
  * and says in words what went wrong. There is no hidden last error. Each function lists what it can return; in
  * addition any function can return SI_INVALID_ARGUMENT for a required pointer that is null, a struct_size that is wrong or a
  * value that is out of range, SI_OUT_OF_MEMORY, SI_INTERNAL and SI_PANICKED.

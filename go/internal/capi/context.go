@@ -80,7 +80,7 @@ func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, er
 	return c, nil
 }
 
-func (c *context) failed(status C.si_status) error { return failed(status, &c.scratch.error) }
+func (c *context) failed(status C.si_result) error { return failed(status, &c.scratch.error) }
 
 func (c *context) Link(input int, source backend.Context, output int) error {
 	from, ok := source.(*context)
@@ -118,7 +118,7 @@ func (c *context) Output(index int) (backend.View, error) {
 	return c.view(C.call_context_output(c.table, c.handle, C.uint32_t(index), c.scratch))
 }
 
-func (c *context) view(status C.si_status) (backend.View, error) {
+func (c *context) view(status C.si_result) (backend.View, error) {
 	if err := c.failed(status); err != nil {
 		return backend.View{}, err
 	}

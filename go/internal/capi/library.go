@@ -118,7 +118,7 @@ var structs = []struct {
 }
 
 // failed gives a failure its Go form. OK and the statuses that are no failure give nil.
-func failed(status C.si_status, e *C.si_error) error {
+func failed(status C.si_result, e *C.si_error) error {
 	if status < firstFailure {
 		return nil
 	}

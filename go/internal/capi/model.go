@@ -107,7 +107,7 @@ func (m *model) Inputs() ([]backend.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.tensors(int(info.input_count), func(index C.uint32_t, out *C.si_tensor_info, e *C.si_error) C.si_status {
+	return m.tensors(int(info.input_count), func(index C.uint32_t, out *C.si_tensor_info, e *C.si_error) C.si_result {
 		return C.call_model_input(m.table, m.handle, index, out, e)
 	})
 }
@@ -117,7 +117,7 @@ func (m *model) Outputs() ([]backend.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.tensors(int(info.output_count), func(index C.uint32_t, out *C.si_tensor_info, e *C.si_error) C.si_status {
+	return m.tensors(int(info.output_count), func(index C.uint32_t, out *C.si_tensor_info, e *C.si_error) C.si_result {
 		return C.call_model_output(m.table, m.handle, index, out, e)
 	})
 }
@@ -129,7 +129,7 @@ func (m *model) describe() (C.si_model_info, error) {
 	return info, err
 }
 
-func (m *model) tensors(count int, get func(C.uint32_t, *C.si_tensor_info, *C.si_error) C.si_status) ([]backend.Tensor, error) {
+func (m *model) tensors(count int, get func(C.uint32_t, *C.si_tensor_info, *C.si_error) C.si_result) ([]backend.Tensor, error) {
 	tensors := make([]backend.Tensor, count)
 	for index := range tensors {
 		info := C.si_tensor_info{struct_size: C.sizeof_si_tensor_info}

@@ -33,9 +33,11 @@
  * written only on success, and then all of them.
  *
  * THREADS. Engines, models and events: any thread, several at once. Contexts: one thread at a time; see si_context. The
- * library's own threads block all signals, and it installs no signal handler and no atexit function.
+ * library's own threads block all signals, and it installs no signal handler and no atexit function. A child made by fork()
+ * has none of these threads: there, calls that need them answer SI_DEVICE_LOST, and the parent's objects can be freed; an engine
+ * that the child opens itself works.
  *
- * ERRORS. Every function that can fail returns an si_status and takes a last parameter si_error *error, which may be null
+ * ERRORS. Every function that can fail returns an si_result and takes a last parameter si_error *error, which may be null
  * and says in words what went wrong. There is no hidden last error. Each function lists what it can return; in
  * addition any function can return SI_INVALID_ARGUMENT for a required pointer that is null, a struct_size that is wrong or a
  * value that is out of range, SI_OUT_OF_MEMORY, SI_INTERNAL and SI_PANICKED.
@@ -193,9 +195,10 @@ uint32_t si_struct_bytes(uint32_t struct_id);
 
 /**
  * What a call answers: 0 is success, 1 to 99 are answers that are no failure, everything else is a failure, grouped by
- * what the caller can do about it. Numbers are never reused; treat one you do not know by its group.
+ * what the caller can do about it. Numbers are never reused; treat one you do not know by its group. (The name says
+ * result because `<signal.h>` has a macro that says status.)
  */
-typedef int32_t si_status;
+typedef int32_t si_result;
 
 /**
  * A failure in words. Owned by the caller; its layout is frozen, so it has no `struct_size`. Every function writes it
@@ -203,7 +206,7 @@ typedef int32_t si_status;
  */
 typedef struct si_error {
     /** The status that the function returned. */
-    si_status status;
+    si_result status;
     /** The operating system's or driver's own code, 0 if there is none. */
     int32_t native;
     /** One sentence in UTF-8, zero-terminated, naming the node, file, argument or symbol at fault. */
@@ -322,7 +325,7 @@ typedef struct si_error {
  * @return A static string such as "SI_NO_BUCKET", valid for ever; "unknown status" for any other number.
  * Threads: any. Since: 0.1.
  */
-const char *si_status_name(si_status status);
+const char *si_status_name(si_result status);
 
 /* ---- Devices ------------------------------------------------------------------------------------------------- */
 
@@ -370,7 +373,7 @@ typedef struct si_device_info {
  * @return SI_OK, SI_INVALID_ARGUMENT.
  * Threads: any. Since: 0.1.
  */
-si_status si_device_count(uint32_t *out_count, si_error *error);
+si_result si_device_count(uint32_t *out_count, si_error *error);
 
 /**
  * Describes one device.
@@ -381,7 +384,7 @@ si_status si_device_count(uint32_t *out_count, si_error *error);
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_NO_DEVICE for an index that is too high.
  * Threads: any. Since: 0.1.
  */
-si_status si_device_describe(uint32_t device_index, si_device_info *out_info, si_error *error);
+si_result si_device_describe(uint32_t device_index, si_device_info *out_info, si_error *error);
 
 /* ---- Tensors ------------------------------------------------------------------------------------------------- */
 
@@ -528,7 +531,7 @@ typedef struct si_completion {
     /** The request's sequence number. */
     uint32_t sequence;
     /** How it ended: SI_OK, SI_EXPIRED, SI_CANCELLED, SI_DEVICE_LOST or the failure of the computation. */
-    si_status status;
+    si_result status;
 } si_completion;
 
 /**
@@ -541,7 +544,7 @@ typedef struct si_completion {
  *     SI_OUT_OF_MEMORY, SI_DRIVER.
  * Threads: any. Since: 0.1.
  */
-si_status si_engine_open(const si_engine_options *options, si_engine *out_engine, si_error *error);
+si_result si_engine_open(const si_engine_options *options, si_engine *out_engine, si_error *error);
 
 /**
  * Closes an engine. Its models, contexts and events stay usable; the device is released with the last of them.
@@ -551,7 +554,7 @@ si_status si_engine_open(const si_engine_options *options, si_engine *out_engine
  * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_engine_close(si_engine engine, si_error *error);
+si_result si_engine_close(si_engine engine, si_error *error);
 
 /**
  * Counts what is alive.
@@ -562,7 +565,7 @@ si_status si_engine_close(si_engine engine, si_error *error);
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_engine_stats(si_engine engine, si_stats *out_stats, si_error *error);
+si_result si_engine_stats(si_engine engine, si_stats *out_stats, si_error *error);
 
 /**
  * Gives a file descriptor that becomes readable when completions of parked requests wait for `si_engine_reap`. It is an
@@ -575,7 +578,7 @@ si_status si_engine_stats(si_engine engine, si_stats *out_stats, si_error *error
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_DRIVER (no descriptor left).
  * Threads: any. Since: 0.1.
  */
-si_status si_engine_completion_fd(si_engine engine,
+si_result si_engine_completion_fd(si_engine engine,
                                   int32_t *out_fd,
                                   si_error *error);
 
@@ -591,7 +594,7 @@ si_status si_engine_completion_fd(si_engine engine,
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_engine_reap(si_engine engine,
+si_result si_engine_reap(si_engine engine,
                          si_completion *out_completions,
                          uint32_t completions_max,
                          uint32_t *out_count,
@@ -722,7 +725,7 @@ typedef struct si_model_info {
  *     not suit the model), SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_load(si_engine engine,
+si_result si_model_load(si_engine engine,
                         const char *path,
                         const si_model_options *options,
                         si_model *out_model,
@@ -741,7 +744,7 @@ si_status si_model_load(si_engine engine,
  * @return As si_model_load, without SI_NOT_FOUND and SI_IO.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_load_bytes(si_engine engine,
+si_result si_model_load_bytes(si_engine engine,
                               const uint8_t *data,
                               size_t data_bytes,
                               const si_model_options *options,
@@ -760,7 +763,7 @@ si_status si_model_load_bytes(si_engine engine,
  *     SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_add_bucket(si_model model,
+si_result si_model_add_bucket(si_model model,
                               const si_bucket *bucket,
                               si_error *error);
 
@@ -773,7 +776,7 @@ si_status si_model_add_bucket(si_model model,
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_describe(si_model model, si_model_info *out_info, si_error *error);
+si_result si_model_describe(si_model model, si_model_info *out_info, si_error *error);
 
 /**
  * Describes one input.
@@ -785,7 +788,7 @@ si_status si_model_describe(si_model model, si_model_info *out_info, si_error *e
  * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_input(si_model model,
+si_result si_model_input(si_model model,
                          uint32_t input_index,
                          si_tensor_info *out_info,
                          si_error *error);
@@ -800,7 +803,7 @@ si_status si_model_input(si_model model,
  * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_output(si_model model,
+si_result si_model_output(si_model model,
                           uint32_t output_index,
                           si_tensor_info *out_info,
                           si_error *error);
@@ -813,7 +816,7 @@ si_status si_model_output(si_model model,
  * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_model_free(si_model model, si_error *error);
+si_result si_model_free(si_model model, si_error *error);
 
 /* ---- Contexts ------------------------------------------------------------------------------------------------ */
 
@@ -885,7 +888,7 @@ typedef struct si_completion_record {
     uint64_t reserved_device[11];
     /** Line 2. Sequence number of the last request that failed. */
     uint32_t failed_sequence;
-    /** Why it failed, an `si_status`. */
+    /** Why it failed, an `si_result`. */
     int32_t status;
     /** Zero. */
     uint64_t reserved_host[15];
@@ -920,7 +923,7 @@ typedef struct si_timings {
  *     that the model has not), SI_LIMIT_REACHED, SI_DEVICE_LOST.
  * Threads: any. Since: 0.1.
  */
-si_status si_context_new(si_model model,
+si_result si_context_new(si_model model,
                          const si_context_options *options,
                          si_context *out_context,
                          si_error *error);
@@ -942,7 +945,7 @@ si_status si_context_new(si_model model,
  *     SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the rule of both contexts. Since: 0.1.
  */
-si_status si_context_link(si_context target,
+si_result si_context_link(si_context target,
                           uint32_t input_index,
                           si_context source,
                           uint32_t output_index,
@@ -959,7 +962,7 @@ si_status si_context_link(si_context target,
  *     SI_DRIVER, SI_DEVICE_LOST.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_prepare(si_context context,
+si_result si_context_prepare(si_context context,
                              si_error *error);
 
 /**
@@ -971,7 +974,7 @@ si_status si_context_prepare(si_context context,
  *     SI_WRONG_THREAD (another does), SI_BUSY, SI_POISONED, SI_DRIVER, SI_DEVICE_LOST.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_bind(si_context context, si_error *error);
+si_result si_context_bind(si_context context, si_error *error);
 
 /**
  * Gives the context up again: any one thread at a time may use it.
@@ -982,7 +985,7 @@ si_status si_context_bind(si_context context, si_error *error);
  *     SI_POISONED, SI_DRIVER.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_unbind(si_context context,
+si_result si_context_unbind(si_context context,
                             si_error *error);
 
 /**
@@ -997,7 +1000,7 @@ si_status si_context_unbind(si_context context,
  *     prepared), SI_IN_FLIGHT, SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_shape(si_context context,
+si_result si_context_shape(si_context context,
                            const si_bucket *bucket,
                            si_error *error);
 
@@ -1012,7 +1015,7 @@ si_status si_context_shape(si_context context,
  *     (not prepared, or the input is linked), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_input(si_context context,
+si_result si_context_input(si_context context,
                            uint32_t input_index,
                            si_tensor_view *out_view,
                            si_error *error);
@@ -1028,7 +1031,7 @@ si_status si_context_input(si_context context,
  *     (not prepared), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_output(si_context context,
+si_result si_context_output(si_context context,
                             uint32_t output_index,
                             si_tensor_view *out_view,
                             si_error *error);
@@ -1046,7 +1049,7 @@ si_status si_context_output(si_context context,
  *     SI_DRIVER, SI_DEVICE_LOST.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_submit(si_context context,
+si_result si_context_submit(si_context context,
                             const si_submit_options *options,
                             uint32_t *out_sequence,
                             si_error *error);
@@ -1061,7 +1064,7 @@ si_status si_context_submit(si_context context,
  *     SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_completion(si_context context,
+si_result si_context_completion(si_context context,
                                 const si_completion_record **out_record,
                                 si_error *error);
 
@@ -1077,7 +1080,7 @@ si_status si_context_completion(si_context context,
  *     SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_poll(si_context context,
+si_result si_context_poll(si_context context,
                           uint32_t sequence,
                           si_error *error);
 
@@ -1092,7 +1095,7 @@ si_status si_context_poll(si_context context,
  *     goes on, its memory must not be touched, and the context is draining until the device is done.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_wait(si_context context,
+si_result si_context_wait(si_context context,
                           uint32_t sequence,
                           uint64_t timeout_ns,
                           si_error *error);
@@ -1108,7 +1111,7 @@ si_status si_context_wait(si_context context,
  *     request in flight, or parked already), SI_DRAINING, SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_park(si_context context,
+si_result si_context_park(si_context context,
                           uint32_t sequence,
                           si_error *error);
 
@@ -1123,7 +1126,7 @@ si_status si_context_park(si_context context,
  *     SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_unpark(si_context context,
+si_result si_context_unpark(si_context context,
                             uint32_t sequence,
                             si_error *error);
 
@@ -1138,7 +1141,7 @@ si_status si_context_unpark(si_context context,
  *     request yet), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any, also while another thread waits, also for a context bound elsewhere. Since: 0.1.
  */
-si_status si_context_cancel(si_context context,
+si_result si_context_cancel(si_context context,
                             uint32_t sequence,
                             si_error *error);
 
@@ -1151,7 +1154,7 @@ si_status si_context_cancel(si_context context,
  * @return As si_context_submit and si_context_wait without timeout.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_run(si_context context, const si_submit_options *options, si_error *error);
+si_result si_context_run(si_context context, const si_submit_options *options, si_error *error);
 
 /**
  * Says where the time of the last ended request went.
@@ -1163,7 +1166,7 @@ si_status si_context_run(si_context context, const si_submit_options *options, s
  *     or one is in flight), SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_context_timings(si_context context,
+si_result si_context_timings(si_context context,
                              si_timings *out_timings,
                              si_error *error);
 
@@ -1176,7 +1179,7 @@ si_status si_context_timings(si_context context,
  * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any, also for a context bound elsewhere. Since: 0.1.
  */
-si_status si_context_free(si_context context,
+si_result si_context_free(si_context context,
                           si_error *error);
 
 /* ---- Events -------------------------------------------------------------------------------------------------- */
@@ -1190,7 +1193,7 @@ si_status si_context_free(si_context context,
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_LIMIT_REACHED, SI_DRIVER.
  * Threads: any. Since: 0.1.
  */
-si_status si_event_new(si_engine engine, si_event *out_event, si_error *error);
+si_result si_event_new(si_engine engine, si_event *out_event, si_error *error);
 
 /**
  * Moves the mark behind everything submitted to the context so far. Waits that were asked for earlier keep the mark that
@@ -1203,7 +1206,7 @@ si_status si_event_new(si_engine engine, si_event *out_event, si_error *error);
  *     SI_WRONG_STATE (the context is not prepared), SI_WRONG_THREAD, SI_BUSY, SI_POISONED, SI_DEVICE_LOST.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_event_record(si_event event,
+si_result si_event_record(si_event event,
                           si_context context,
                           si_error *error);
 
@@ -1219,7 +1222,7 @@ si_status si_event_record(si_event event,
  *     SI_BUSY, SI_POISONED, SI_DEVICE_LOST.
  * Threads: the context's rule. Since: 0.1.
  */
-si_status si_event_wait(si_event event,
+si_result si_event_wait(si_event event,
                         si_context context,
                         si_error *error);
 
@@ -1231,7 +1234,7 @@ si_status si_event_wait(si_event event,
  * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
  * Threads: any. Since: 0.1.
  */
-si_status si_event_free(si_event event, si_error *error);
+si_result si_event_free(si_event event, si_error *error);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -47,7 +47,7 @@ static inline scratch *scratch_new(void) {
     return s;
 }
 
-#define SHIM static inline si_status
+#define SHIM static inline si_result
 
 /* The hot path. */
 

@@ -3,7 +3,7 @@
 use super::program::LoadedProgram;
 use super::stream::HostLane;
 use super::weights::WeightStore;
-use super::{processors, traits};
+use super::{process, processors, traits};
 use crate::device::{Device, DeviceInfo, DeviceKind, DeviceState, Lane, LaneOrder, Loader, Precision, Program};
 use crate::error::{Result, ensure, fail};
 use crate::ir::TensorType;
@@ -12,9 +12,18 @@ use crate::plan::Plan;
 use std::fs;
 use std::sync::Arc;
 
-/// The CPUs of this machine.
-#[derive(Debug, Default)]
-pub struct HostDevice;
+/// The CPUs of this machine, as the process that opened them has them.
+#[derive(Debug)]
+pub struct HostDevice {
+    process: u64,
+}
+
+impl HostDevice {
+    /// The device for this process. A forked child has none of its threads.
+    pub fn open() -> Self {
+        HostDevice { process: process::number() }
+    }
+}
 
 impl Device for HostDevice {
     fn info(&self) -> DeviceInfo {
@@ -28,7 +37,7 @@ impl Device for HostDevice {
     }
 
     fn state(&self) -> DeviceState {
-        DeviceState::Ok
+        if process::number() == self.process { DeviceState::Ok } else { DeviceState::Dead }
     }
 
     fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>> {

@@ -15,6 +15,7 @@ pub mod memory;
 mod norm;
 mod number;
 mod pool;
+pub mod process;
 pub mod processors;
 mod program;
 mod recurrent;

@@ -1,6 +1,6 @@
 //! The worker threads of one context: they sleep until work is posted, do it together, and sleep again.
 
-use super::{clock, futex, processors, signals};
+use super::{clock, futex, process, processors, signals};
 use crate::error::{Error, Result, Status};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
@@ -168,6 +168,8 @@ struct Shared<W> {
 pub struct Team<W: Work> {
     shared: Arc<Shared<W>>,
     threads: Vec<JoinHandle<()>>,
+    /// The process that the threads belong to.
+    process: u64,
 }
 
 impl<W: Work> Team<W> {
@@ -175,7 +177,7 @@ impl<W: Work> Team<W> {
     pub fn start(workers: usize, work: W) -> Result<Self> {
         let shared =
             Arc::new(Shared { work, barrier: Barrier::new(workers), leader: Bell::default(), crew: Bell::default() });
-        let mut team = Team { shared, threads: Vec::with_capacity(workers) };
+        let mut team = Team { shared, threads: Vec::with_capacity(workers), process: process::number() };
         for worker in 0..workers {
             let shared = team.shared.clone();
             let count = processors::WorkerCount::enter();
@@ -219,8 +221,12 @@ impl<W: Work> Team<W> {
     pub fn stop(&mut self, idle: bool) {
         self.shared.leader.stop();
         self.shared.crew.stop();
+        let exist = self.process == process::number();
         for thread in self.threads.drain(..) {
-            if idle {
+            if !exist {
+                // A forked child has none of the threads: neither waiting for one nor letting it go means anything.
+                std::mem::forget(thread);
+            } else if idle {
                 // A worker catches its panics.
                 let _ = thread.join();
             }
