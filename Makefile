@@ -17,6 +17,7 @@ LIBRARY := $(RELEASE)/libstreaminfer.so
 
 include tools/install.mk
 include tools/go.mk
+include tools/kernels.mk
 
 .PHONY: help build models parity footprint lint test test-rust
 help: ## this list

@@ -290,3 +290,59 @@ static_assert(offsetof(GatherArguments, index) == 232);
 static_assert(offsetof(GatherArguments, output) == 296);
 static_assert(offsetof(GatherArguments, extents) == 360);
 static_assert(offsetof(GatherArguments, steps) == 408);
+
+struct Segment {
+    void* from;
+    void* to;
+    uint64_t bytes;
+};
+static_assert(sizeof(Segment) == 24);
+static_assert(offsetof(Segment, from) == 0);
+static_assert(offsetof(Segment, to) == 8);
+static_assert(offsetof(Segment, bytes) == 16);
+
+struct FetchArguments {
+    Segment segments[16];
+    void* control;
+    void* submit_ns;
+    uint32_t count;
+    uint32_t reserved;
+};
+static_assert(sizeof(FetchArguments) == 408);
+static_assert(offsetof(FetchArguments, segments) == 0);
+static_assert(offsetof(FetchArguments, control) == 384);
+static_assert(offsetof(FetchArguments, submit_ns) == 392);
+static_assert(offsetof(FetchArguments, count) == 400);
+static_assert(offsetof(FetchArguments, reserved) == 404);
+
+struct FinishArguments {
+    Segment segments[16];
+    void* control;
+    void* record;
+    uint32_t count;
+    uint32_t reserved;
+};
+static_assert(sizeof(FinishArguments) == 408);
+static_assert(offsetof(FinishArguments, segments) == 0);
+static_assert(offsetof(FinishArguments, control) == 384);
+static_assert(offsetof(FinishArguments, record) == 392);
+static_assert(offsetof(FinishArguments, count) == 400);
+static_assert(offsetof(FinishArguments, reserved) == 404);
+
+struct Control {
+    uint64_t ordinal;
+    uint64_t start_ns;
+    uint64_t inputs_ns;
+    uint64_t offset_ns;
+    uint64_t offset_at_ns;
+    uint32_t arrived;
+    uint32_t reserved;
+};
+static_assert(sizeof(Control) == 48);
+static_assert(offsetof(Control, ordinal) == 0);
+static_assert(offsetof(Control, start_ns) == 8);
+static_assert(offsetof(Control, inputs_ns) == 16);
+static_assert(offsetof(Control, offset_ns) == 24);
+static_assert(offsetof(Control, offset_at_ns) == 32);
+static_assert(offsetof(Control, arrived) == 40);
+static_assert(offsetof(Control, reserved) == 44);

@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_ALLOWED: &[&str] = &["src/ffi/", "src/device/host/"];
+const UNSAFE_ALLOWED: &[&str] = &["src/ffi/", "src/device/host/", "src/device/cuda/"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

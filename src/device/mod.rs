@@ -4,9 +4,11 @@
 //! one replay per bucket and runs one request at a time. How far it has come stands in its [`Progress`], which the host
 //! and other lanes can wait for. The runtime above knows only the traits of this page.
 
+pub mod cuda;
 pub mod host;
 mod progress;
 
+pub use crate::lower::Precision;
 pub use progress::{Outcome, Progress, Stamps};
 
 use crate::error::{Result, Status};
@@ -15,35 +17,6 @@ use crate::limits::{EVENT_WAITS_MAX, LINKS_MAX};
 use crate::plan::Plan;
 use std::any::Any;
 use std::sync::Arc;
-
-/// Arithmetic and storage of the floating-point steps of a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// IEEE 754 binary32 throughout.
-    #[default]
-    Fp32,
-    /// TensorFloat-32 products, the rest binary32.
-    Tf32,
-    /// binary16 storage, binary32 accumulation.
-    Fp16,
-    /// bfloat16 storage, binary32 accumulation.
-    Bf16,
-}
-
-impl Precision {
-    /// All of them.
-    pub const ALL: [Precision; 4] = [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16];
-
-    /// The name used on the command line and in messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Precision::Fp32 => "fp32",
-            Precision::Tf32 => "tf32",
-            Precision::Fp16 => "fp16",
-            Precision::Bf16 => "bf16",
-        }
-    }
-}
 
 /// What kind of device it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,8 +61,14 @@ pub trait Device: Send + Sync {
     fn state(&self) -> DeviceState;
     /// A place for the weights and programs of one model; `Unsupported` for a precision that the device has not.
     fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>>;
+    /// Where a lane that is to be opened will say how far it has come.
+    fn progress(&self) -> Result<Arc<Progress>> {
+        Ok(Arc::default())
+    }
     /// Takes the memory, starts the threads and makes the replays of one context.
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>>;
+    /// Tells the sinks of requests that have ended and that nobody has waited for, where no thread of the device does.
+    fn settle(&self) {}
 }
 
 /// The weights of one model at one precision, shared by its programs.
@@ -138,13 +117,15 @@ pub struct LaneOrder {
     pub sink: Arc<dyn Sink>,
 }
 
-/// Learns that requests end. Called on a thread of the device, or on the thread that runs a request itself; it neither
-/// blocks nor allocates.
+/// Learns that requests end. Called on a thread of the device, on the thread that runs a request itself, or on one that has
+/// seen its end; it neither blocks nor allocates.
 pub trait Sink: Send + Sync {
-    /// A request is about to be announced as ended.
+    /// A request ends: no later than its caller is told.
     fn ending(&self, status: Status);
     /// The request has ended; the lane's [`Progress`] says so already, and the lane may run the next one.
     fn ended(&self, ordinal: u64, status: Status);
+    /// Whether somebody waits to be told without looking himself.
+    fn is_awaited(&self) -> bool;
 }
 
 /// One request for a lane.
@@ -196,4 +177,7 @@ pub trait Lane: Send {
     fn run(&mut self, launch: Launch, marks: &mut Vec<Mark>) -> Result<()> {
         self.launch(launch, marks)
     }
+    /// The host has seen in the [`Progress`] that the last request has ended: its sink is told, unless a thread of the device
+    /// has told it.
+    fn settle(&self) {}
 }

@@ -1,7 +1,11 @@
 //! How far a lane has come: the completion record that C sees, and what threads sleep on.
 
+use super::cuda::MappedRecord;
 use super::host::futex;
 use crate::error::Status;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
@@ -34,23 +38,57 @@ pub struct Outcome {
 /// The completion record: a line that the device writes, and one that the host writes. `ffi::record` shows it to C.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
-struct Record {
+pub(super) struct Record {
     done: AtomicU32,
     reserved: u32,
     stamps: [AtomicU64; 4],
-    reserved_device: [u64; 11],
+    /// Ordinal of the last request that ended.
+    ended: AtomicU64,
+    reserved_device: [u64; 10],
     failed_sequence: AtomicU32,
     status: AtomicI32,
     reserved_host: [u64; 15],
 }
 
+impl Record {
+    /// Makes it that of a lane without a request yet. Nobody else uses it.
+    pub(super) fn clear(&self) {
+        self.done.store(0, Relaxed);
+        self.failed_sequence.store(0, Relaxed);
+        self.stamps.iter().for_each(|stamp| stamp.store(0, Relaxed));
+        self.ended.store(0, Release);
+    }
+}
+
+/// Where a record lies.
+enum Place {
+    /// Here: the host writes it.
+    Own(Record),
+    /// Where a GPU writes it, too.
+    Mapped(MappedRecord),
+}
+
+impl Deref for Place {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        match self {
+            Place::Own(record) => record,
+            Place::Mapped(record) => record,
+        }
+    }
+}
+
+/// Told when a thread is about to sleep until a record changes that no thread of the device writes.
+pub trait Watcher: Send + Sync {
+    /// Somebody sleeps, or waits for a completion.
+    fn watch(&self);
+}
+
 /// How far a lane has come. Its device writes it, anyone reads it and may sleep until it changes.
-#[repr(C)]
-#[derive(Debug, Default)]
 pub struct Progress {
-    record: Record,
-    /// Ordinal of the last request that ended.
-    ended: AtomicU64,
+    record: Place,
+    watcher: Option<Arc<dyn Watcher>>,
     /// Ordinal of the last request that nobody wants any more.
     given_up: AtomicU64,
     /// Changes with every end and every cancel; the word slept on.
@@ -59,10 +97,45 @@ pub struct Progress {
     sleepers: AtomicU32,
 }
 
+impl Default for Progress {
+    fn default() -> Self {
+        Progress::new(Place::Own(Record::default()), None)
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Progress").field("record", &*self.record).finish_non_exhaustive()
+    }
+}
+
 impl Progress {
+    fn new(record: Place, watcher: Option<Arc<dyn Watcher>>) -> Self {
+        Progress {
+            record,
+            watcher,
+            given_up: AtomicU64::new(0),
+            signal: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+        }
+    }
+
+    /// A progress that a GPU writes; `watcher` looks after those who sleep.
+    pub(super) fn mapped(record: MappedRecord, watcher: Arc<dyn Watcher>) -> Self {
+        Progress::new(Place::Mapped(record), Some(watcher))
+    }
+
+    /// The record, if a GPU writes it.
+    pub(super) fn mapped_record(&self) -> Option<&MappedRecord> {
+        match &self.record {
+            Place::Own(_) => None,
+            Place::Mapped(record) => Some(record),
+        }
+    }
+
     /// The frozen 256 bytes that C reads, valid as long as `self`.
     pub fn record_address(&self) -> *const u8 {
-        std::ptr::from_ref(&self.record).cast()
+        std::ptr::from_ref(&*self.record).cast()
     }
 
     /// Writes the end of a request and wakes every sleeper. Everything that the request wrote is visible to whoever reads
@@ -79,13 +152,13 @@ impl Progress {
             self.record.status.store(outcome.status as i32, Relaxed);
             self.record.failed_sequence.store(outcome.sequence, Release);
         }
-        self.ended.store(outcome.ordinal, Release);
+        self.record.ended.store(outcome.ordinal, Release);
         self.wake();
     }
 
     /// Whether the request with this ordinal, and so every earlier one, has ended.
     pub fn has_reached(&self, ordinal: u64) -> bool {
-        self.ended.load(Acquire) >= ordinal
+        self.record.ended.load(Acquire) >= ordinal
     }
 
     /// How the last request ended, of which [`Progress::has_reached`] is known.
@@ -113,6 +186,18 @@ impl Progress {
         self.given_up.load(Relaxed) >= ordinal
     }
 
+    /// Whether anyone sleeps until it changes.
+    pub(super) fn has_sleepers(&self) -> bool {
+        self.sleepers.load(SeqCst) > 0
+    }
+
+    /// Says that somebody waits for the end without looking.
+    pub fn watch(&self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.watch();
+        }
+    }
+
     /// Makes every sleeper look again.
     pub fn wake(&self) {
         // The bump and the read of `sleepers` are ordered against `sleep`'s increment and its caller's look: one side
@@ -126,6 +211,7 @@ impl Progress {
     /// Sleeps until `is_over` holds or the monotonic clock passes `until_ns` (`u64::MAX`: never). Answers `is_over`.
     pub fn sleep_until(&self, until_ns: u64, is_over: impl Fn() -> bool) -> bool {
         self.sleepers.fetch_add(1, SeqCst);
+        self.watch();
         let over = loop {
             let seen = self.signal.load(SeqCst);
             if is_over() {
@@ -155,7 +241,7 @@ mod tests {
     fn the_record_has_the_layout_of_the_abi() {
         assert_eq!((size_of::<Record>(), align_of::<Record>()), (256, 128));
         assert_eq!(std::mem::offset_of!(Record, failed_sequence), 128);
-        assert_eq!(std::mem::offset_of!(Record, stamps), 8);
+        assert_eq!((std::mem::offset_of!(Record, stamps), std::mem::offset_of!(Record, ended)), (8, 40));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use super::ledger::{Account, Ledger};
 use super::model::{InputInfo, Model, ModelOptions};
 use super::request::Seat;
 use super::source::Source;
+use crate::device::cuda::CudaDevice;
 use crate::device::host::HostDevice;
 use crate::device::{Device, DeviceInfo, DeviceState};
-use crate::error::{Result, ensure, fail};
+use crate::error::{Error, Result, ensure, fail};
 use crate::limits::{CONTEXT_THREADS_MAX, CONTEXTS_DEFAULT, CONTEXTS_MAX};
 use bytes::Bytes;
 use std::os::fd::OwnedFd;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex};
 /// How an engine is opened.
 #[derive(Clone, Debug, Default)]
 pub struct EngineOptions {
-    /// `auto`, `host`, `cuda:0` or a GPU's UUID; empty: `auto`.
+    /// `host`, `cuda:0`, a GPU's UUID, or `auto` for the first GPU and else the host; empty: `auto`.
     pub device: String,
     /// Host threads that a context computes with unless its own options say otherwise; 0: 1.
     pub threads: usize,
@@ -65,12 +66,24 @@ pub struct Stats {
 
 /// The devices of this machine, the host last.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![HostDevice::open().info()]
+    let mut devices = gpus().unwrap_or_default();
+    devices.push(HostDevice::open().info());
+    devices
+}
+
+/// The GPUs of this machine; an error says why none can be used.
+///
+/// # Errors
+/// `NoDevice` (no driver, or one that is too old), `Driver`.
+pub fn gpus() -> Result<Vec<DeviceInfo>> {
+    CudaDevice::list()
 }
 
 /// What models, contexts and events share of an engine.
 pub struct EngineCore {
     pub(super) device: Box<dyn Device>,
+    /// Why `auto` has taken the host.
+    passed_over: Option<Error>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) queue: Arc<CompletionQueue>,
     pub(super) threads: usize,
@@ -91,12 +104,25 @@ struct Permits {
     limit: usize,
 }
 
+impl Permits {
+    fn take(&self) -> bool {
+        let granted = self.taken.fetch_add(1, Relaxed) < self.limit;
+        if !granted {
+            self.taken.fetch_sub(1, Relaxed);
+        }
+        granted
+    }
+}
+
 impl EngineCore {
     /// The right to have one more request in flight; `Again` when all are out. Given back by [`EngineCore::request_ended`].
     pub fn take_permit(&self) -> Result<()> {
-        let before = self.permits.taken.fetch_add(1, Relaxed);
-        if before >= self.permits.limit {
-            self.give_back_permit();
+        if !self.permits.take() {
+            // Requests may have ended that nobody has looked at.
+            self.device.settle();
+            if self.permits.take() {
+                return Ok(());
+            }
             return Err(fail!(
                 Again,
                 "{} requests are in flight on the device, as many as it takes",
@@ -158,7 +184,7 @@ impl Engine {
     /// # Errors
     /// `NoDevice` with what was looked for, `InvalidArgument`, `Driver`.
     pub fn open(options: &EngineOptions) -> Result<Engine> {
-        let device = open_device(&options.device)?;
+        let (device, passed_over) = open_device(&options.device)?;
         let threads = options.threads.max(1);
         ensure!(threads <= CONTEXT_THREADS_MAX, InvalidArgument, "{threads} threads are above {CONTEXT_THREADS_MAX}");
         let contexts_max = if options.contexts_max == 0 { CONTEXTS_DEFAULT } else { options.contexts_max };
@@ -167,6 +193,7 @@ impl Engine {
         let limit = if options.in_flight_max == 0 { usize::MAX } else { options.in_flight_max };
         let core = EngineCore {
             device,
+            passed_over,
             ledger: Ledger::new(bytes_max),
             queue: Arc::new(CompletionQueue::new(contexts_max)?),
             threads,
@@ -215,6 +242,11 @@ impl Engine {
         self.core.device.info()
     }
 
+    /// Why `auto` has taken the host instead of a GPU.
+    pub fn passed_over(&self) -> Option<&Error> {
+        self.core.passed_over.as_ref()
+    }
+
     /// What is alive.
     pub fn stats(&self) -> Stats {
         let total = |account| self.core.ledger.total(account);
@@ -249,16 +281,21 @@ impl Engine {
     }
 }
 
-/// The device of that name.
-fn open_device(name: &str) -> Result<Box<dyn Device>> {
+/// The device of that name; of `auto` also why it is not a GPU.
+fn open_device(name: &str) -> Result<(Box<dyn Device>, Option<Error>)> {
     match name {
-        "" | "auto" | "host" => Ok(Box::new(HostDevice::open())),
+        "" | "auto" => Ok(match CudaDevice::open("cuda:0") {
+            Ok(gpu) => (Box::new(gpu), None),
+            Err(error) => (Box::new(HostDevice::open()), Some(error)),
+        }),
+        "host" => Ok((Box::new(HostDevice::open()), None)),
         _ if name.starts_with("cuda:") || name.starts_with("GPU-") || name.starts_with("MIG-") => {
-            Err(fail!(NoDevice, "there is no device '{name}': this build of the library computes on 'host' only"))
+            let gpu = CudaDevice::open(name).map_err(|error| error.within(format_args!("no device '{name}'")))?;
+            Ok((Box::new(gpu), None))
         }
         _ => Err(fail!(
             InvalidArgument,
-            "'{name}' names no device; there are 'auto', 'host', 'cuda:N' and a GPU's UUID ('GPU-...')"
+            "'{name}' names no device; there are 'auto', 'host', 'cuda:N' and a GPU's UUID ('GPU-...', 'MIG-...')"
         )),
     }
 }

@@ -35,7 +35,7 @@ pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, Precision, Stamps};
 pub use bucket::Bucket;
 pub use completion::Completion;
 pub use context::{Context, ContextOptions, Controller, SubmitOptions, Timings};
-pub use engine::{Engine, EngineOptions, Stats, devices};
+pub use engine::{Engine, EngineOptions, Stats, devices, gpus};
 pub use event::Event;
 pub use model::{InputInfo, Model, ModelInfo, ModelOptions, OutputInfo};
 pub use padding::{Padding, PaddingKind};

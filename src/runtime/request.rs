@@ -85,7 +85,7 @@ pub struct Request {
 
 impl Request {
     /// A context without a request yet.
-    pub fn new(context: u64, queue: Arc<CompletionQueue>, seat: Seat) -> Arc<Self> {
+    pub fn new(context: u64, progress: Arc<Progress>, queue: Arc<CompletionQueue>, seat: Seat) -> Arc<Self> {
         Arc::new(Request {
             state: AtomicU64::new(word(0, IDLE)),
             parking: AtomicU64::new(word(0, NOT_PARKED)),
@@ -93,7 +93,7 @@ impl Request {
             context: AtomicU64::new(context),
             submit_ns: AtomicU64::new(0),
             bucket: AtomicUsize::new(0),
-            progress: Arc::default(),
+            progress,
             queue,
             _seat: seat,
         })
@@ -263,6 +263,7 @@ impl Request {
         let is_free = ordinal_of(parking) != ordinal || phase_of(parking) == NOT_PARKED;
         ensure!(is_free, WrongState, "request {sequence} is parked already");
         self.parking.store(word(ordinal, PARKED), SeqCst);
+        self.progress.watch();
         // Who ended it before it was parked did not see the promise, so it is kept here.
         if self.state.load(SeqCst) == word(ordinal, CANCELLED) {
             self.deliver(ordinal, Status::Cancelled);
@@ -270,6 +271,11 @@ impl Request {
             self.deliver(ordinal, self.progress.status_of(sequence));
         }
         Ok(())
+    }
+
+    /// Whether a completion is promised and not queued yet.
+    pub fn is_parked(&self) -> bool {
+        phase_of(self.parking.load(SeqCst)) == PARKED
     }
 
     /// Takes the promise back. `TooLate` if the completion is on its way.

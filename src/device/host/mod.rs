@@ -23,7 +23,7 @@ mod reduce;
 mod resize;
 mod scan;
 mod scatter;
-mod signals;
+pub mod signals;
 pub mod simd;
 mod softmax;
 mod stream;

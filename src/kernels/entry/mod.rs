@@ -14,6 +14,7 @@ mod opcode;
 mod operand;
 mod program;
 mod rows;
+pub mod transfer;
 
 pub use chain::{CHAIN_OPERANDS, Chain, STAGES, Stage};
 pub use gather::{Addressed, GatherArguments};
@@ -27,6 +28,7 @@ pub use rows::{NormArguments, ReduceArguments, SoftmaxArguments};
 
 use crate::error::Result;
 use crate::ir::DType;
+use transfer::{Control, FetchArguments, FinishArguments};
 
 /// Computes what a launch with these arguments does.
 pub type Twin = fn(arguments: &[u8], memory: &mut dyn Memory) -> Result<()>;
@@ -74,6 +76,8 @@ const OTHERS: &[Entry] = &[
     entry::<ReduceArguments>("rows", "reduce_warps", 0, rows::reduce_twin),
     entry::<ReduceArguments>("rows", "reduce_blocks", 0, rows::reduce_twin),
     entry::<GatherArguments>("gather", "gather", 0, gather::gather_twin),
+    entry::<FetchArguments>("transfer", "transfer_fetch", 0, transfer::fetch_twin),
+    entry::<FinishArguments>("transfer", "transfer_finish", 0, transfer::finish_twin),
 ];
 
 /// All entries.
@@ -129,6 +133,9 @@ fn declare_all(declarations: &mut Declarations) {
     SoftmaxArguments::declare(declarations);
     ReduceArguments::declare(declarations);
     GatherArguments::declare(declarations);
+    FetchArguments::declare(declarations);
+    FinishArguments::declare(declarations);
+    Control::declare(declarations);
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ mod contraction;
 mod elementwise;
 mod layout;
 mod legal;
-mod nest;
 mod program;
 mod schedule;
 
+pub use super::operand::{Operand, Port, Region};
 pub use code::{Access, BLOCK, Code, CodeInstr, CodeOp, Load};
 pub use constants::Constants;
 pub use contraction::{
@@ -17,14 +17,15 @@ pub use contraction::{
 };
 pub use elementwise::Elementwise;
 pub use layout::{Layout, Panels, RowTiles, Strips};
-pub use program::{ConstantDef, Launch, Op, Operand, Port, Program, Region};
+pub use program::{ConstantDef, Launch, Op, Program};
 
-use super::arena::{self, ALIGNMENT, Block};
+use super::arena::ALIGNMENT;
+use super::places::{Places, place};
+use super::uniform::absorb_constants;
 use crate::error::{Result, fail};
 use crate::ir::TensorType;
 use crate::kernels::{Kernel, Map};
 use crate::plan::{Origin, Plan, Step, TensorId, View};
-use std::collections::HashMap;
 
 /// Steps of a sequence whose input products a recurrent kernel takes together; its scratch holds them.
 pub const RECURRENT_STEPS: usize = 8;
@@ -73,35 +74,6 @@ pub fn lower(plan: &Plan, traits: &Traits) -> Result<Program> {
     };
     program.fingerprint = program.compute_fingerprint();
     Ok(program)
-}
-
-/// Where each tensor lies, by its number: memory and offset in bytes; `None` for a constant.
-type Places = Vec<Option<(Region, usize)>>;
-
-/// Gives every tensor its memory (a constant gets none here); the bytes are those of the arena.
-fn place(plan: &Plan) -> Result<(Places, usize)> {
-    let mut places = vec![None; plan.tensors.len()];
-    let mut lives: HashMap<TensorId, (usize, usize)> = HashMap::new();
-    for (index, step) in plan.steps.iter().enumerate() {
-        for view in step.inputs.iter().chain(&step.outputs) {
-            lives.entry(view.tensor).or_insert((index, index)).1 = index;
-        }
-    }
-    for (index, &id) in plan.inputs.iter().enumerate() {
-        places[id.0 as usize] = Some((Region::Input(index), 0));
-    }
-    for (index, &id) in plan.outputs.iter().enumerate() {
-        places[id.0 as usize] = Some((Region::Output(index), 0));
-    }
-    let mut temporaries: Vec<TensorId> = lives.keys().copied().collect();
-    temporaries.retain(|&id| places[id.0 as usize].is_none() && !matches!(plan.tensor(id).origin, Origin::Constant(_)));
-    temporaries.sort_unstable();
-    let block = |id: &TensorId| Block { bytes: plan.tensor(*id).ty.bytes(), first: lives[id].0, last: lives[id].1 };
-    let layout = arena::place(&temporaries.iter().map(block).collect::<Vec<_>>(), &[])?;
-    for (id, &offset) in temporaries.iter().zip(&layout.offsets) {
-        places[id.0 as usize] = Some((Region::Arena, offset));
-    }
-    Ok((places, layout.bytes))
 }
 
 /// A legal plan being lowered.
@@ -155,7 +127,7 @@ impl Lowering<'_> {
     }
 
     fn map(&mut self, map: &Map, step: &Step) -> Result<(Op, Vec<Operand>, Vec<Operand>)> {
-        let (map, left) = elementwise::absorb_constants(map, 0, &step.inputs, |view| self.plan.constant(view));
+        let (map, left) = absorb_constants(map, 0, &step.inputs, |view| self.plan.constant(view));
         let views: Vec<View> = left.iter().map(|&index| step.inputs[index].clone()).collect();
         let mut inputs = self.operands(&views)?;
         let mut outputs = self.operands(&step.outputs)?;

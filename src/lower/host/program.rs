@@ -1,7 +1,7 @@
 //! A plan lowered for the host: plain data that can be printed, compared and hashed.
 
-use super::{Depthwise, Elementwise, FusedAttention, Layout, Product, Traits};
-use crate::ir::{DType, Shape, Tensor, TensorType};
+use super::{Depthwise, Elementwise, FusedAttention, Layout, Operand, Port, Product, Traits};
+use crate::ir::Tensor;
 use crate::kernels::Kernel;
 use crate::plan::View;
 use std::fmt::{self, Write};
@@ -29,17 +29,6 @@ pub struct Program {
     pub fingerprint: u128,
 }
 
-/// An input or output of the program.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Port {
-    /// Name of the plan's tensor.
-    pub name: String,
-    /// Element type and extents; stored dense.
-    pub ty: TensorType,
-    /// Bytes of the memory that holds it.
-    pub bytes: usize,
-}
-
 /// A constant and the form in which kernels read it.
 #[derive(Clone, Debug)]
 pub struct ConstantDef {
@@ -53,52 +42,6 @@ pub struct ConstantDef {
     pub view: View,
     /// Bytes once packed.
     pub bytes: usize,
-}
-
-/// The memory that an operand lies in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Region {
-    /// The context's intermediate tensors.
-    Arena,
-    /// A constant, by index.
-    Constant(usize),
-    /// A model input, by index.
-    Input(usize),
-    /// A model output, by index.
-    Output(usize),
-}
-
-/// Element `(i, j, ..)` is `i strides[0] + j strides[1] + ..` elements behind `byte_offset`. Of a constant whose layout
-/// is not dense, `strides` say nothing.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Operand {
-    /// Which memory.
-    pub region: Region,
-    /// Position of the first element.
-    pub byte_offset: usize,
-    /// Element type.
-    pub dtype: DType,
-    /// Extents.
-    pub shape: Shape,
-    /// Steps in elements; 0 broadcasts, negative reverses.
-    pub strides: Vec<isize>,
-}
-
-impl Operand {
-    /// Bytes `start..end` of the region that the operand's elements lie in.
-    pub fn extent(&self) -> std::ops::Range<usize> {
-        if self.shape.contains(&0) {
-            return self.byte_offset..self.byte_offset;
-        }
-        let (mut low, mut high) = (0isize, 1isize);
-        for (&extent, &stride) in self.shape.iter().zip(&self.strides) {
-            let span = stride * (extent as isize - 1);
-            if span < 0 { low += span } else { high += span }
-        }
-        let bytes = self.dtype.bytes() as isize;
-        let at = |elements: isize| (self.byte_offset as isize + elements * bytes) as usize;
-        at(low)..at(high)
-    }
 }
 
 /// One kernel application. Every worker of the context runs every launch with its share of the work.

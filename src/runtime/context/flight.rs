@@ -39,6 +39,7 @@ impl Context {
     fn start(&mut self, options: &SubmitOptions, along: bool) -> Result<u32> {
         let bucket = self.stage()?.selected;
         self.request.ensure_idle()?;
+        self.settle();
         let now = clock::monotonic_ns();
         ensure!(options.deadline_ns == 0 || now <= options.deadline_ns, Expired, "the deadline has passed");
         let model = self.model.clone();
@@ -89,8 +90,19 @@ impl Context {
         self.told(sequence)
     }
 
+    /// Tells the device that the host knows of the end of the last request.
+    fn settle(&self) {
+        if let Some(stage) = &self.stage {
+            stage.lane.settle();
+        }
+    }
+
     fn told(&self, sequence: u32) -> Result<Status> {
-        match self.request.look(sequence)? {
+        let status = self.request.look(sequence)?;
+        if !matches!(status, Status::Pending | Status::Parked) {
+            self.settle();
+        }
+        match status {
             status @ (Status::Ok | Status::Pending | Status::Parked) => Ok(status),
             status => Err(failure(status, sequence)),
         }

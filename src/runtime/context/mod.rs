@@ -101,7 +101,8 @@ impl Context {
         ensure!(threads <= CONTEXT_THREADS_MAX, InvalidArgument, "{threads} threads are above {CONTEXT_THREADS_MAX}");
         let wanted =
             options.buckets.iter().map(|bucket| model.find(&bucket.resolve(&model.inputs)?)).collect::<Result<_>>()?;
-        let request = Request::new(engine.context_id(), engine.queue.clone(), engine.seat()?);
+        let progress = engine.device.progress()?;
+        let request = Request::new(engine.context_id(), progress, engine.queue.clone(), engine.seat()?);
         let sink = LaneSink {
             request: request.clone(),
             model: model.clone(),

@@ -32,6 +32,10 @@ impl Sink for LaneSink {
     fn ended(&self, ordinal: u64, status: Status) {
         self.request.deliver(ordinal, status);
     }
+
+    fn is_awaited(&self) -> bool {
+        self.request.is_parked()
+    }
 }
 
 /// A prepared context's lane and the bucket selected.

@@ -203,6 +203,9 @@ struct Silence;
 impl Sink for Silence {
     fn ending(&self, _status: Status) {}
     fn ended(&self, _ordinal: u64, _status: Status) {}
+    fn is_awaited(&self) -> bool {
+        false
+    }
 }
 
 /// The outputs of one request on a lane of its own.
@@ -211,7 +214,7 @@ fn evaluate(device: &dyn Device, program: &Arc<dyn Program>, inputs: &[Vec<u8>])
         programs: vec![program.clone()],
         inputs: vec![InputSource::Host; inputs.len()],
         threads: 1,
-        progress: Arc::default(),
+        progress: device.progress()?,
         sink: Arc::new(Silence),
     };
     let progress = order.progress.clone();

@@ -10,11 +10,11 @@ pub use convolution::{Depthwise, Patches, epilogue_flattens};
 pub use finish::{Finish, RowBias};
 pub use product::{GROUP_PANELS_MAX, Left, Product, Right};
 
-use super::elementwise::absorb_constants;
 use super::{Access, Code, Layout, Lowering, Op, Operand, Panels, Region, Simd};
 use crate::error::{Result, fail};
 use crate::ir::DType;
 use crate::kernels::{Attention, Map, MatMul};
+use crate::lower::uniform::absorb_constants;
 use crate::plan::{Step, View};
 
 /// An axis along which a whole computation is repeated, with its step in each of `N` operands, in elements.

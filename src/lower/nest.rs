@@ -1,7 +1,7 @@
 //! Loop nests of elementwise launches: axes are ordered by the result's strides and merged where all operands allow, so
 //! that a kernel sees as few and as long loops as there can be.
 
-use super::Operand;
+use super::operand::Operand;
 
 /// Rewrites the operands (the result is the last one) to the fewest axes that walk the same elements. Axes are put in
 /// the order of falling strides of the result; all operands have one shape.
@@ -34,7 +34,7 @@ pub fn simplify(operands: &mut [&mut Operand]) {
 mod tests {
     use super::*;
     use crate::ir::DType;
-    use crate::lower::host::Region;
+    use crate::lower::operand::Region;
 
     fn operand(shape: &[usize], strides: &[isize]) -> Operand {
         let (shape, strides) = (shape.to_vec(), strides.to_vec());

@@ -1,0 +1,79 @@
+// The first and the last kernel of a request; see src/kernels/entry/transfer.rs.
+#include "arguments.cuh"
+
+// The part of the completion record that the device writes.
+struct Record {
+    uint32_t done;
+    uint32_t reserved;
+    uint64_t start_ns;
+    uint64_t inputs_ns;
+    uint64_t compute_ns;
+    uint64_t done_ns;
+    uint64_t ended;
+};
+
+static __device__ uint64_t clock_ns() {
+    uint64_t now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    return now;
+}
+
+// Areas are padded to 16 bytes, so whole vectors are copied. Four loads are in flight per thread: the bus is far away.
+static __device__ void copy(const Segment* segments, uint32_t count) {
+    const uint64_t first = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    const uint64_t stride = uint64_t(gridDim.x) * blockDim.x;
+    for (uint32_t index = 0; index < count; ++index) {
+        const uint4* from = static_cast<const uint4*>(segments[index].from);
+        uint4* to = static_cast<uint4*>(segments[index].to);
+        const uint64_t vectors = (segments[index].bytes + 15) / 16;
+        uint64_t i = first;
+        for (; i + 3 * stride < vectors; i += 4 * stride) {
+            const uint4 a = from[i], b = from[i + stride], c = from[i + 2 * stride], d = from[i + 3 * stride];
+            to[i] = a;
+            to[i + stride] = b;
+            to[i + 2 * stride] = c;
+            to[i + 3 * stride] = d;
+        }
+        for (; i < vectors; i += stride) to[i] = from[i];
+    }
+}
+
+extern "C" __global__ void transfer_fetch(const __grid_constant__ FetchArguments args) {
+    Control* control = static_cast<Control*>(args.control);
+    const bool leads = control != nullptr && blockIdx.x == 0 && threadIdx.x == 0;
+    const uint64_t start_ns = leads ? clock_ns() : 0;
+    copy(args.segments, args.count);
+    if (!leads) return;
+    // Host minus GPU clock, too small by what the launch took: the greatest seen is the best estimate. It is lowered by
+    // 50 parts per million of the time since, so that it follows clocks that drift apart.
+    const int64_t seen = int64_t(*static_cast<volatile const uint64_t*>(args.submit_ns) - start_ns);
+    const int64_t lowered = int64_t(control->offset_ns) - int64_t(start_ns - control->offset_at_ns) / 20000;
+    control->offset_ns = uint64_t(control->offset_at_ns == 0 || seen > lowered ? seen : lowered);
+    control->offset_at_ns = start_ns;
+    control->start_ns = start_ns;
+    control->inputs_ns = clock_ns();
+}
+
+extern "C" __global__ void transfer_finish(const __grid_constant__ FinishArguments args) {
+    const uint64_t compute_ns = clock_ns();
+    Control* control = static_cast<Control*>(args.control);
+    copy(args.segments, args.count);
+    // What every thread of the block wrote is visible to the host before the block counts as through.
+    __threadfence_system();
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    if (atomicAdd(&control->arrived, 1u) + 1 != gridDim.x) return;
+    __threadfence_system();
+    control->arrived = 0;
+    const uint64_t ordinal = ++control->ordinal;
+    const uint64_t offset = control->offset_ns;
+    volatile Record* record = static_cast<volatile Record*>(args.record);
+    record->start_ns = control->start_ns + offset;
+    record->inputs_ns = control->inputs_ns + offset;
+    record->compute_ns = compute_ns + offset;
+    record->done_ns = clock_ns() + offset;
+    __threadfence_system();
+    // Callers number requests 1, 2, .. 2^32 - 1, 1, ..
+    record->done = uint32_t((ordinal - 1) % 0xffffffffull) + 1;
+    record->ended = ordinal;
+}

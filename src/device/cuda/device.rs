@@ -1,0 +1,60 @@
+//! A GPU as a device.
+
+use super::gpu::{self, Gpu};
+use super::lane::CudaLane;
+use super::program::CudaLoader;
+use super::reactor::Reactor;
+use super::record::Records;
+use crate::device::{Device, DeviceInfo, DeviceState, Lane, LaneOrder, Loader, Precision, Progress};
+use crate::error::Result;
+use std::sync::Arc;
+
+/// A GPU, opened for one engine.
+pub struct CudaDevice {
+    reactor: Reactor,
+    records: Records,
+    gpu: Arc<Gpu>,
+}
+
+impl CudaDevice {
+    /// Opens the GPU called `cuda:N`, `GPU-...` or `MIG-...`.
+    ///
+    /// # Errors
+    /// `NoDevice` with what is missing, `Unsupported` for a GPU that is too old, `Driver`, `OutOfMemory`.
+    pub fn open(name: &str) -> Result<Self> {
+        let gpu = Gpu::open(name)?;
+        Ok(CudaDevice { reactor: Reactor::start(&gpu)?, records: Records::default(), gpu })
+    }
+
+    /// The GPUs that this process may use; an error says why there is none.
+    pub fn list() -> Result<Vec<DeviceInfo>> {
+        Ok(gpu::list()?.iter().map(|identity| identity.info()).collect())
+    }
+}
+
+impl Device for CudaDevice {
+    fn info(&self) -> DeviceInfo {
+        self.gpu.identity().info()
+    }
+
+    fn state(&self) -> DeviceState {
+        self.gpu.state()
+    }
+
+    fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>> {
+        Ok(Box::new(CudaLoader::new(&self.gpu, precision)?))
+    }
+
+    fn progress(&self) -> Result<Arc<Progress>> {
+        let record = self.records.take(&self.gpu)?;
+        Ok(Arc::new(Progress::mapped(record, self.reactor.watch().clone())))
+    }
+
+    fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
+        Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), order)?))
+    }
+
+    fn settle(&self) {
+        self.reactor.watch().settle();
+    }
+}

@@ -1,0 +1,207 @@
+//! Streams, and graphs of one straight line of nodes.
+
+use super::gpu::{Current, Gpu};
+use super::module::Function;
+use super::sys::{
+    CuAddress, CuCopyNode, CuCopySide, CuExec, CuGraph, CuKernelNode, CuNode, CuStream, MEMORY_DEVICE, MEMORY_HOST,
+    STREAM_NON_BLOCKING, WAIT_VALUE_GEQ,
+};
+use crate::error::Result;
+use crate::kernels::entry::Geometry;
+use std::ffi::c_void;
+use std::ptr::{null, null_mut};
+use std::sync::Arc;
+
+/// A stream of its own: no other stream waits for it, the default one included.
+pub struct Stream {
+    gpu: Arc<Gpu>,
+    handle: CuStream,
+}
+
+// SAFETY: a handle that any thread may use.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    /// A new stream.
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
+        let current = gpu.enter()?;
+        let mut handle = null_mut();
+        // SAFETY: the driver stores a handle.
+        let code = unsafe { current.table().stream_new(&raw mut handle, STREAM_NON_BLOCKING, 0) };
+        current.check(code, "cuStreamCreateWithPriority")?;
+        Ok(Stream { gpu: gpu.clone(), handle })
+    }
+
+    /// The handle, as a name.
+    pub fn name(&self) -> usize {
+        self.handle as usize
+    }
+
+    /// Waits until all its work is done. It blocks the thread: for loading and preparing only.
+    pub fn synchronize(&self, current: &Current<'_>) -> Result<()> {
+        // SAFETY: the stream lives.
+        current.check(unsafe { current.table().stream_synchronize(self.handle) }, "cuStreamSynchronize")
+    }
+
+    /// Copies to the device; returns once the host's bytes are no longer needed.
+    pub fn upload(&self, current: &Current<'_>, to: CuAddress, from: &[u8]) -> Result<()> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the host's bytes live until the stream is synchronised; the caller owns the device's.
+        let code = unsafe { current.table().copy_to_device(to, from.as_ptr().cast(), from.len(), self.handle) };
+        current.check(code, "cuMemcpyHtoDAsync")?;
+        self.synchronize(current)
+    }
+
+    /// Sets device memory to zero, in the stream's order.
+    pub fn clear(&self, current: &Current<'_>, at: CuAddress, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller owns the memory.
+        current.check(unsafe { current.table().memory_set(at, 0, bytes, self.handle) }, "cuMemsetD8Async")
+    }
+
+    /// What follows starts once the number at `at`, in mapped memory, is at least `value`.
+    pub fn wait_for(&self, current: &Current<'_>, at: CuAddress, value: u64) -> Result<()> {
+        // SAFETY: the number lives in mapped memory; the caller keeps it.
+        let code = unsafe { current.table().stream_wait_value(self.handle, at, value, WAIT_VALUE_GEQ) };
+        current.check(code, "cuStreamWaitValue64")
+    }
+
+    /// Starts a graph.
+    pub fn launch(&self, current: &Current<'_>, replay: &Replay) -> Result<()> {
+        // SAFETY: stream and graph live; nobody else launches this graph.
+        current.check(unsafe { current.table().exec_launch(replay.exec, self.handle) }, "cuGraphLaunch")
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Ok(current) = self.gpu.enter() {
+            // SAFETY: made here, and used no more.
+            let _ = current.check(unsafe { current.table().stream_free(self.handle) }, "cuStreamDestroy");
+        }
+    }
+}
+
+/// A graph that is ready to run.
+pub struct Replay {
+    gpu: Arc<Gpu>,
+    exec: CuExec,
+}
+
+// SAFETY: a handle that any thread may use, one at a time; its lane sees to that.
+unsafe impl Send for Replay {}
+// SAFETY: as above.
+unsafe impl Sync for Replay {}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if let Ok(current) = self.gpu.enter() {
+            // SAFETY: made here, and used no more.
+            let _ = current.check(unsafe { current.table().exec_free(self.exec) }, "cuGraphExecDestroy");
+        }
+    }
+}
+
+/// One end of a copy.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// Page-locked host memory.
+    Host(*mut u8),
+    /// Device memory.
+    Device(CuAddress),
+}
+
+/// A graph in the making: each node waits for the one before.
+pub struct Line<'a> {
+    current: &'a Current<'a>,
+    graph: CuGraph,
+    last: Option<CuNode>,
+}
+
+impl<'a> Line<'a> {
+    /// An empty graph.
+    pub fn new(current: &'a Current<'a>) -> Result<Self> {
+        let mut graph = null_mut();
+        // SAFETY: the driver stores a handle.
+        current.check(unsafe { current.table().graph_new(&raw mut graph, 0) }, "cuGraphCreate")?;
+        Ok(Line { current, graph, last: None })
+    }
+
+    fn after(&self) -> (*const CuNode, usize) {
+        self.last.as_ref().map_or((null(), 0), |node| (std::ptr::from_ref(node), 1))
+    }
+
+    /// Adds a launch. `arguments` are the bytes of the kernel's one parameter.
+    pub fn kernel(&mut self, function: Function, geometry: &Geometry, arguments: &[u8]) -> Result<()> {
+        let mut parameters = [arguments.as_ptr().cast_mut().cast::<c_void>()];
+        let node = CuKernelNode {
+            function: function.0,
+            grid: geometry.grid,
+            block: [geometry.block, 1, 1],
+            shared_bytes: geometry.shared_bytes,
+            parameters: parameters.as_mut_ptr(),
+            extra: null_mut(),
+            kernel: null_mut(),
+            context: null_mut(),
+        };
+        let (after, count) = self.after();
+        let mut added = null_mut();
+        // SAFETY: the function takes one parameter of that many bytes, which the driver copies; the node before is the graph's.
+        let code =
+            unsafe { self.current.table().graph_add_kernel(&raw mut added, self.graph, after, count, &raw const node) };
+        self.current.check(code, "cuGraphAddKernelNode")?;
+        self.last = Some(added);
+        Ok(())
+    }
+
+    /// Adds a copy by the copy engine.
+    pub fn copy(&mut self, gpu: &Gpu, from: End, to: End, bytes: usize) -> Result<()> {
+        let side = |end: End| CuCopySide {
+            position: [0; 4],
+            memory: if matches!(end, End::Host(_)) { MEMORY_HOST } else { MEMORY_DEVICE },
+            host: if let End::Host(address) = end { address.cast() } else { null_mut() },
+            device: if let End::Device(address) = end { address } else { 0 },
+            array: null_mut(),
+            reserved: null_mut(),
+            pitch: bytes,
+            height: 1,
+        };
+        let node = CuCopyNode { from: side(from), to: side(to), extent: [bytes, 1, 1] };
+        let (after, count) = self.after();
+        let mut added = null_mut();
+        // SAFETY: the driver copies the description; both ends live as long as the graph runs, the caller's duty.
+        let code = unsafe {
+            let table = self.current.table();
+            table.graph_add_copy(&raw mut added, self.graph, after, count, &raw const node, gpu.context())
+        };
+        self.current.check(code, "cuGraphAddMemcpyNode")?;
+        self.last = Some(added);
+        Ok(())
+    }
+
+    /// Makes the graph ready and puts it onto the device.
+    pub fn finish(self, gpu: &Arc<Gpu>, stream: &Stream) -> Result<Replay> {
+        let table = self.current.table();
+        let mut exec = null_mut();
+        // SAFETY: a graph made here; the driver stores a handle.
+        let code = unsafe { table.graph_instantiate(&raw mut exec, self.graph, 0) };
+        self.current.check(code, "cuGraphInstantiateWithFlags")?;
+        let replay = Replay { gpu: gpu.clone(), exec };
+        // SAFETY: graph and stream live.
+        self.current.check(unsafe { table.exec_upload(replay.exec, stream.handle) }, "cuGraphUpload")?;
+        Ok(replay)
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        // SAFETY: made here; what was made ready from it does not need it.
+        let _ = self.current.check(unsafe { self.current.table().graph_free(self.graph) }, "cuGraphDestroy");
+    }
+}

@@ -1,0 +1,147 @@
+//! The kernels' images and the functions in them.
+//!
+//! A family's image is loaded when the first program needs one of its entries. Portable PTX is compiled by the driver, which
+//! keeps the result in its cache on disk.
+
+use super::gpu::{Current, Gpu};
+use super::sys::{CuFunction, CuModule, FUNCTION_SHARED_BYTES_MAX, JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
+use crate::error::{Result, fail};
+use crate::kernels::entry::Entry;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Mutex, PoisonError};
+
+include!(concat!(env!("OUT_DIR"), "/images.rs"));
+
+/// Bytes of what the compiler in the driver may say.
+const LOG_BYTES: usize = 4096;
+/// Dynamic shared memory that a block gets without asking.
+const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
+
+/// A kernel that can be launched as long as its GPU is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Function(pub(super) CuFunction);
+
+// SAFETY: a handle that any thread may use.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<&'static str, usize>,
+    functions: HashMap<&'static str, Function>,
+    /// Dynamic shared memory that a function has been allowed.
+    shared_bytes: HashMap<&'static str, u32>,
+}
+
+/// The modules of one GPU.
+#[derive(Default)]
+pub struct Modules {
+    loaded: Mutex<Loaded>,
+}
+
+impl Modules {
+    /// The function of an entry, ready for blocks with so much dynamic shared memory.
+    pub fn function(&self, gpu: &Gpu, entry: &Entry, shared_bytes: u32) -> Result<Function> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = loaded.shared_bytes.get(entry.name).copied().unwrap_or(SHARED_BYTES_DEFAULT);
+        if let Some(&function) = loaded.functions.get(entry.name)
+            && shared_bytes <= allowed
+        {
+            return Ok(function);
+        }
+        let current = gpu.enter()?;
+        let module = match loaded.modules.get(entry.family) {
+            Some(&module) => module as CuModule,
+            None => {
+                let module = load(&current, entry.family)?;
+                loaded.modules.insert(entry.family, module as usize);
+                module
+            }
+        };
+        let name = CString::new(entry.name).map_err(|_| fail!(Internal, "an entry's name holds a zero"))?;
+        let mut function = std::ptr::null_mut();
+        // SAFETY: a loaded module, a C string, and the driver stores a handle.
+        let code = unsafe { current.table().module_function(&raw mut function, module, name.as_ptr()) };
+        current.check(code, "cuModuleGetFunction").map_err(|error| error.within(entry.name))?;
+        if shared_bytes > allowed {
+            // SAFETY: a function of a loaded module.
+            let code =
+                unsafe { current.table().function_set(function, FUNCTION_SHARED_BYTES_MAX, shared_bytes as i32) };
+            current.check(code, "cuFuncSetAttribute").map_err(|error| error.within(entry.name))?;
+            loaded.shared_bytes.insert(entry.name, shared_bytes);
+        }
+        loaded.functions.insert(entry.name, Function(function));
+        Ok(Function(function))
+    }
+
+    /// Unloads everything; nothing is launched any more.
+    pub fn unload(&self, current: &Current<'_>) {
+        let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
+        for module in loaded.modules.into_values() {
+            // SAFETY: loaded here once, and its functions are used no more.
+            let _ = current.check(unsafe { current.table().module_unload(module as CuModule) }, "cuModuleUnload");
+        }
+    }
+}
+
+/// The images of a family, best first.
+fn images(family: &str) -> impl Iterator<Item = &'static [u8]> {
+    IMAGES.iter().filter(move |(name, _)| *name == family).map(|(_, image)| *image)
+}
+
+fn load(current: &Current<'_>, family: &str) -> Result<CuModule> {
+    let mut last = fail!(Internal, "the library holds no image of the kernels '{family}'");
+    for image in images(family) {
+        match load_image(current, image) {
+            Ok(module) => return Ok(module),
+            Err(error) => last = error.within(format_args!("kernels '{family}'")),
+        }
+    }
+    Err(last)
+}
+
+fn load_image(current: &Current<'_>, image: &'static [u8]) -> Result<CuModule> {
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
+    let mut module = std::ptr::null_mut();
+    // SAFETY: the image is machine code with its header, or PTX that ends with a zero; the log has as many bytes as said.
+    let code = unsafe {
+        current.table().module_load(
+            &raw mut module,
+            image.as_ptr().cast(),
+            options.len() as u32,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
+    };
+    current.check(code, "cuModuleLoadDataEx").map_err(|mut error| {
+        let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&log[..end]);
+        if !text.trim().is_empty() {
+            error.message = format!("{}: {}", error.message, text.trim());
+        }
+        error
+    })?;
+    Ok(module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::entry;
+
+    #[test]
+    fn every_entry_has_an_image_that_ends_with_a_zero_if_it_is_text() {
+        for entry in entry::entries() {
+            let mut count = 0;
+            for image in images(entry.family) {
+                count += 1;
+                assert!(!image.starts_with(b"//") || image.ends_with(b"\0"), "{}", entry.family);
+            }
+            assert!(count > 0, "{} has no image", entry.name);
+        }
+    }
+}

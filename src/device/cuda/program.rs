@@ -1,0 +1,127 @@
+//! Programs with their constants on the GPU.
+
+use super::gpu::Gpu;
+use super::graph::Stream;
+use super::memory::{ALIGNMENT, DeviceMemory};
+use super::module::Function;
+use super::sys::CuAddress;
+use crate::device::{Loader, Precision, Program};
+use crate::error::{Result, fail};
+use crate::ir::TensorType;
+use crate::lower::cuda::{self as lowered, ConstantDef};
+use crate::plan::Plan;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A constant on the GPU; it lies in memory that it shares with others of its program.
+#[derive(Clone)]
+struct Weight {
+    _memory: Arc<DeviceMemory>,
+    address: CuAddress,
+}
+
+/// A program that can be replayed: constants and functions are on the GPU.
+pub struct LoadedProgram {
+    program: lowered::Program,
+    weights: Vec<Weight>,
+    /// Per launch.
+    functions: Vec<Function>,
+}
+
+impl LoadedProgram {
+    /// The program; its constants are empty, they have moved to the GPU.
+    pub fn program(&self) -> &lowered::Program {
+        &self.program
+    }
+
+    /// The functions of the launches.
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// Where a constant lies.
+    pub fn constant(&self, index: usize) -> CuAddress {
+        self.weights[index].address
+    }
+}
+
+impl Program for LoadedProgram {
+    fn inputs(&self) -> Vec<TensorType> {
+        self.program.inputs.iter().map(|port| port.ty.clone()).collect()
+    }
+
+    fn outputs(&self) -> Vec<TensorType> {
+        self.program.outputs.iter().map(|port| port.ty.clone()).collect()
+    }
+
+    fn fingerprint(&self) -> u128 {
+        self.program.fingerprint
+    }
+}
+
+/// What a model has on the GPU.
+#[derive(Default)]
+struct Shelf {
+    by_key: HashMap<u128, Weight>,
+    bytes: usize,
+}
+
+/// The weights of one model at one precision.
+pub struct CudaLoader {
+    gpu: Arc<Gpu>,
+    precision: Precision,
+    stream: Stream,
+    shelf: Mutex<Shelf>,
+}
+
+impl CudaLoader {
+    /// A place for a model.
+    pub fn new(gpu: &Arc<Gpu>, precision: Precision) -> Result<Self> {
+        Ok(CudaLoader { gpu: gpu.clone(), precision, stream: Stream::new(gpu)?, shelf: Mutex::default() })
+    }
+
+    /// The constants on the GPU; those that the model has not used before are copied there into one new area.
+    fn upload(&self, constants: Vec<ConstantDef>) -> Result<Vec<Weight>> {
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = |constant: &ConstantDef| constant.bytes.next_multiple_of(ALIGNMENT);
+        let fresh: usize =
+            constants.iter().filter(|constant| !shelf.by_key.contains_key(&constant.key)).map(room).sum();
+        let memory = if fresh == 0 { None } else { Some(Arc::new(DeviceMemory::take(&self.gpu, fresh)?)) };
+        let current = self.gpu.enter()?;
+        let mut taken = 0;
+        let mut weights = Vec::with_capacity(constants.len());
+        for constant in constants {
+            if let Some(weight) = shelf.by_key.get(&constant.key) {
+                weights.push(weight.clone());
+                continue;
+            }
+            let memory = memory.clone().ok_or_else(|| fail!(Internal, "a fresh constant was counted as known"))?;
+            let weight = Weight { address: memory.address() + taken as u64, _memory: memory };
+            taken += room(&constant);
+            self.stream.upload(&current, weight.address, &constant.packed()?)?;
+            shelf.by_key.insert(constant.key, weight.clone());
+            weights.push(weight);
+        }
+        shelf.bytes += fresh;
+        Ok(weights)
+    }
+}
+
+impl Loader for CudaLoader {
+    fn load(&self, plan: Plan) -> Result<Arc<dyn Program>> {
+        let mut program = lowered::lower(&plan, self.precision, &self.gpu.identity().traits)?;
+        // The program holds the constants that it needs; every other one can go before they are copied.
+        drop(plan);
+        let function = |launch: &lowered::Launch| {
+            self.gpu.modules.function(&self.gpu, &launch.entry, launch.geometry.shared_bytes)
+        };
+        let functions = program.launches.iter().map(function).collect::<Result<Vec<_>>>()?;
+        let constants = std::mem::take(&mut program.constants);
+        let weights = self.upload(constants)?;
+        Ok(Arc::new(LoadedProgram { program, weights, functions }))
+    }
+
+    fn weights_bytes(&self) -> usize {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+}

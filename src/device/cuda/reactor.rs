@@ -1,0 +1,289 @@
+//! The one thread of an opened GPU. It sleeps while nobody does; while somebody sleeps until a request ends, or a completion is
+//! promised, it looks at the records instead of them. Ten times a second, while requests are in flight, it asks the driver
+//! whether the GPU still works; no other thread calls the driver while requests are in flight.
+
+use super::gpu::{Current, Gpu};
+use super::sys::NOT_READY;
+use crate::device::host::{clock, futex, signals};
+use crate::device::progress::Watcher;
+use crate::device::{DeviceState, Outcome, Progress, Sink, Stamps};
+use crate::error::{Error, Result, Status};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// How often the driver is asked whether the GPU works.
+const WATCHDOG_NS: u64 = 100_000_000;
+/// The first pause between two looks at the records.
+const PAUSE_NS_MIN: u64 = 2_000;
+/// The longest pause between two looks while somebody sleeps.
+const PAUSE_NS_MAX: u64 = 50_000;
+
+/// A lane as others see it: what has been launched, and who is to be told of the end.
+pub struct Station {
+    progress: Arc<Progress>,
+    sink: Arc<dyn Sink>,
+    stream: usize,
+    /// Ordinal and number of the last request launched.
+    launched: AtomicU64,
+    sequence: AtomicU32,
+    launched_ns: AtomicU64,
+    /// Ordinal of the last request that somebody has begun to tell the sink of.
+    claimed: AtomicU64,
+    /// Ordinal of the last request that the sink has been told of.
+    settled: AtomicU64,
+}
+
+impl Station {
+    /// The station of a lane with this stream.
+    pub fn new(progress: Arc<Progress>, sink: Arc<dyn Sink>, stream: usize) -> Self {
+        Station {
+            progress,
+            sink,
+            stream,
+            launched: AtomicU64::new(0),
+            sequence: AtomicU32::new(0),
+            launched_ns: AtomicU64::new(0),
+            claimed: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+        }
+    }
+
+    /// A request is about to be launched; the one before has been settled.
+    pub fn begin(&self, ordinal: u64, sequence: u32, now_ns: u64) {
+        self.sequence.store(sequence, Relaxed);
+        self.launched_ns.store(now_ns, Relaxed);
+        self.launched.store(ordinal, SeqCst);
+    }
+
+    /// The launch was refused.
+    pub fn unwind(&self, ordinal: u64) {
+        self.launched.store(ordinal - 1, SeqCst);
+    }
+
+    /// Whether the last request has ended, by the record alone.
+    pub fn is_quiet(&self) -> bool {
+        self.progress.has_reached(self.launched.load(SeqCst))
+    }
+
+    /// Tells the sink of the last request if it has ended. Answers whether nothing is in flight and all has been told.
+    pub fn settle(&self) -> bool {
+        let ordinal = self.launched.load(SeqCst);
+        if self.settled.load(SeqCst) == ordinal {
+            return true;
+        }
+        if !self.progress.has_reached(ordinal) {
+            return false;
+        }
+        if self.claimed.swap(ordinal, SeqCst) == ordinal {
+            // Another thread tells it at this moment.
+            while self.settled.load(SeqCst) != ordinal {
+                std::hint::spin_loop();
+            }
+            return true;
+        }
+        let status = self.progress.status_of(self.sequence.load(Relaxed));
+        self.sink.ending(status);
+        self.sink.ended(ordinal, status);
+        self.settled.store(ordinal, SeqCst);
+        self.progress.wake();
+        true
+    }
+
+    /// Ends the request in flight because its GPU is lost.
+    fn lose(&self) {
+        let ordinal = self.launched.load(SeqCst);
+        if !self.progress.has_reached(ordinal) {
+            let now = clock::monotonic_ns();
+            let start_ns = self.launched_ns.load(Relaxed);
+            let stamps = Stamps { start_ns, inputs_ns: start_ns, compute_ns: now, done_ns: now };
+            let sequence = self.sequence.load(Relaxed);
+            self.progress.end(&Outcome { sequence, ordinal, status: Status::DeviceLost, stamps });
+        }
+    }
+}
+
+/// What is dropped once its lane is quiet.
+pub type Remains = (Arc<Station>, Box<dyn Send>);
+
+/// What the thread shares with the lanes.
+pub struct Watch {
+    gpu: Arc<Gpu>,
+    stations: Mutex<Vec<Arc<Station>>>,
+    remains: Mutex<Vec<Remains>>,
+    /// Changes when the thread is to look; the word that it sleeps on.
+    signal: AtomicU32,
+    /// Whether the thread looks already.
+    awake: AtomicBool,
+    stopped: AtomicBool,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Watcher for Watch {
+    fn watch(&self) {
+        self.signal.fetch_add(1, SeqCst);
+        if !self.awake.load(SeqCst) {
+            futex::wake_all(&self.signal);
+        }
+    }
+}
+
+impl Watch {
+    /// Looks after one more lane.
+    pub fn enter(&self, station: Arc<Station>) {
+        locked(&self.stations).push(station);
+        self.watch();
+    }
+
+    /// A lane is dropped: what it leaves goes now if it is quiet, else when it is.
+    pub fn leave(&self, station: &Arc<Station>, remains: Box<dyn Send>) {
+        if station.settle() {
+            locked(&self.stations).retain(|other| !Arc::ptr_eq(other, station));
+            drop(remains);
+        } else {
+            locked(&self.remains).push((station.clone(), remains));
+            self.watch();
+        }
+    }
+
+    /// Settles every lane. Answers whether a request is in flight, and whether somebody waits without looking himself.
+    pub fn settle(&self) -> (bool, bool) {
+        let (mut flying, mut waited_for) = (false, false);
+        for station in locked(&self.stations).iter().filter(|station| !station.settle()) {
+            flying = true;
+            waited_for |= station.progress.has_sleepers() || station.sink.is_awaited();
+        }
+        let mut over = Vec::new();
+        {
+            let mut remains = locked(&self.remains);
+            let mut index = 0;
+            while index < remains.len() {
+                if remains[index].0.settle() { over.push(remains.swap_remove(index)) } else { index += 1 }
+            }
+            waited_for |= !remains.is_empty();
+        }
+        // Without a lock, for this calls the driver.
+        for (station, remains) in over {
+            locked(&self.stations).retain(|other| !Arc::ptr_eq(other, &station));
+            drop(remains);
+        }
+        (flying, waited_for)
+    }
+
+    /// Asks the driver for every lane that is late whether the GPU still works; ends all requests if it does not.
+    fn guard(&self, current: &Current<'_>) {
+        // The lock is held: a lane that leaves takes its station out before its stream goes.
+        let stations = locked(&self.stations);
+        let now = clock::monotonic_ns();
+        let late = |station: &&Arc<Station>| {
+            !station.is_quiet() && now.saturating_sub(station.launched_ns.load(Relaxed)) > WATCHDOG_NS
+        };
+        for station in stations.iter().filter(late) {
+            // SAFETY: the stream lives as long as its station is in the list.
+            let code = unsafe { current.table().stream_query(station.stream as *mut _) };
+            if code != NOT_READY && current.check(code, "cuStreamQuery").is_err() {
+                break;
+            }
+        }
+    }
+
+    fn lose_all(&self) {
+        let stations = locked(&self.stations).clone();
+        stations.iter().for_each(|station| station.lose());
+    }
+
+    fn run(&self) {
+        let current = self.gpu.enter().ok();
+        let mut pause_ns = PAUSE_NS_MIN;
+        let mut guarded_ns = clock::monotonic_ns();
+        loop {
+            let seen = self.signal.load(SeqCst);
+            self.awake.store(true, SeqCst);
+            let (flying, waited_for) = self.settle();
+            if self.stopped.load(SeqCst) && !flying {
+                return;
+            }
+            let now = clock::monotonic_ns();
+            if flying && now.saturating_sub(guarded_ns) >= WATCHDOG_NS {
+                guarded_ns = now;
+                if let Some(current) = &current
+                    && self.gpu.state() != DeviceState::Dead
+                {
+                    self.guard(current);
+                }
+            }
+            if flying && self.gpu.state() == DeviceState::Dead {
+                self.lose_all();
+                continue;
+            }
+            let until_ns = match (flying, waited_for) {
+                (_, true) => {
+                    pause_ns = (pause_ns * 2).min(PAUSE_NS_MAX);
+                    now + pause_ns
+                }
+                (true, false) => guarded_ns.max(now.saturating_sub(WATCHDOG_NS)) + WATCHDOG_NS,
+                (false, false) => {
+                    guarded_ns = now;
+                    u64::MAX
+                }
+            };
+            if !waited_for {
+                pause_ns = PAUSE_NS_MIN;
+                self.awake.store(false, SeqCst);
+            }
+            futex::wait_until(&self.signal, seen, until_ns);
+        }
+    }
+}
+
+/// The thread. Dropping it stops it once nothing is in flight.
+pub struct Reactor {
+    watch: Arc<Watch>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reactor {
+    /// Starts the thread.
+    pub fn start(gpu: &Arc<Gpu>) -> Result<Self> {
+        let watch = Arc::new(Watch {
+            gpu: gpu.clone(),
+            stations: Mutex::default(),
+            remains: Mutex::default(),
+            signal: AtomicU32::new(0),
+            awake: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        let shared = watch.clone();
+        let body = move || {
+            // Sleeps of microseconds are to last microseconds.
+            clock::sharpen_sleeps();
+            shared.run();
+        };
+        let builder = std::thread::Builder::new().name("si-reactor".into());
+        let thread = signals::blocked(|| builder.spawn(body));
+        let thread = thread.map_err(|error| Error::io(Status::LimitReached, "no thread for the reactor", &error))?;
+        Ok(Reactor { watch, thread: Some(thread) })
+    }
+
+    /// What it shares with lanes.
+    pub fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        self.watch.stopped.store(true, SeqCst);
+        self.watch.watch();
+        let is_self = self.thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id());
+        if let Some(thread) = self.thread.take()
+            && !is_self
+        {
+            let _ = thread.join();
+        }
+    }
+}

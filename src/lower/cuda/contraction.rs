@@ -1,0 +1,152 @@
+//! Matrix products and attention.
+
+use super::{Binding, Lowering, alignment};
+use crate::error::{Result, fail};
+use crate::ir::DType;
+use crate::kernels::entry::{Arithmetic, Chain, MatMulArguments, Right, Tile, matmul_entry};
+use crate::kernels::{Attention, Map, MatMul, Softmax};
+use crate::lower::Precision;
+use crate::lower::operand::Operand;
+use crate::lower::uniform::absorb_constants;
+use crate::plan::{Step, View};
+
+/// Terms of a sum below which it is not worth splitting.
+const SPLIT_DEPTH_MIN: usize = 256;
+/// Most parts of a sum.
+const SPLITS_MAX: usize = 16;
+
+/// A product to be launched.
+struct Product<'a> {
+    alpha: f32,
+    a: Operand,
+    b: Operand,
+    c: Operand,
+    /// What is done with the sums, and its operands but the first.
+    epilogue: Option<(&'a Map, Vec<Operand>)>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn product(&mut self, product: &MatMul, step: &Step) -> Result<()> {
+        let (a, b) = (self.operand(&step.inputs[0])?, self.operand(&step.inputs[1])?);
+        let c = self.operand(&step.outputs[0])?;
+        let Some(map) = &product.epilogue else {
+            return self.multiply(Product { alpha: product.alpha, a, b, c, epilogue: None });
+        };
+        let (map, left) = absorb_constants(map, 1, &step.inputs[2..], |view| self.plan.constant(view));
+        let views: Vec<View> = left.iter().map(|&index| step.inputs[2 + index].clone()).collect();
+        let further = self.operands(&views)?;
+        self.multiply(Product { alpha: product.alpha, a, b, c, epilogue: Some((&map, further)) })
+    }
+
+    fn arithmetic(&self, dtype: DType) -> Result<Arithmetic> {
+        Ok(match dtype {
+            DType::F32 if self.precision == Precision::Tf32 => Arithmetic::Tf32,
+            DType::F32 => Arithmetic::F32,
+            DType::F16 => Arithmetic::F16,
+            DType::BF16 => Arithmetic::BF16,
+            DType::I32 => Arithmetic::I32,
+            other => return Err(fail!(Unsupported, "the GPU multiplies no matrices of {other}")),
+        })
+    }
+
+    /// The product, and its epilogue in a launch of its own if it is no chain.
+    fn multiply(&mut self, product: Product<'_>) -> Result<()> {
+        let arithmetic = self.arithmetic(product.a.dtype)?;
+        let Some((map, further)) = &product.epilogue else {
+            return self.tiles(arithmetic, &product, Chain::empty(), &[]);
+        };
+        let chain = if arithmetic == Arithmetic::I32 { None } else { Chain::of(map, 0) };
+        if let Some((chain, used)) = chain {
+            let operands: Vec<Operand> = used.iter().map(|&index| further[index - 1].clone()).collect();
+            return self.tiles(arithmetic, &product, chain, &operands);
+        }
+        let sums = self.scratch(map.inputs[0], &product.c.shape)?;
+        let bare = Product {
+            alpha: product.alpha,
+            a: product.a.clone(),
+            b: product.b.clone(),
+            c: sums.clone(),
+            epilogue: None,
+        };
+        self.tiles(arithmetic, &bare, Chain::empty(), &[])?;
+        self.map(map, [vec![sums], further.clone()].concat(), product.c)
+    }
+
+    fn tiles(
+        &mut self,
+        arithmetic: Arithmetic,
+        product: &Product<'_>,
+        chain: Chain,
+        further: &[Operand],
+    ) -> Result<()> {
+        let Product { a, b, c, .. } = product;
+        let (rows, columns) = (c.shape.len() - 2, c.shape.len() - 1);
+        let extents @ [m, n, _] = [c.shape[rows], c.shape[columns], a.shape[columns]];
+        let batch = &c.shape[..rows];
+        let right =
+            if b.strides[columns] == 1 || n == 1 && b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
+        let tile = self.tile(m, n, batch.iter().product());
+        let splits = if arithmetic == Arithmetic::I32 { 1 } else { self.splits(tile, extents, batch.iter().product()) };
+        let mut binding = Binding::default();
+        let operands = [binding.matrix(a)?, binding.matrix(b)?, binding.matrix(c)?];
+        let mut arguments = MatMulArguments::new(extents, batch, operands, splits, alignment([a, b]))?;
+        arguments.alpha = product.alpha;
+        arguments.chain = chain;
+        for (index, operand) in further.iter().enumerate() {
+            arguments.chain = arguments.chain.with(index, binding.matrix(operand)?);
+        }
+        if arguments.splits > 1 {
+            let partials = self.scratch(DType::F32, &[arguments.partial_bytes() / 4])?;
+            arguments.partials = binding.address(&partials);
+        }
+        let locations = binding.locations.clone();
+        let geometry = arguments.launch(arithmetic, tile, right);
+        self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
+        if arguments.splits > 1 {
+            self.launch("combine", &arguments, Binding { locations }, arguments.combine_launch())?;
+        }
+        Ok(())
+    }
+
+    /// The largest tile with which the product still fills the GPU.
+    fn tile(&self, m: usize, n: usize, batch: usize) -> Tile {
+        let blocks = |tile: Tile| {
+            let (rows, columns) = tile.extents();
+            m.div_ceil(rows) * n.div_ceil(columns) * batch
+        };
+        if m <= 32 {
+            Tile::Flat
+        } else if blocks(Tile::Large) >= self.traits.multiprocessors as usize {
+            Tile::Large
+        } else {
+            Tile::Medium
+        }
+    }
+
+    /// Into how many parts the sums are cut so that the product fills the GPU.
+    fn splits(&self, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
+        let (rows, columns) = tile.extents();
+        let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
+        let wanted = self.traits.multiprocessors as usize / blocks;
+        wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
+    }
+
+    /// Attention as two products with a softmax between them.
+    pub(super) fn attention(&mut self, attention: &Attention, step: &Step) -> Result<()> {
+        let inputs = self.operands(&step.inputs)?;
+        let output = self.operand(&step.outputs[0])?;
+        let [q, k, v] = [0, 1, 2].map(|index| inputs[index].clone());
+        let rank = q.shape.len();
+        let mut transposed = k.clone();
+        transposed.shape.swap(rank - 2, rank - 1);
+        transposed.strides.swap(rank - 2, rank - 1);
+        let shape = [&q.shape[..rank - 1], &k.shape[rank - 2..rank - 1]].concat();
+        let scores = self.scratch(DType::F32, &shape)?;
+        let epilogue = attention.score.as_ref().map(|map| (map, inputs[3..].to_vec()));
+        let product = Product { alpha: attention.scale, a: q, b: transposed, c: scores.clone(), epilogue };
+        self.multiply(product)?;
+        let weights = self.scratch(v.dtype, &shape)?;
+        self.softmax_rows(&Softmax { log: false }, attention.guard_empty_rows, &scores, &weights)?;
+        self.multiply(Product { alpha: 1.0, a: weights, b: v, c: output, epilogue: None })
+    }
+}

@@ -1,0 +1,480 @@
+//! A simulated CUDA driver: `libcuda.so.1` with the functions that this library uses, and no GPU.
+//!
+//! It is a checker, not a yes-man. Streams run on threads of their own in an order that a seed decides; copies copy; kernels are computed by
+//! the reference twins of their entries, whose every access is checked; device memory cannot be touched by the host, and holds
+//! rubbish when it is taken. A misuse ends the process with a sentence. Environment:
+//!
+//! - `FAKECUDA_SEED`: the schedule.
+//! - `FAKECUDA_FAIL=symbol:n:code[:sticky]`: the n-th call of that function, from 1, answers so; with `sticky` all later ones,
+//!   too. The function `kernel` is the n-th kernel that runs; `hang` instead of a code never ends.
+//! - `FAKECUDA_DEVICES`, `FAKECUDA_CAPABILITY=8.0`, `FAKECUDA_VERSION=13000`, `FAKECUDA_MEMORY_MB`: what there is.
+//! - `FAKECUDA_LOG=path`: at its end the driver writes there how often each function was called.
+
+#![allow(missing_docs, reason = "the driver's manual has them")]
+#![allow(non_snake_case, reason = "the driver's names")]
+#![allow(clippy::missing_safety_doc, reason = "the driver's manual says it")]
+
+mod driver;
+mod memory;
+mod stream;
+
+use driver::{Code, Driver, driver, fault};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use stream::{Node, Op};
+
+/// A function's body: counted, failed on demand, refused once the device is dead.
+fn call(name: &'static str, body: impl FnOnce(&Driver) -> Result<(), Code>) -> c_int {
+    let driver = driver();
+    match driver.admit(name) {
+        Err(code) => code,
+        Ok(()) => body(driver).err().unwrap_or(0),
+    }
+}
+
+/// Stores a result where the caller wants it.
+unsafe fn give<T>(out: *mut T, value: T) {
+    if out.is_null() {
+        fault("a result has no place");
+    }
+    // SAFETY: the caller's place for it.
+    unsafe { out.write(value) };
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuInit(flags: c_uint) -> c_int {
+    call("cuInit", |_| if flags == 0 { Ok(()) } else { Err(1) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDriverGetVersion(out: *mut c_int) -> c_int {
+    call("cuDriverGetVersion", |driver| {
+        unsafe { give(out, driver.options.version) };
+        Ok(())
+    })
+}
+
+const NAMES: &[(c_int, &CStr, &CStr)] = &[
+    (0, c"CUDA_SUCCESS", c"no error"),
+    (1, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
+    (2, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
+    (3, c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
+    (100, c"CUDA_ERROR_NO_DEVICE", c"no CUDA-capable device is detected"),
+    (101, c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
+    (201, c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
+    (500, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
+    (600, c"CUDA_ERROR_NOT_READY", c"device not ready"),
+    (700, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
+    (719, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
+];
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGetErrorName(code: c_int, out: *mut *const c_char) -> c_int {
+    let known = NAMES.iter().find(|(number, ..)| *number == code);
+    unsafe { give(out, known.map_or(std::ptr::null(), |(_, name, _)| name.as_ptr())) };
+    if known.is_some() { 0 } else { 1 }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGetErrorString(code: c_int, out: *mut *const c_char) -> c_int {
+    let known = NAMES.iter().find(|(number, ..)| *number == code);
+    unsafe { give(out, known.map_or(std::ptr::null(), |(_, _, text)| text.as_ptr())) };
+    if known.is_some() { 0 } else { 1 }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetCount(out: *mut c_int) -> c_int {
+    call("cuDeviceGetCount", |driver| {
+        unsafe { give(out, driver.options.devices) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGet(out: *mut c_int, index: c_int) -> c_int {
+    call("cuDeviceGet", |driver| {
+        driver.device(index)?;
+        unsafe { give(out, index) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetName(out: *mut c_char, bytes: c_int, device: c_int) -> c_int {
+    call("cuDeviceGetName", |driver| {
+        driver.device(device)?;
+        let name = b"Simulated GPU\0";
+        if (bytes as usize) < name.len() {
+            return Err(1);
+        }
+        unsafe { std::ptr::copy_nonoverlapping(name.as_ptr().cast(), out, name.len()) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetUuid_v2(out: *mut [u8; 16], device: c_int) -> c_int {
+    call("cuDeviceGetUuid_v2", |driver| {
+        driver.device(device)?;
+        let mut uuid = *b"simulated-gpu-00";
+        uuid[15] += device as u8;
+        unsafe { give(out, uuid) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceTotalMem_v2(out: *mut usize, device: c_int) -> c_int {
+    call("cuDeviceTotalMem_v2", |driver| {
+        driver.device(device)?;
+        unsafe { give(out, driver.options.memory_bytes) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int, device: c_int) -> c_int {
+    call("cuDeviceGetAttribute", |driver| {
+        driver.device(device)?;
+        let value = match attribute {
+            16 => 132,
+            75 => driver.options.capability.0,
+            76 => driver.options.capability.1,
+            97 => 232_448,
+            _ => return Err(1),
+        };
+        unsafe { give(out, value) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(out: *mut usize, device: c_int) -> c_int {
+    call("cuDevicePrimaryCtxRetain", |driver| {
+        unsafe { give(out, driver.retain(device)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: c_int) -> c_int {
+    call("cuDevicePrimaryCtxRelease_v2", |driver| driver.release(device))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxPushCurrent_v2(context: usize) -> c_int {
+    call("cuCtxPushCurrent_v2", |driver| driver.push(context))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxPopCurrent_v2(out: *mut usize) -> c_int {
+    // Never fails on demand: a thread that has pushed pops.
+    match driver::pop() {
+        Some(context) => {
+            unsafe { give(out, context) };
+            0
+        }
+        None => fault("a context is popped that nobody has pushed"),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuModuleLoadDataEx(
+    out: *mut usize,
+    image: *const c_char,
+    count: c_uint,
+    options: *const c_int,
+    values: *const *mut c_void,
+) -> c_int {
+    call("cuModuleLoadDataEx", |driver| {
+        driver.current()?;
+        if image.is_null() || (count > 0 && (options.is_null() || values.is_null())) {
+            return Err(1);
+        }
+        // SAFETY: this library loads PTX, which ends with a zero.
+        let text = unsafe { CStr::from_ptr(image) }.to_str().map_err(|_| 218)?;
+        unsafe { give(out, driver.load_module(text)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuModuleUnload(module: usize) -> c_int {
+    call("cuModuleUnload", |driver| {
+        driver.current()?;
+        driver.unload_module(module)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuModuleGetFunction(out: *mut usize, module: usize, name: *const c_char) -> c_int {
+    call("cuModuleGetFunction", |driver| {
+        driver.current()?;
+        let name = unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| 1)?;
+        unsafe { give(out, driver.function(module, name)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_int, value: c_int) -> c_int {
+    call("cuFuncSetAttribute", |driver| {
+        driver.current()?;
+        if attribute != 8 || value > 232_448 { Err(1) } else { driver.allow_shared(function, value as u32) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAlloc_v2(out: *mut u64, bytes: usize) -> c_int {
+    call("cuMemAlloc_v2", |driver| {
+        driver.current()?;
+        unsafe { give(out, driver.memory.take_device(bytes, driver.options.memory_bytes)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemFree_v2(address: u64) -> c_int {
+    call("cuMemFree_v2", |driver| {
+        driver.current()?;
+        driver.drain();
+        driver.memory.free(address, memory::Kind::Device)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostAlloc(out: *mut u64, bytes: usize, flags: c_uint) -> c_int {
+    call("cuMemHostAlloc", |driver| {
+        driver.current()?;
+        if flags & 2 == 0 {
+            fault("host memory that the GPU cannot see");
+        }
+        unsafe { give(out, driver.memory.take_host(bytes)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemFreeHost(address: u64) -> c_int {
+    call("cuMemFreeHost", |driver| {
+        driver.current()?;
+        driver.drain();
+        driver.memory.free(address, memory::Kind::Host)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostGetDevicePointer_v2(out: *mut u64, address: u64, flags: c_uint) -> c_int {
+    call("cuMemHostGetDevicePointer_v2", |driver| {
+        driver.current()?;
+        if flags != 0 || !driver.memory.is_host(address) {
+            return Err(1);
+        }
+        unsafe { give(out, address) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, stream: usize) -> c_int {
+    call("cuMemcpyHtoDAsync_v2", |driver| {
+        driver.current()?;
+        // Pageable memory is read before the call returns.
+        let data = unsafe { std::slice::from_raw_parts(from, bytes) }.to_vec();
+        driver.stream(stream)?.push(Op::Store { to, data });
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemsetD8Async(to: u64, value: u8, bytes: usize, stream: usize) -> c_int {
+    call("cuMemsetD8Async", |driver| {
+        driver.current()?;
+        driver.stream(stream)?.push(Op::Store { to, data: vec![value; bytes] });
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(out: *mut usize, flags: c_uint, _: c_int) -> c_int {
+    call("cuStreamCreateWithPriority", |driver| {
+        driver.current()?;
+        if flags & 1 == 0 {
+            fault("a stream that waits for the default stream");
+        }
+        unsafe { give(out, driver.new_stream()) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamDestroy_v2(stream: usize) -> c_int {
+    call("cuStreamDestroy_v2", |driver| {
+        driver.current()?;
+        driver.free_stream(stream)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamSynchronize(stream: usize) -> c_int {
+    call("cuStreamSynchronize", |driver| {
+        driver.current()?;
+        driver.stream(stream)?.drain();
+        driver.alive()
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamQuery(stream: usize) -> c_int {
+    call("cuStreamQuery", |driver| {
+        driver.current()?;
+        if driver.stream(stream)?.is_idle() { driver.alive() } else { Err(600) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitValue64_v2(stream: usize, at: u64, value: u64, flags: c_uint) -> c_int {
+    call("cuStreamWaitValue64_v2", |driver| {
+        driver.current()?;
+        if flags != 0 || at % 8 != 0 || !driver.memory.is_host(at) {
+            return Err(1);
+        }
+        driver.stream(stream)?.push(Op::Wait { at, value });
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphCreate(out: *mut usize, flags: c_uint) -> c_int {
+    call("cuGraphCreate", |driver| {
+        if flags != 0 {
+            return Err(1);
+        }
+        unsafe { give(out, driver.new_graph()) };
+        Ok(())
+    })
+}
+
+/// `CUDA_KERNEL_NODE_PARAMS_v2`
+#[repr(C)]
+pub struct KernelNode {
+    function: usize,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    parameters: *const *const u8,
+    extra: *const c_void,
+    kernel: usize,
+    context: usize,
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
+    out: *mut usize,
+    graph: usize,
+    after: *const usize,
+    after_count: usize,
+    node: *const KernelNode,
+) -> c_int {
+    call("cuGraphAddKernelNode_v2", |driver| {
+        driver.current()?;
+        let node = unsafe { &*node };
+        if !node.extra.is_null() || node.kernel != 0 || node.parameters.is_null() {
+            return Err(1);
+        }
+        let entry = driver.check_launch(node.function, node.grid, node.block, node.shared_bytes)?;
+        // SAFETY: one parameter of the entry's size.
+        let arguments = unsafe { std::slice::from_raw_parts(*node.parameters, entry.argument_bytes) }.to_vec();
+        let after =
+            unsafe { std::slice::from_raw_parts(if after_count == 0 { [].as_ptr() } else { after }, after_count) };
+        unsafe { give(out, driver.add_node(graph, after, Node::Kernel { entry, arguments })?) };
+        Ok(())
+    })
+}
+
+/// One side of `CUDA_MEMCPY3D_v2`.
+#[repr(C)]
+pub struct CopySide {
+    position: [usize; 4],
+    memory: c_int,
+    host: u64,
+    device: u64,
+    array: usize,
+    reserved: usize,
+    pitch: usize,
+    height: usize,
+}
+
+/// `CUDA_MEMCPY3D_v2`
+#[repr(C)]
+pub struct CopyNode {
+    from: CopySide,
+    to: CopySide,
+    extent: [usize; 3],
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddMemcpyNode(
+    out: *mut usize,
+    graph: usize,
+    after: *const usize,
+    after_count: usize,
+    node: *const CopyNode,
+    context: usize,
+) -> c_int {
+    call("cuGraphAddMemcpyNode", |driver| {
+        if driver.current()? != context {
+            return Err(201);
+        }
+        let node = unsafe { &*node };
+        let address = |side: &CopySide| if side.memory == 1 { side.host } else { side.device };
+        let (from, to, bytes) = (address(&node.from), address(&node.to), node.extent[0]);
+        if node.extent[1..] != [1, 1] || node.from.position != [0; 4] || node.to.position != [0; 4] {
+            return Err(1);
+        }
+        let after =
+            unsafe { std::slice::from_raw_parts(if after_count == 0 { [].as_ptr() } else { after }, after_count) };
+        unsafe { give(out, driver.add_node(graph, after, Node::Copy { from, to, bytes })?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithFlags(out: *mut usize, graph: usize, flags: u64) -> c_int {
+    call("cuGraphInstantiateWithFlags", |driver| {
+        driver.current()?;
+        if flags != 0 {
+            return Err(1);
+        }
+        unsafe { give(out, driver.instantiate(graph)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphDestroy(graph: usize) -> c_int {
+    call("cuGraphDestroy", |driver| driver.free_graph(graph))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphUpload(exec: usize, stream: usize) -> c_int {
+    call("cuGraphUpload", |driver| {
+        driver.current()?;
+        driver.stream(stream)?;
+        driver.exec(exec).map(|_| ())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphLaunch(exec: usize, stream: usize) -> c_int {
+    call("cuGraphLaunch", |driver| {
+        driver.current()?;
+        let nodes = driver.exec(exec)?;
+        driver.stream(stream)?.push(Op::Replay(nodes));
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecDestroy(exec: usize) -> c_int {
+    call("cuGraphExecDestroy", |driver| driver.free_exec(exec))
+}

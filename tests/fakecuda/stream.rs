@@ -1,0 +1,187 @@
+//! Streams: a queue and a thread each.
+
+use crate::driver::{driver, fault};
+use crate::memory::Access;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use streaminfer::kernels::entry::Entry;
+
+/// One piece of a graph.
+pub enum Node {
+    Kernel { entry: Entry, arguments: Vec<u8> },
+    Copy { from: u64, to: u64, bytes: usize },
+}
+
+/// One piece of work.
+pub enum Op {
+    Store { to: u64, data: Vec<u8> },
+    Wait { at: u64, value: u64 },
+    Replay(Arc<Vec<Node>>),
+    End,
+}
+
+#[derive(Default)]
+struct Queue {
+    ops: VecDeque<Op>,
+    /// Pieces not finished, the one at work included.
+    pending: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+pub struct Stream {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Numbers that a seed decides.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> Op {
+        let mut queue = self.queue();
+        loop {
+            match queue.ops.pop_front() {
+                Some(op) => return op,
+                None => queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn run(&self, mut dice: Dice) {
+        loop {
+            let op = self.next();
+            // Other streams overtake this one, or not.
+            match dice.roll(4) {
+                0 => std::thread::yield_now(),
+                1 => std::thread::sleep(Duration::from_micros(dice.roll(200))),
+                _ => {}
+            }
+            let last = matches!(op, Op::End);
+            if !last && driver().alive().is_ok() {
+                perform(&op, &mut dice);
+            }
+            self.queue().pending -= 1;
+            self.changed.notify_all();
+            if last {
+                return;
+            }
+        }
+    }
+}
+
+fn perform(op: &Op, dice: &mut Dice) {
+    let memory = &driver().memory;
+    let done = match op {
+        Op::Store { to, data } => memory.write(*to, data),
+        Op::Wait { at, value } => loop {
+            match memory.read_u64(*at) {
+                Ok(now) if now.wrapping_sub(*value) as i64 >= 0 => break Ok(()),
+                Ok(_) if driver().alive().is_err() => break Ok(()),
+                Ok(_) => std::thread::sleep(Duration::from_micros(10)),
+                Err(error) => break Err(error),
+            }
+        },
+        Op::Replay(nodes) => {
+            for node in nodes.iter() {
+                if dice.roll(16) == 0 {
+                    std::thread::yield_now();
+                }
+                if driver().alive().is_err() {
+                    return;
+                }
+                perform_node(node);
+            }
+            Ok(())
+        }
+        Op::End => Ok(()),
+    };
+    if let Err(error) = done {
+        fault(&error.message);
+    }
+}
+
+fn perform_node(node: &Node) {
+    let memory = &driver().memory;
+    match node {
+        Node::Copy { from, to, bytes } => {
+            let mut data = vec![0; *bytes];
+            if let Err(error) = memory.read(*from, &mut data).and_then(|()| memory.write(*to, &data)) {
+                fault(&format!("a copy node: {}", error.message));
+            }
+        }
+        Node::Kernel { entry, arguments } => {
+            if driver().kernel_fails() {
+                return;
+            }
+            if let Err(error) = (entry.twin)(arguments, &mut Access(memory)) {
+                fault(&format!("the kernel {}: {}", entry.name, error.message));
+            }
+        }
+    }
+}
+
+impl Stream {
+    pub fn start(seed: u64) -> Self {
+        let shared = Arc::new(Shared::default());
+        let worker = shared.clone();
+        let thread = std::thread::spawn(move || worker.run(Dice::new(seed)));
+        Stream { shared, thread: Mutex::new(Some(thread)) }
+    }
+
+    pub fn push(&self, op: Op) {
+        let mut queue = self.shared.queue();
+        queue.pending += 1;
+        queue.ops.push_back(op);
+        self.shared.changed.notify_all();
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.shared.queue().pending == 0
+    }
+
+    pub fn drain(&self) {
+        let mut queue = self.shared.queue();
+        while queue.pending > 0 && driver().alive().is_ok() {
+            let (next, _) = self
+                .shared
+                .changed
+                .wait_timeout(queue, Duration::from_millis(20))
+                .unwrap_or_else(PoisonError::into_inner);
+            queue = next;
+        }
+    }
+
+    /// Ends the thread, as far as it ends.
+    pub fn stop(&self) {
+        self.push(Op::End);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && driver().alive().is_ok()
+        {
+            let _ = thread.join();
+        }
+    }
+}

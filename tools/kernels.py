@@ -1,0 +1,73 @@
+"""Compiles kernels/*.cu to the PTX that the repository keeps, and writes its manifest.
+
+    kernels.py NVCC
+
+Each family becomes kernels/ptx/<family>.compute_80.ptx, and .compute_90a.ptx if its source mentions ARCH_90A. A line of
+kernels/ptx/manifest.txt is: family, target, hash of the sources (FNV-1a, 64 bits, over <family>.cu and then every .cuh in order of
+name), entries. tests/kernels.rs proves that the manifest fits the sources, the PTX and the library's list of entries.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KERNELS = ROOT / "kernels"
+FLAGS = ["-ptx", "-O3", "-std=c++17", "-Werror", "all-warnings"]
+
+
+def fnv1a(data, state=0xCBF29CE484222325):
+    for byte in data:
+        state = ((state ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return state
+
+
+def source_hash(source):
+    state = fnv1a(source.read_bytes())
+    for header in sorted(KERNELS.glob("*.cuh")):
+        state = fnv1a(header.read_bytes(), state)
+    return f"{state:016x}"
+
+
+def targets(source):
+    yield "compute_80"
+    if "ARCH_90A" in source.read_text():
+        yield "compute_90a"
+
+
+def compile_one(nvcc, source, target):
+    output = KERNELS / "ptx" / f"{source.stem}.{target}.ptx"
+    relative = [str(path.relative_to(ROOT)) for path in (source, output)]
+    command = [nvcc, f"-arch={target}", *FLAGS, relative[0], "-o", relative[1]]
+    subprocess.run(command, cwd=ROOT, check=True)
+    # The file's path is the only thing in PTX that depends on where it was made.
+    entries = re.findall(r"^\s*\.visible \.entry (\w+)\(", output.read_text(), re.MULTILINE)
+    return " ".join([source.stem, target, source_hash(source), *sorted(entries)])
+
+
+def main():
+    nvcc = sys.argv[1]
+    (KERNELS / "ptx").mkdir(exist_ok=True)
+    jobs = [(source, target) for source in sorted(KERNELS.glob("*.cu")) for target in targets(source)]
+    # A family whose sources are as they were is left alone.
+    manifest = KERNELS / "ptx" / "manifest.txt"
+    known = {tuple(line.split()[:3]): line for line in manifest.read_text().splitlines()} if manifest.exists() else {}
+
+    def line(job):
+        source, target = job
+        current = known.get((source.stem, target, source_hash(source)))
+        there = (KERNELS / "ptx" / f"{source.stem}.{target}.ptx").exists()
+        return current if current and there else compile_one(nvcc, source, target)
+
+    with ThreadPoolExecutor(2) as pool:
+        lines = list(pool.map(line, jobs))
+    manifest.write_text("\n".join(lines) + "\n")
+    expected = {f"{source.stem}.{target}.ptx" for source, target in jobs}
+    for stale in set(path.name for path in (KERNELS / "ptx").glob("*.ptx")) - expected:
+        (KERNELS / "ptx" / stale).unlink()
+
+
+if __name__ == "__main__":
+    main()
