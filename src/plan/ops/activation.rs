@@ -80,6 +80,30 @@ pub fn selu(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     })
 }
 
+/// `Celu`: `max(x, 0) + min(alpha (e^(x / alpha) - 1), 0)`.
+pub fn celu(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let alpha = call.float("alpha", 1.0)?;
+    program(b, call, |body| {
+        let (alpha, zero, one) = (body.float(alpha), body.float(0.0), body.float(1.0));
+        let quotient = body.binary(Binary::Div, 0, alpha);
+        let exponential = body.unary(Unary::Exp, quotient);
+        let shifted = body.binary(Binary::Sub, exponential, one);
+        let product = body.binary(Binary::Mul, shifted, alpha);
+        let below = body.binary(Binary::Min, product, zero);
+        let above = body.unary(Unary::Relu, 0);
+        body.binary(Binary::Add, above, below);
+    })
+}
+
+/// `Mish`: `x tanh(ln(1 + e^x))`.
+pub fn mish(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    program(b, call, |body| {
+        let softplus = body.unary(Unary::Softplus, 0);
+        let gate = body.unary(Unary::Tanh, softplus);
+        body.binary(Binary::Mul, 0, gate);
+    })
+}
+
 /// `LeakyRelu`.
 pub fn leaky_relu(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let alpha = call.float("alpha", 0.01)?;

@@ -4,7 +4,7 @@ use super::body::Body;
 use super::call::Call;
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Scalar};
-use crate::kernels::{Binary, Instr, Unary};
+use crate::kernels::{Binary, Unary};
 use crate::plan::{Builder, View};
 
 macro_rules! unary {
@@ -210,27 +210,4 @@ pub fn dropout(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let kept = if kind.is_float() { Scalar::Float(1.0) } else { Scalar::Int(1) };
     let mask = b.fill(kind, kept, &x.shape)?;
     Ok(vec![x, mask])
-}
-
-/// `Scaler` of `ai.onnx.ml`: `(x - offset) * scale` along the last axis, in binary32.
-pub fn scaler(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
-    let x = call.input(0)?;
-    let columns = x.shape.last().copied().unwrap_or(1);
-    let mut operands = vec![x.clone()];
-    for (name, neutral) in [("offset", 0.0), ("scale", 1.0)] {
-        let values = call.floats(name)?;
-        let fits = values.len() <= 1 || values.len() == columns;
-        ensure!(fits, ShapeMismatch, "attribute '{name}' has {} values for {columns} columns", values.len());
-        let values = if values.is_empty() { &[neutral] } else { values };
-        operands.push(b.constant(crate::ir::Tensor::from_slice(&[values.len()], values)));
-    }
-    let body = vec![
-        Instr::Input(0),
-        Instr::Cast(DType::F32, 0),
-        Instr::Input(1),
-        Instr::Binary(Binary::Sub, 1, 2),
-        Instr::Input(2),
-        Instr::Binary(Binary::Mul, 3, 4),
-    ];
-    Ok(vec![b.map(&operands.iter().collect::<Vec<_>>(), body, DType::F32)?])
 }

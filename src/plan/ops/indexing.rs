@@ -2,6 +2,7 @@
 
 use super::body::Body;
 use super::call::{self, Call};
+use super::elementwise::element_type;
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Shape, Tensor, TensorType, element_count};
 use crate::kernels::{Binary, Gather, GatherElements, GatherNd, Instr, ScatterNd, ScatterOp};
@@ -9,20 +10,34 @@ use crate::plan::{Builder, View};
 
 /// `Gather`: with constant, evenly spaced indices a slice, else a step.
 pub fn gather(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
-    let (data, indices) = (call.input(0)?.clone(), call.input(1)?.clone());
+    let data = call.input(0)?;
     let axis = call.axis("axis", 0, data.rank())?;
+    Ok(vec![pick(b, data, call.input(1)?, axis)?])
+}
+
+/// `ArrayFeatureExtractor` of `ai.onnx.ml`: columns of the operand; a vector is one row.
+pub fn array_feature_extractor(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let (data, indices) = (call.input(0)?, call.input(1)?);
+    ensure!(data.rank() > 0, ShapeMismatch, "columns of a scalar");
+    let data = if data.rank() == 1 { data.insert_axis(0) } else { data.clone() };
+    let indices = b.reshape(indices, &[indices.count()])?;
+    Ok(vec![pick(b, &data, &indices, data.rank() - 1)?])
+}
+
+/// The elements of `data` that indices name along an axis, which the indices' axes replace.
+fn pick(b: &mut Builder, data: &View, indices: &View, axis: usize) -> Result<View> {
     let shape = [&data.shape[..axis], &indices.shape, &data.shape[axis + 1..]].concat();
     element_count(&shape)?;
-    if let Some(known) = b.value(&indices)?
+    if let Some(known) = b.value(indices)?
         && indices.count() > 0
     {
         let positions = positions(&known, data.shape[axis])?;
         if let Some((start, step)) = even_spacing(&positions) {
             let view = data.slice(axis, start, positions.len(), step);
-            return Ok(vec![b.reshape(&view, &shape)?]);
+            return b.reshape(&view, &shape);
         }
     }
-    Ok(vec![b.emit1(Gather { axis }, &[data, indices])?])
+    b.emit1(Gather { axis }, &[data.clone(), indices.clone()])
 }
 
 /// The positions on an axis of `extent` that indices name, negative ones counting from the end.
@@ -102,6 +117,16 @@ pub fn one_hot(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     let hot = body.binary(Binary::Equal, index, 1);
     body.select(hot, 3, 2);
     Ok(vec![b.map(&[&indices, &positions, &scalar(0), &scalar(1)], body.finish(), dtype)?])
+}
+
+/// `EyeLike`: ones on diagonal `k`, in the operand's type unless the node names one.
+pub fn eye_like(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let x = call.input(0)?;
+    ensure!(x.rank() == 2, ShapeMismatch, "the operand has rank {}, not 2", x.rank());
+    let diagonal = call.int("k", 0)?;
+    let dtype = call.optional_int("dtype")?.map_or(Ok(b.dtype(x)), element_type)?;
+    let mask = diagonal_mask(b, x.shape[0], x.shape[1], |distance| distance == diagonal)?;
+    Ok(vec![b.cast(&mask, dtype)?])
 }
 
 /// The constant 0, 1, 2, ...

@@ -12,6 +12,8 @@ mod indexing;
 mod movement;
 mod normalization;
 mod pooling;
+mod preparation;
+mod qlinear;
 mod quantization;
 mod recurrent;
 mod reduction;

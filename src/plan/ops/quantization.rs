@@ -44,7 +44,7 @@ fn over_axis(vector: &View, x: &View, axis: usize) -> Result<View> {
 }
 
 /// Rounds to even, moves by the zero point in a register, saturates to `dtype`.
-fn quantize(body: &mut Body, scaled: Reg, zero_point: Option<Reg>, dtype: DType) -> Result<Reg> {
+pub fn quantize(body: &mut Body, scaled: Reg, zero_point: Option<Reg>, dtype: DType) -> Result<Reg> {
     let (least, most) = match dtype {
         DType::U8 => (0.0, 255.0),
         DType::I8 => (-128.0, 127.0),
@@ -133,7 +133,7 @@ pub fn dynamic_quantize_linear(b: &mut Builder, call: &Call<'_>) -> Result<Vec<V
 }
 
 /// The operand minus its zero point, in `int32`. A vector of zero points lies along `axis`.
-fn centred(b: &mut Builder, x: &View, zero_point: Option<&View>, axis: usize) -> Result<View> {
+pub fn centred(b: &mut Builder, x: &View, zero_point: Option<&View>, axis: usize) -> Result<View> {
     let dtype = b.dtype(x);
     ensure!(matches!(dtype, DType::I8 | DType::U8), Unsupported, "element type {dtype} is not supported");
     let Some(zero_point) = zero_point else { return b.cast(x, DType::I32) };

@@ -2,8 +2,8 @@
 
 use super::{Call, Translate};
 use super::{
-    activation, contraction, convolution, einsum, elementwise, indexing, movement, normalization, pooling,
-    quantization, recurrent, reduction, resample, shape,
+    activation, contraction, convolution, einsum, elementwise, indexing, movement, normalization, pooling, preparation,
+    qlinear, quantization, recurrent, reduction, resample, shape,
 };
 use crate::error::{Result, ensure, fail};
 use crate::ir::Node;
@@ -46,6 +46,7 @@ pub fn lookup(domain: &str, op: &str) -> Option<&'static Operator> {
     let table = match domain {
         "" | "ai.onnx" => DEFAULT,
         "ai.onnx.ml" => ML,
+        "com.microsoft" => MICROSOFT,
         _ => return None,
     };
     table.binary_search_by_key(&op, |operator| operator.name).ok().map(|index| &table[index])
@@ -85,6 +86,7 @@ const DEFAULT: &[Operator] = &[
     op("Cast", elementwise::cast, &["round_mode", "saturate", "to"]),
     op("CastLike", elementwise::cast_like, &["round_mode", "saturate"]),
     op("Ceil", elementwise::ceil, &[]),
+    op("Celu", activation::celu, &["alpha"]),
     op("Clip", elementwise::clip, &["max", "min"]),
     op("Concat", movement::concat, &["axis"]),
     op("ConstantOfShape", shape::constant_of_shape, &["value"]).shaped_by(&[0]),
@@ -108,6 +110,7 @@ const DEFAULT: &[Operator] = &[
     op("Erf", elementwise::erf, &[]),
     op("Exp", elementwise::exp, &[]),
     op("Expand", shape::expand, &[]).shaped_by(&[1]),
+    op("EyeLike", indexing::eye_like, &["dtype", "k"]),
     op("Flatten", shape::flatten, &["axis"]),
     op("Floor", elementwise::floor, &[]),
     op(
@@ -170,6 +173,7 @@ const DEFAULT: &[Operator] = &[
     ),
     op("Mean", elementwise::mean, &[]),
     op("Min", elementwise::min, &[]),
+    op("Mish", activation::mish, &[]),
     op("Mod", elementwise::modulo, &["fmod"]),
     op("Mul", elementwise::mul, &[]),
     op("Neg", elementwise::neg, &[]),
@@ -248,7 +252,39 @@ const DEFAULT: &[Operator] = &[
 ];
 
 /// `ai.onnx.ml`, sorted by name.
-const ML: &[Operator] = &[op("Scaler", elementwise::scaler, &["offset", "scale"])];
+const ML: &[Operator] = &[
+    op("ArrayFeatureExtractor", indexing::array_feature_extractor, &[]),
+    op("Binarizer", preparation::binarizer, &["threshold"]),
+    op(
+        "Imputer",
+        preparation::imputer,
+        &["imputed_value_floats", "imputed_value_int64s", "replaced_value_float", "replaced_value_int64"],
+    ),
+    op("Normalizer", preparation::normalizer, &["norm"]),
+    op("Scaler", preparation::scaler, &["offset", "scale"]),
+];
+
+const QLINEAR_POOL: &[&str] =
+    &["auto_pad", "ceil_mode", "channels_last", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"];
+
+/// Operators that ONNX Runtime's quantiser writes, sorted by name.
+const MICROSOFT: &[Operator] = &[
+    op(
+        "DynamicQuantizeLSTM",
+        qlinear::dynamic_quantize_lstm,
+        &["activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget"],
+    ),
+    op("QGemm", qlinear::gemm, &["alpha", "transA", "transB"]),
+    op("QLinearAdd", qlinear::add, &[]),
+    op("QLinearAveragePool", qlinear::average_pool, QLINEAR_POOL),
+    op("QLinearConcat", qlinear::concat, &["axis"]),
+    op("QLinearGlobalAveragePool", qlinear::global_average_pool, &["channels_last"]),
+    op("QLinearLeakyRelu", qlinear::leaky_relu, &["alpha"]),
+    op("QLinearMul", qlinear::mul, &[]),
+    op("QLinearSigmoid", qlinear::sigmoid, &[]),
+    op("QLinearSoftmax", qlinear::softmax, &["axis", "opset"]),
+    op("QLinearWhere", qlinear::select, &[]),
+];
 
 #[cfg(test)]
 mod tests {
@@ -256,7 +292,7 @@ mod tests {
 
     #[test]
     fn tables_are_sorted_so_that_every_operator_is_found() {
-        for (domain, table) in [("", DEFAULT), ("ai.onnx.ml", ML)] {
+        for (domain, table) in [("", DEFAULT), ("ai.onnx.ml", ML), ("com.microsoft", MICROSOFT)] {
             for operator in table {
                 assert!(lookup(domain, operator.name).is_some(), "{} is not found", operator.name);
             }

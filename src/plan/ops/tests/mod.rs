@@ -3,6 +3,8 @@
 //! form of every operator; these tests are about old forms, combinations, folding and refusals.
 
 mod numbers;
+mod preparation;
+mod qlinear;
 mod refusals;
 mod views;
 

@@ -408,14 +408,20 @@ fn quantization() {
 }
 
 #[test]
-fn scales_features() {
-    let x = Tensor::from_slice(&[2, 2], &[1i64, 2, 3, 4]);
-    node("ai.onnx.ml.Scaler")
-        .opset(3)
-        .of(x)
-        .floats("offset", &[1.0, 2.0])
-        .floats("scale", &[0.5, 2.0])
-        .gives(&[(&[2, 2], &[0.0, 0.0, 1.0, 4.0])]);
+fn activations_of_one_formula() {
+    node("Celu")
+        .of(ramp(&[6]))
+        .float("alpha", 1.5)
+        .gives(&[(&[6], &[-0.848103, 0.5, -0.425203, 1.25, 0.25, -0.590204])]);
+    node("Mish").of(ramp(&[6])).gives(&[(&[6], &[-0.308414, 0.375245, -0.220744, 1.13187, 0.169572, -0.276495])]);
+}
+
+#[test]
+fn diagonals() {
+    let shape = || Tensor::from_slice(&[3, 4], &[0i64; 12]);
+    let expected: &[(&[usize], &[f64])] = &[(&[3, 4], &[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0])];
+    node("EyeLike").of(shape()).int("k", 1).int("dtype", 1).gives(expected);
+    node("EyeLike").of(shape()).int("k", i64::MAX).gives(&[(&[3, 4], &[0.0; 12])]);
 }
 
 #[test]
