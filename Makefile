@@ -18,6 +18,7 @@ LIBRARY := $(RELEASE)/libstreaminfer.so
 include tools/install.mk
 include tools/go.mk
 include tools/kernels.mk
+include tools/native.mk
 
 .PHONY: help build models parity footprint lint test test-rust
 help: ## this list
@@ -28,7 +29,7 @@ build: ## the library and the command line, in target/release
 
 models: $(ALL_MODELS) ## fetch and generate every model
 
-test: lint test-rust test-go test-go-linked test-go-module parity conformance ## everything that continuous integration runs
+test: lint test-rust examples test-go test-go-linked test-go-module parity conformance ## everything that continuous integration runs
 	@echo "make test: every check has passed"
 
 lint: ## formatting and lints
@@ -37,7 +38,7 @@ lint: ## formatting and lints
 
 # The development profile checks arithmetic for overflow and plans after every pass.
 test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx ## unit and integration tests
-	$(CARGO) test --quiet
+	STREAMINFER_REQUIRE=1 $(CARGO) test --quiet
 
 footprint: build $(MODELS)/bert-base-torchscript.onnx ## time to the first answer, and memory, of BERT-base
 	$(PYTHON) tools/footprint.py $(PROGRAM) $(MODELS)/bert-base-torchscript.onnx

@@ -1,13 +1,14 @@
-# The examples in C and Rust, built as strangers would build theirs.
-INSTALLED := target/prefix
+# The examples in C and Rust, built as strangers would build theirs: C against the installed library that pkg-config describes.
+INSTALLED := $(CURDIR)/target/prefix
+EXAMPLE_FILES := Cargo.toml Makefile README.md build.rs examples/c/classify.c tools/fetch.py .cache/models/magika.onnx
 
 .PHONY: examples
-examples: $(MODELS)/magika.onnx $(MODELS)/magika.config.json ## the story in C and in Rust, with a real model; both must agree
-	@$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(CURDIR)/$(INSTALLED)
-	$(CC) -std=c99 -O2 -Wall -Wextra -pedantic -Werror examples/c/classify.c -o target/classify-c \
-		-I$(INSTALLED)/include -L$(INSTALLED)/lib -lstreaminfer -Wl,-rpath,$(CURDIR)/$(INSTALLED)/lib
-	$(CARGO) build --release --example classify
-	target/classify-c $(MODELS) Cargo.toml build.rs Makefile examples/c/classify.c >target/classify-c.txt
-	$(RELEASE)/examples/classify $(MODELS) Cargo.toml build.rs Makefile examples/c/classify.c >target/classify-rust.txt
-	@cat target/classify-c.txt
-	cmp target/classify-c.txt target/classify-rust.txt
+examples: build $(MODELS)/magika.onnx $(MODELS)/magika.config.json ## the story in C and in Rust, with a real model; both must agree
+	@$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(INSTALLED)
+	$(CC) -std=c11 -O2 -Wall -Wextra -pedantic -Werror examples/c/classify.c -o target/classify \
+		$$(PKG_CONFIG_PATH=$(INSTALLED)/lib/pkgconfig pkg-config --cflags --libs streaminfer) -Wl,-rpath,$(INSTALLED)/lib
+	$(CARGO) build --quiet --example classify
+	target/classify $(MODELS) $(EXAMPLE_FILES) >target/classify.c.txt
+	target/debug/examples/classify $(MODELS) $(EXAMPLE_FILES) >target/classify.rust.txt
+	@cat target/classify.c.txt
+	cmp target/classify.c.txt target/classify.rust.txt

@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         context.run()?;
         let scores = context.output::<f32>(0)?.iter().enumerate();
         let (best, score) = scores.max_by(|a, b| a.1.total_cmp(b.1)).ok_or("the model has no output")?;
-        println!("{path}: {} ({:.1} %)", labels.get(best).unwrap_or(&"unknown"), 100.0 * score);
+        println!("{path}: {} ({:.1} %)", labels.get(best).unwrap_or(&"unknown"), 100.0 * f64::from(*score));
     }
     context.unbind()?;
     Ok(())
