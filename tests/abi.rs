@@ -69,6 +69,7 @@ fn the_header_is_strict_c99_and_cpp11() {
     let extended = format!("#define _GNU_SOURCE 1\n{system}");
     let hosts = [
         ("cc", "-std=c99", "alone.c", strict_host("", "")),
+        ("cc", "-std=c99", "status.c", strict_host("", "").replace("si_result", "si_status")),
         ("cc", "-std=c99", "after.c", strict_host(&extended, "")),
         ("cc", "-std=gnu11", "before.c", strict_host("", &system)),
         ("c++", "-std=c++11", "alone.cpp", strict_host("", "")),

@@ -1236,6 +1236,13 @@ si_result si_event_wait(si_event event,
  */
 si_result si_event_free(si_event event, si_error *error);
 
+/* ---- The other name of si_result ------------------------------------------------------------------------------- */
+
+#ifndef si_status
+/** The same as si_result, unless `<signal.h>`, which has a macro of this name, was included before. */
+typedef si_result si_status;
+#endif
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
