@@ -127,6 +127,13 @@ impl Geometry {
                 let results = &mut results[first..end];
                 match stride {
                     1 => results.iter_mut().zip(source).for_each(|(result, &x)| *result = combine(*result, x)),
+                    2 => {
+                        // Whole pairs, which the compiler turns into vectors; the last element may have no neighbour.
+                        let (pairs, rest) = source.as_chunks::<2>();
+                        let last = results.get_mut(pairs.len()).zip(rest.first());
+                        last.into_iter().for_each(|(result, &x)| *result = combine(*result, x));
+                        results.iter_mut().zip(pairs).for_each(|(result, x)| *result = combine(*result, x[0]));
+                    }
                     _ => results
                         .iter_mut()
                         .zip(source.chunks(stride))

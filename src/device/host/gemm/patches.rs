@@ -180,6 +180,13 @@ unsafe fn gather<V: Vector>(pieces: &[Piece], from: *const f32, stride: usize, t
         }
         lanes.store(to);
         for piece in pieces {
+            if stride == 2 {
+                let (from, last) = (from.add(piece.offset), 2 * piece.count - 1);
+                let next = V::load_partial(from.wrapping_add(V::LANES), last.saturating_sub(V::LANES));
+                let even = V::load_partial(from, last.min(V::LANES)).unzip(next).0;
+                even.store_partial(to.add(piece.lane), piece.count);
+                continue;
+            }
             for index in 0..piece.count {
                 to.add(piece.lane + index).write(*from.add(piece.offset + index * stride));
             }
