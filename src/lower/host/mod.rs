@@ -13,7 +13,8 @@ pub use super::operand::{Operand, Port, Region};
 pub use code::{Access, BLOCK, Code, CodeInstr, CodeOp, Load};
 pub use constants::Constants;
 pub use contraction::{
-    BatchAxis, Depthwise, Finish, FusedAttention, GROUP_PANELS_MAX, Left, Patches, Product, Right, RowBias,
+    BatchAxis, DEPTHWISE_ROWS, Depthwise, Finish, FusedAttention, GROUP_PANELS_MAX, Gate, Left, Patches, Product,
+    Right, RowBias,
 };
 pub use elementwise::Elementwise;
 pub use layout::{Layout, Panels, RowTiles, Strips};

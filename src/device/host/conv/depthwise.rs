@@ -1,11 +1,16 @@
 //! Convolutions with one input channel per output channel, computed directly: a band of input rows is copied with its padding
-//! and, for strides above 1, sorted by column modulo the stride. Then every tap is one contiguous load.
+//! and, for strides above 1, sorted by column modulo the stride. Then every tap is one contiguous load. Rows are computed
+//! together: their chains of multiply-adds hide each other's latency, and a load serves each of them that sees it.
 
 use crate::device::host::RowMap;
 use crate::device::host::gemm::{BoundFinish, TileFinish};
 use crate::device::host::kernel::{Share, Span, Task};
 use crate::device::host::simd::{Routine, Vector, dispatch};
-use crate::lower::host::{Depthwise, Simd};
+use crate::lower::host::{DEPTHWISE_ROWS, Depthwise, Simd};
+use std::mem::MaybeUninit;
+
+/// Lanes of the widest vector.
+const LANES_MAX: usize = 16;
 
 /// A task that computes `conv` of `inputs` (input, weights, then those of finish and epilogue) into `output`.
 pub fn prepare(conv: &Depthwise, inputs: &[Span], output: &Span, simd: Simd) -> Task {
@@ -19,6 +24,8 @@ pub fn prepare(conv: &Depthwise, inputs: &[Span], output: &Span, simd: Simd) -> 
         finish: BoundFinish::new(&conv.finish, inputs, output),
         epilogue,
         epilogue_scratch: conv.scratch().expect("lowering has checked the size")[0],
+        phase_seen: conv.phase_seen(),
+        phase_pitch: conv.phase_pitch(),
     };
     Box::new(move |share: &Share| {
         // SAFETY: whoever bound the launch promised that its operands are readable and its result is writable.
@@ -35,6 +42,8 @@ struct BoundDepthwise {
     finish: BoundFinish,
     epilogue: Option<RowMap>,
     epilogue_scratch: usize,
+    phase_seen: usize,
+    phase_pitch: usize,
 }
 
 // SAFETY: addresses only; who runs the convolution answers for the accesses.
@@ -65,6 +74,9 @@ impl BoundDepthwise {
                 input: self.input.wrapping_offset(from),
                 weights: self.weights.wrapping_add(channel * taps),
                 padded: share.scratch.cast(),
+                phase_seen: self.phase_seen,
+                phase_pitch: self.phase_pitch,
+                row_pitch: self.phase_pitch * conv.window.strides[1],
                 result,
                 first,
                 rows,
@@ -92,6 +104,12 @@ struct Band<'a> {
     weights: *const f32,
     /// Room for the padded input.
     padded: *mut f32,
+    /// Elements of a padded row's phase that taps see.
+    phase_seen: usize,
+    /// Elements from phase to phase.
+    phase_pitch: usize,
+    /// Elements from padded row to padded row: one phase per residue of the stride.
+    row_pitch: usize,
     /// The first of the rows.
     result: *mut f32,
     /// Number of the first row.
@@ -104,25 +122,28 @@ struct Band<'a> {
 impl Routine for Band<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
+        let window = &self.conv.window;
         // SAFETY: all of it is the caller's promise.
         unsafe {
             self.pad::<V>();
-            match self.conv.window.kernel[..] {
-                [3, 3] => self.taps::<V, 3, 3>(),
-                [5, 5] => self.taps::<V, 5, 5>(),
+            match (&window.kernel[..], window.strides[0], window.dilations[0]) {
+                ([3, 3], 1, 1) => self.taps::<V, 3, 3, 1>(),
+                ([3, 3], 2, 1) => self.taps::<V, 3, 3, 2>(),
+                ([5, 5], 1, 1) => self.taps::<V, 5, 5, 1>(),
+                ([5, 5], 2, 1) => self.taps::<V, 5, 5, 2>(),
                 _ => self.any_taps::<V>(),
             }
+            self.finish::<V>();
         }
     }
 }
 
-impl Band<'_> {
-    /// Elements of a padded row: one phase per residue of the stride.
-    #[inline(always)]
-    fn row_pitch(&self) -> usize {
-        self.conv.phase_pitch() * self.conv.window.strides[1]
-    }
+/// Repeats a statement for constants, so that whatever depends on them is decided by the compiler.
+macro_rules! for_each_constant {
+    ($name:ident in [$($value:literal)*] $body:stmt) => {$({ const $name: usize = $value; $body })*};
+}
 
+impl Band<'_> {
     /// Copies the input rows that the band sees.
     ///
     /// # Safety
@@ -134,65 +155,135 @@ impl Band<'_> {
         let top = (self.first * window.strides[0]) as isize - window.pads_begin[0] as isize;
         for row in 0..rows {
             let at = top + row as isize;
+            let inside = at >= 0 && at < self.conv.input[0] as isize;
+            let from = self.input.wrapping_offset(at * self.conv.input[1] as isize);
             // SAFETY: the rows of the padded band; those of the input that exist.
             unsafe {
-                let to = self.padded.add(row * self.row_pitch());
-                if at < 0 || at >= self.conv.input[0] as isize {
-                    std::slice::from_raw_parts_mut(to, self.row_pitch()).fill(0.0);
-                } else {
-                    self.pad_row::<V>(self.input.add(at as usize * self.conv.input[1]), to);
-                }
+                self.pad_row::<V>(
+                    from,
+                    if inside { self.conv.input[1] } else { 0 },
+                    self.padded.add(row * self.row_pitch),
+                )
             }
         }
     }
 
-    /// Copies one input row, sorted into phases, between zeros.
+    /// Copies one input row of `width` elements, sorted into phases, between zeros.
     ///
     /// # Safety
     /// The row is readable, the phases are writable.
     #[inline(always)]
-    unsafe fn pad_row<V: Vector>(&self, from: *const f32, to: *mut f32) {
+    unsafe fn pad_row<V: Vector>(&self, from: *const f32, width: usize, to: *mut f32) {
         let (stride, pad) = (self.conv.window.strides[1], self.conv.window.pads_begin[1]);
-        let (pitch, width) = (self.conv.phase_pitch(), self.conv.input[1]);
+        let seen = self.phase_seen;
         for phase in 0..stride {
             // Input column `first + i * stride` goes to position `start + i` of the phase.
             let first = (phase + stride - pad % stride) % stride;
             let start = (pad + first) / stride;
-            let count = width.saturating_sub(first).div_ceil(stride).min(pitch.saturating_sub(start));
+            let count = width.saturating_sub(first).div_ceil(stride).min(seen.saturating_sub(start));
             // SAFETY: positions below the pitch; columns below the width.
             unsafe {
-                let to = to.add(phase * pitch);
-                let row = std::slice::from_raw_parts_mut(to, pitch);
-                row[..start.min(pitch)].fill(0.0);
-                row[(start + count).min(pitch)..].fill(0.0);
-                if count > 0 {
+                let to = to.add(phase * self.phase_pitch);
+                let mut at = 0;
+                while at < seen {
+                    let (low, high) = (start.saturating_sub(at), (start + count).saturating_sub(at).min(V::LANES));
+                    let mut lanes = V::splat(0.0);
+                    if stride == 1 && low < high {
+                        lanes = lanes.merge(from.add(at + low - start), low, high - low);
+                    }
+                    lanes.store(to.add(at));
+                    at += V::LANES;
+                }
+                if stride > 1 && count > 0 {
                     copy_strided::<V>(from.add(first), stride, to.add(start), count, width - first);
                 }
             }
         }
     }
 
-    /// The band with a window known to the compiler: its taps stay in registers.
+    /// The band with a window known to the compiler: its taps stay in registers. `S` is the stride of rows.
     ///
     /// # Safety
     /// As [`BoundDepthwise::run`], with the band padded.
     #[inline(always)]
-    unsafe fn taps<V: Vector, const H: usize, const W: usize>(&self) {
-        // SAFETY: taps of the window; vectors of a padded row.
+    unsafe fn taps<V: Vector, const H: usize, const W: usize, const S: usize>(&self) {
+        // SAFETY: taps of the window.
         unsafe {
             let mut weights = [[V::splat(0.0); W]; H];
             for (tap, weight) in weights.as_flattened_mut().iter_mut().enumerate() {
                 *weight = V::splat(*self.weights.add(tap));
             }
-            self.each_vector::<V>(|from| {
-                let mut sum = V::splat(0.0);
-                for (row, weights) in weights.iter().enumerate() {
-                    for (column, &weight) in weights.iter().enumerate() {
-                        sum = weight.mul_add(V::load(from.wrapping_add(self.tap_offset(row, column))), sum);
+            let offsets: [usize; W] = std::array::from_fn(|column| self.tap_offset(0, column));
+            let mut row = 0;
+            while row < self.rows {
+                if self.rows - row > 2 {
+                    self.strip::<V, H, W, S, DEPTHWISE_ROWS, 1>(row, &weights, &offsets);
+                    row += DEPTHWISE_ROWS;
+                } else {
+                    self.strip::<V, H, W, S, 2, 2>(row, &weights, &offsets);
+                    row += 2;
+                }
+            }
+        }
+    }
+
+    /// `R` rows from `row` on, `C` vectors of columns at a time.
+    ///
+    /// # Safety
+    /// As [`Band::taps`].
+    #[inline(always)]
+    unsafe fn strip<V: Vector, const H: usize, const W: usize, const S: usize, const R: usize, const C: usize>(
+        &self,
+        row: usize,
+        weights: &[[V; W]; H],
+        offsets: &[usize; W],
+    ) {
+        let from = self.padded.wrapping_add(row * S * self.row_pitch);
+        for column in (0..self.conv.output[1]).step_by(C * V::LANES) {
+            let from = from.wrapping_add(column).cast_const();
+            // SAFETY: vectors of the padded rows; those of rows that do not exist are thrown away.
+            unsafe {
+                let mut sums = [[V::splat(0.0); C]; R];
+                for_each_constant!(I in [0 1 2 3 4 5 6 7 8 9 10] self.input_row::<V, H, W, S, R, C, I>(from, weights, offsets, &mut sums));
+                self.store(sums.as_flattened(), C, row, column);
+            }
+        }
+    }
+
+    /// What row `I` of the input of a strip adds to its rows.
+    ///
+    /// # Safety
+    /// As [`Band::taps`].
+    #[inline(always)]
+    unsafe fn input_row<
+        V: Vector,
+        const H: usize,
+        const W: usize,
+        const S: usize,
+        const R: usize,
+        const C: usize,
+        const I: usize,
+    >(
+        &self,
+        from: *const f32,
+        weights: &[[V; W]; H],
+        offsets: &[usize; W],
+        sums: &mut [[V; C]; R],
+    ) {
+        if I >= (R - 1) * S + H {
+            return;
+        }
+        let from = from.wrapping_add(I * self.row_pitch);
+        for (column, &offset) in offsets.iter().enumerate() {
+            for vector in 0..C {
+                // SAFETY: a vector of the padded row.
+                let x = unsafe { V::load(from.wrapping_add(offset + vector * V::LANES)) };
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    if I >= row * S && I - row * S < H {
+                        sums[vector] = weights[I - row * S][column].mul_add(x, sums[vector]);
                     }
                 }
-                sum
-            });
+            }
         }
     }
 
@@ -203,16 +294,76 @@ impl Band<'_> {
     #[inline(always)]
     unsafe fn any_taps<V: Vector>(&self) {
         let [height, width] = [self.conv.window.kernel[0], self.conv.window.kernel[1]];
-        // SAFETY: taps of the window; vectors of a padded row.
-        unsafe {
-            self.each_vector::<V>(|from| {
-                let mut sum = V::splat(0.0);
-                for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
-                    let weight = V::splat(*self.weights.add(row * width + column));
-                    sum = weight.mul_add(V::load(from.wrapping_add(self.tap_offset(row, column))), sum);
+        let step = self.conv.window.strides[0] * self.row_pitch;
+        for row in (0..self.rows).step_by(DEPTHWISE_ROWS) {
+            for column in (0..self.conv.output[1]).step_by(V::LANES) {
+                let from = self.padded.wrapping_add(row * step + column).cast_const();
+                // SAFETY: taps of the window; vectors of padded rows, thrown away for rows that do not exist.
+                unsafe {
+                    let mut sums = [V::splat(0.0); DEPTHWISE_ROWS];
+                    for (tap_row, tap) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+                        let weight = V::splat(*self.weights.add(tap_row * width + tap));
+                        let from = from.wrapping_add(self.tap_offset(tap_row, tap));
+                        for (index, sum) in sums.iter_mut().enumerate() {
+                            *sum = weight.mul_add(V::load(from.wrapping_add(index * step)), *sum);
+                        }
+                    }
+                    self.store(&sums, 1, row, column);
                 }
-                sum
-            });
+            }
+        }
+    }
+
+    /// Stores what of some rows of sums, `across` vectors each, lies in the band.
+    ///
+    /// # Safety
+    /// The band is writable; there are at most [`DEPTHWISE_ROWS`] vectors.
+    #[inline(always)]
+    unsafe fn store<V: Vector>(&self, sums: &[V], across: usize, row: usize, column: usize) {
+        let width = self.conv.output[1];
+        // Where a sum is stored only on a condition the compiler moves its whole chain of multiply-adds behind the condition,
+        // one chain after the other. So all of them go to a buffer first.
+        let mut buffer = [const { MaybeUninit::<f32>::uninit() }; DEPTHWISE_ROWS * LANES_MAX];
+        let buffer = buffer.as_mut_ptr().cast::<f32>();
+        // SAFETY: the buffer has room for the vectors; of a row of the band at most the rest is written.
+        unsafe {
+            for (index, sum) in sums.iter().enumerate() {
+                sum.store(buffer.add(index * V::LANES));
+            }
+            let length = across * V::LANES;
+            for index in 0..(sums.len() / across).min(self.rows - row) {
+                let (from, to) = (buffer.add(index * length), self.result.add((row + index) * width + column));
+                let count = length.min(width - column);
+                let whole = count / V::LANES * V::LANES;
+                for at in (0..whole).step_by(V::LANES) {
+                    V::load(from.add(at)).store(to.add(at));
+                }
+                if whole < count {
+                    V::load(from.add(whole)).store_partial(to.add(whole), count - whole);
+                }
+            }
+        }
+    }
+
+    /// Applies the finish to the sums while they are in the cache; rows lie one after the other.
+    ///
+    /// # Safety
+    /// The band has been computed.
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(&self) {
+        let count = self.rows * self.conv.output[1];
+        for at in (0..count).step_by(V::LANES) {
+            let (to, residual, left) =
+                (self.result.wrapping_add(at), self.finish.residual.wrapping_add(at), count - at);
+            // SAFETY: elements of the band.
+            unsafe {
+                if left >= V::LANES {
+                    self.finish.apply(V::load(to), 0, at, residual, left).store(to);
+                } else {
+                    let x = V::load_partial(to, left);
+                    self.finish.apply(x, 0, at, residual, left).store_partial(to, left);
+                }
+            }
         }
     }
 
@@ -222,29 +373,7 @@ impl Band<'_> {
         let window = &self.conv.window;
         let across = column * window.dilations[1];
         let (phase, position) = (across % window.strides[1], across / window.strides[1]);
-        row * window.dilations[0] * self.row_pitch() + phase * self.conv.phase_pitch() + position
-    }
-
-    /// Computes every vector of the band from the address of its first tap's input.
-    ///
-    /// # Safety
-    /// As [`Band::taps`].
-    #[inline(always)]
-    unsafe fn each_vector<V: Vector>(&self, sum: impl Fn(*const f32) -> V) {
-        let width = self.conv.output[1];
-        for row in 0..self.rows {
-            let from = self.padded.wrapping_add(row * self.conv.window.strides[0] * self.row_pitch());
-            for at in (0..width).step_by(V::LANES) {
-                let (count, column) = ((width - at).min(V::LANES), row * width + at);
-                // SAFETY: `count` elements of the row.
-                unsafe {
-                    let residual = self.finish.residual.wrapping_add(column);
-                    let x = self.finish.apply(sum(from.wrapping_add(at)), 0, column, residual, count);
-                    let to = self.result.add(column);
-                    if count == V::LANES { x.store(to) } else { x.store_partial(to, count) }
-                }
-            }
-        }
+        row * window.dilations[0] * self.row_pitch + phase * self.phase_pitch + position
     }
 }
 
@@ -254,22 +383,21 @@ impl Band<'_> {
 /// What it says is readable and writable.
 #[inline(always)]
 unsafe fn copy_strided<V: Vector>(from: *const f32, stride: usize, to: *mut f32, count: usize, available: usize) {
-    let mut done = 0;
-    // SAFETY: both vectors lie below `available`; positions below `count`.
+    // SAFETY: elements below `available`; positions below `count`.
     unsafe {
-        match stride {
-            1 => return std::ptr::copy_nonoverlapping(from, to, count),
-            2 => {
-                while done + V::LANES <= count && 2 * (done + V::LANES) <= available {
-                    let pair = from.add(2 * done);
-                    V::load(pair).unzip(V::load(pair.add(V::LANES))).0.store(to.add(done));
-                    done += V::LANES;
-                }
-            }
-            _ => {}
+        if stride != 2 {
+            (0..count).for_each(|index| to.add(index).write(*from.add(index * stride)));
+            return;
         }
-        for index in done..count {
-            to.add(index).write(*from.add(index * stride));
+        for done in (0..count).step_by(V::LANES) {
+            let (pair, left) = (from.add(2 * done), available - 2 * done);
+            let even = if left >= 2 * V::LANES {
+                V::load(pair).unzip(V::load(pair.add(V::LANES))).0
+            } else {
+                let second = V::load_partial(pair.wrapping_add(V::LANES), left.saturating_sub(V::LANES));
+                V::load_partial(pair, left.min(V::LANES)).unzip(second).0
+            };
+            even.store_partial(to.add(done), (count - done).min(V::LANES));
         }
     }
 }

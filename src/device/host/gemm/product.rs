@@ -41,13 +41,14 @@ impl BoundFinish {
     /// Binds `finish` to the operands of its launch.
     pub fn new(finish: &Finish, inputs: &[Span], output: &Span) -> Self {
         let address = |operand: usize| inputs[operand].address.cast::<f32>().cast_const();
-        let bounded = finish.low > f32::NEG_INFINITY || finish.high < f32::INFINITY;
         let first = TileFinish {
             row_bias: finish.row_bias.map_or(std::ptr::null(), |bias| address(bias.operand)),
             row_bias_step: finish.row_bias.map_or(0, |bias| bias.step),
             column_bias: finish.column_bias.map_or(std::ptr::null(), address),
             residual: finish.residual.map_or(std::ptr::null(), address),
-            clamp: bounded.then_some((finish.low, finish.high)),
+            clamp: finish.is_bounded().then_some((finish.low, finish.high)),
+            gate: finish.gate,
+            scale: finish.is_scaled().then_some((finish.scale, finish.shift)),
         };
         BoundFinish { first, rows: finish.row_bias.map_or(1, |bias| bias.count.max(1)), result: output.address.cast() }
     }

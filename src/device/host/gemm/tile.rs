@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Avx2, Avx512};
 use super::super::simd::{Portable, Vector};
-use crate::lower::host::Simd;
+use crate::lower::host::{Gate, Simd};
 
 /// What a tile works on: `c[i][j] = alpha * sum over k of a[i][k] b[k][j]`. Strides count elements.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub struct Tile {
     pub finish: TileFinish,
 }
 
-/// `clamp(x + bias + residual, low, high)`; what is null is left out.
+/// `gated(clamp(x + bias + residual, low, high)) * scale + shift`; what is null or `None` is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct TileFinish {
     /// One value per row.
@@ -48,6 +48,10 @@ pub struct TileFinish {
     pub residual: *const f32,
     /// Least and greatest value, if there are bounds.
     pub clamp: Option<(f32, f32)>,
+    /// A function of one argument.
+    pub gate: Option<Gate>,
+    /// Factor and summand.
+    pub scale: Option<(f32, f32)>,
 }
 
 impl TileFinish {
@@ -58,6 +62,8 @@ impl TileFinish {
         column_bias: std::ptr::null(),
         residual: std::ptr::null(),
         clamp: None,
+        gate: None,
+        scale: None,
     };
 
     /// Applies it to `count` elements of row `row` from column `column` on; `residual` is that of the first of them.
@@ -80,6 +86,13 @@ impl TileFinish {
             }
             if let Some((low, high)) = self.clamp {
                 x = V::splat(high).min(V::splat(low).max(x));
+            }
+            if let Some(gate) = self.gate {
+                let weight = V::splat(gate.scale).mul_add(x, V::splat(gate.shift));
+                x = x * V::splat(gate.high).min(V::splat(gate.low).max(weight));
+            }
+            if let Some((scale, shift)) = self.scale {
+                x = x.mul_add(V::splat(scale), V::splat(shift));
             }
         }
         x

@@ -10,8 +10,10 @@ use crate::lower::arena::ALIGNMENT;
 use crate::lower::host::{Code, Layout, Lowering, Op, Operand, Region, Strips};
 use crate::plan::{Step, View};
 
-/// Bytes of input that a direct convolution keeps padded in the cache at a time.
-const BAND_BYTES: usize = 96 << 10;
+/// Bytes of input that a direct convolution keeps padded in the first-level cache at a time.
+const BAND_BYTES: usize = 24 << 10;
+/// Rows that a direct convolution computes together.
+pub const DEPTHWISE_ROWS: usize = 4;
 
 /// The right factor that a window makes of an input: row `tap * channels + channel`, one column per output position.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,25 +57,29 @@ pub struct Depthwise {
 }
 
 impl Depthwise {
-    /// Input rows that a band sees.
-    pub fn band_rows(&self) -> usize {
+    /// Input rows that a band sees when its height is rounded up to rows that are computed together.
+    fn band_rows(&self) -> usize {
         let [kernel, stride, dilation] =
             [&self.window.kernel, &self.window.strides, &self.window.dilations].map(|v| v[0]);
-        (self.band - 1) * stride + (kernel - 1) * dilation + 1
+        (self.band.next_multiple_of(DEPTHWISE_ROWS) - 1) * stride + (kernel - 1) * dilation + 1
     }
 
-    /// Elements of one phase of a padded input row: every `stride`-th column, and a vector more than is needed, so that
-    /// whole vectors can be read.
-    pub fn phase_pitch(&self) -> usize {
+    /// Elements of one phase of a padded input row, every `stride`-th column, that the window sees.
+    pub fn phase_seen(&self) -> usize {
         let [kernel, stride, dilation] =
             [&self.window.kernel, &self.window.strides, &self.window.dilations].map(|v| v[1]);
-        (self.output[1] + (kernel - 1) * dilation / stride + 1).next_multiple_of(16) + 16
+        self.output[1] + (kernel - 1) * dilation / stride + 1
     }
 
-    /// Bytes of the padded band; `None` if they exceed the address space.
+    /// Elements from one phase to the next: a vector more than is seen, so that whole vectors can be read and written.
+    pub fn phase_pitch(&self) -> usize {
+        self.phase_seen().next_multiple_of(16) + 16
+    }
+
+    /// Bytes of the padded band, two vectors more than its rows; `None` if they exceed the address space.
     fn band_bytes(&self) -> Option<usize> {
         let row = self.phase_pitch().checked_mul(self.window.strides[1])?.checked_mul(4)?;
-        row.checked_mul(self.band_rows())?.checked_next_multiple_of(ALIGNMENT)
+        row.checked_mul(self.band_rows())?.checked_add(128)?.checked_next_multiple_of(ALIGNMENT)
     }
 
     /// Bytes of working memory: the padded band, then that of the epilogue. Where the second begins, and the end.

@@ -1,11 +1,12 @@
-//! The beginning of an epilogue that needs no pass of its own: bias, residual and clamp are applied to a tile before it
-//! leaves the registers.
+//! The beginning of an epilogue that needs no pass of its own: bias, residual, clamp and gate are applied to a tile before
+//! it leaves the registers.
 
 use crate::ir::DType;
 use crate::kernels::{Binary, Instr, Map, Reg, Unary};
 use crate::lower::host::Operand;
 
-/// `clamp(alpha * sum + bias + residual, low, high)`; a NaN stays a NaN. Operands are numbered as the launch's inputs.
+/// `gated(clamp(alpha * sum + bias + residual, low, high)) * scale + shift`; a NaN stays a NaN. Operands are numbered as the
+/// launch's inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finish {
     /// One value per column.
@@ -17,6 +18,25 @@ pub struct Finish {
     /// Least value.
     pub low: f32,
     /// Greatest value.
+    pub high: f32,
+    /// A piecewise polynomial such as the hard swish.
+    pub gate: Option<Gate>,
+    /// Last factor.
+    pub scale: f32,
+    /// Last summand.
+    pub shift: f32,
+}
+
+/// `x * clamp(scale * x + shift, low, high)`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// Factor of the value.
+    pub scale: f32,
+    /// Summand.
+    pub shift: f32,
+    /// Least factor.
+    pub low: f32,
+    /// Greatest factor.
     pub high: f32,
 }
 
@@ -33,8 +53,43 @@ pub struct RowBias {
 
 impl Default for Finish {
     fn default() -> Self {
-        Finish { column_bias: None, row_bias: None, residual: None, low: f32::NEG_INFINITY, high: f32::INFINITY }
+        Finish {
+            column_bias: None,
+            row_bias: None,
+            residual: None,
+            low: f32::NEG_INFINITY,
+            high: f32::INFINITY,
+            gate: None,
+            scale: 1.0,
+            shift: 0.0,
+        }
     }
+}
+
+impl Finish {
+    /// Whether values lie within bounds.
+    pub fn is_bounded(&self) -> bool {
+        self.low > f32::NEG_INFINITY || self.high < f32::INFINITY
+    }
+
+    /// Whether something is left to do once values lie within their bounds.
+    pub fn is_shaped(&self) -> bool {
+        self.gate.is_some() || self.is_scaled()
+    }
+
+    /// Whether the last factor and summand do something.
+    pub fn is_scaled(&self) -> bool {
+        (self.scale, self.shift) != (1.0, 0.0)
+    }
+}
+
+/// What an instruction does to a value with a constant.
+enum Change {
+    Add(f32),
+    Multiply(f32),
+    Divide(f32),
+    AtLeast(f32),
+    AtMost(f32),
 }
 
 /// Takes off `map` what a [`Finish`] can do. Operand `i + 1` of the map is `operands[i]`, number `first + i` of the launch;
@@ -73,26 +128,93 @@ struct Taker<'a> {
 }
 
 impl Taker<'_> {
-    /// The one instruction that uses register `sum`, if the finish can do it; it has then been done.
+    /// What follows register `sum`, if the finish can do it; it has then been done.
     fn step(&mut self, sum: Reg) -> Option<Reg> {
-        let mut users = self.map.body.iter().enumerate().filter(|(_, instr)| uses(instr, sum));
-        let (user, instr) = users.next()?;
-        if users.next().is_some() {
+        match *self.users(sum) {
+            [user] => self.one(sum, user).then_some(user),
+            [first, last] => self.gate(sum, first, last),
+            _ => None,
+        }
+    }
+
+    fn users(&self, register: Reg) -> Box<[Reg]> {
+        let users = self.map.body.iter().enumerate().filter(|(_, instr)| uses(instr, register));
+        users.map(|(user, _)| user).collect()
+    }
+
+    /// Does instruction `user`, the only one that uses register `sum`.
+    fn one(&mut self, sum: Reg, user: Reg) -> bool {
+        match self.change(sum, user) {
+            Some(Change::AtLeast(low)) => self.clamp(Some(low), None),
+            Some(Change::AtMost(high)) => self.clamp(None, Some(high)),
+            Some(Change::Add(summand)) => {
+                self.finish.shift += summand;
+                true
+            }
+            Some(Change::Multiply(factor)) => self.scale(factor),
+            // A quotient and the product with the reciprocal differ in the last bit, which a rounding may yet magnify.
+            Some(Change::Divide(divisor)) => self.finish.gate.is_some() && self.scale(1.0 / divisor),
+            None => match self.map.body[user] {
+                Instr::Binary(Binary::Add, a, b) if a != b => self.add(if a == sum { b } else { a }),
+                _ => false,
+            },
+        }
+    }
+
+    fn scale(&mut self, factor: f32) -> bool {
+        self.finish.scale *= factor;
+        self.finish.shift *= factor;
+        true
+    }
+
+    /// What instruction `user` does to register `from`, if it needs nothing but a constant for it.
+    fn change(&self, from: Reg, user: Reg) -> Option<Change> {
+        let other = |a: Reg, b: Reg| self.constant(if a == from { b } else { a });
+        match self.map.body[user] {
+            Instr::Unary(Unary::Relu, _) => Some(Change::AtLeast(0.0)),
+            Instr::Binary(Binary::Add, a, b) => Some(Change::Add(other(a, b)?)),
+            Instr::Binary(Binary::Mul, a, b) => Some(Change::Multiply(other(a, b)?)),
+            Instr::Binary(Binary::Div, a, b) if a == from => Some(Change::Divide(self.constant(b)?)),
+            Instr::Binary(Binary::Max, a, b) => Some(Change::AtLeast(other(a, b)?)),
+            Instr::Binary(Binary::Min, a, b) => Some(Change::AtMost(other(a, b)?)),
+            _ => None,
+        }
+    }
+
+    /// Takes the product of register `sum` and a clamped linear function of it. `first` begins the function, `last` is to be
+    /// the product.
+    fn gate(&mut self, sum: Reg, first: Reg, last: Reg) -> Option<Reg> {
+        let weight = match self.map.body[last] {
+            Instr::Binary(Binary::Mul, a, b) if (a == sum) != (b == sum) => a + b - sum,
+            _ => return None,
+        };
+        let mut gate = Gate { scale: 1.0, shift: 0.0, low: f32::NEG_INFINITY, high: f32::INFINITY };
+        let (mut from, mut at, mut factor) = (sum, first, 1.0);
+        loop {
+            let bounded = (gate.low, gate.high) != (f32::NEG_INFINITY, f32::INFINITY);
+            match self.change(from, at)? {
+                Change::Add(summand) if !bounded => gate.shift += summand,
+                Change::Multiply(multiplier) if !bounded => {
+                    gate.scale *= multiplier;
+                    gate.shift *= multiplier;
+                }
+                Change::Multiply(multiplier) => factor *= multiplier,
+                Change::Divide(divisor) if bounded => factor /= divisor,
+                Change::AtLeast(low) if factor == 1.0 && low >= gate.low && low <= gate.high => gate.low = low,
+                Change::AtMost(high) if factor == 1.0 && high >= gate.low && high <= gate.high => gate.high = high,
+                _ => return None,
+            }
+            let [user] = *self.users(at) else { return None };
+            if at == weight {
+                break;
+            }
+            (from, at) = (at, user);
+        }
+        if self.finish.is_shaped() {
             return None;
         }
-        let other = |a: Reg, b: Reg| if a == sum { b } else { a };
-        let done = match *instr {
-            Instr::Binary(Binary::Add, a, b) if a != b => self.add(other(a, b)),
-            Instr::Unary(Unary::Relu, _) => self.clamp(Some(0.0), None),
-            Instr::Binary(Binary::Max, a, b) if a != b => {
-                self.constant(other(a, b)).is_some_and(|low| self.clamp(Some(low), None))
-            }
-            Instr::Binary(Binary::Min, a, b) if a != b => {
-                self.constant(other(a, b)).is_some_and(|high| self.clamp(None, Some(high)))
-            }
-            _ => false,
-        };
-        done.then_some(user)
+        (self.finish.gate, self.finish.scale) = (Some(gate), factor);
+        Some(last)
     }
 
     fn constant(&self, register: Reg) -> Option<f32> {
@@ -105,6 +227,9 @@ impl Taker<'_> {
     /// Bounds may be narrowed one after the other as long as the later one lies within the earlier.
     fn clamp(&mut self, low: Option<f32>, high: Option<f32>) -> bool {
         let finish = &mut self.finish;
+        if finish.is_shaped() {
+            return false;
+        }
         match (low, high) {
             (Some(low), _) if low >= finish.low && low <= finish.high => finish.low = low,
             (_, Some(high)) if high <= finish.high && high >= finish.low => finish.high = high,
@@ -114,11 +239,8 @@ impl Taker<'_> {
     }
 
     fn add(&mut self, register: Reg) -> bool {
-        if (self.finish.low, self.finish.high) != (f32::NEG_INFINITY, f32::INFINITY) {
+        if self.finish.is_bounded() || self.finish.is_shaped() {
             return false;
-        }
-        if self.constant(register) == Some(0.0) {
-            return true;
         }
         let Instr::Input(input) = self.map.body[register] else { return false };
         let Some(index) = input.checked_sub(1).filter(|_| self.map.inputs[input] == DType::F32) else { return false };
@@ -189,6 +311,45 @@ mod tests {
         assert_eq!((finish.residual, finish.low, finish.high), (Some(3), 0.0, 6.0));
     }
 
+    fn constant(value: f64) -> Instr {
+        Instr::Const(DType::F32, Scalar::Float(value))
+    }
+
+    /// `x * clamp(x + 3, 0, 6) / 6`, with the product in register 7.
+    fn hard_swish() -> Vec<Instr> {
+        vec![
+            Instr::Input(0),
+            constant(3.0),
+            constant(6.0),
+            Instr::Binary(Binary::Add, 1, 0),
+            Instr::Unary(Unary::Relu, 3),
+            Instr::Binary(Binary::Min, 4, 2),
+            Instr::Binary(Binary::Mul, 0, 5),
+            Instr::Binary(Binary::Div, 6, 2),
+        ]
+    }
+
+    #[test]
+    fn a_hard_swish_and_what_scales_it_leave_nothing() {
+        let mut body = hard_swish();
+        body.extend([constant(0.5), Instr::Binary(Binary::Mul, 8, 7), constant(0.25)]);
+        body.push(Instr::Binary(Binary::Add, 9, 10));
+        let (finish, rest) = take(&map(1, body), &[], 2, &operand(&[12, 4, 1]));
+        assert_eq!(rest, None);
+        assert_eq!(finish.gate, Some(Gate { scale: 1.0, shift: 3.0, low: 0.0, high: 6.0 }));
+        assert_eq!((finish.scale, finish.shift), (1.0 / 6.0 * 0.5, 0.25));
+    }
+
+    #[test]
+    fn a_gate_that_is_used_elsewhere_is_left() {
+        let mut body = hard_swish();
+        body.push(Instr::Binary(Binary::Add, 5, 7));
+        let gated = map(1, body);
+        assert_eq!(take(&gated, &[], 2, &operand(&[12, 4, 1])), (Finish::default(), Some(gated)));
+        let quotient = map(1, vec![Instr::Input(0), constant(3.0), Instr::Binary(Binary::Div, 0, 1)]);
+        assert_eq!(take(&quotient, &[], 2, &operand(&[12, 4, 1])), (Finish::default(), Some(quotient)));
+    }
+
     #[test]
     fn what_a_finish_cannot_do_is_left() {
         let body = vec![
@@ -222,7 +383,6 @@ mod tests {
 
     #[test]
     fn a_clamp_below_an_earlier_one_is_left() {
-        let constant = |value: f64| Instr::Const(DType::F32, Scalar::Float(value));
         let body = vec![
             Instr::Input(0),
             constant(1.0),

@@ -6,8 +6,8 @@ mod finish;
 mod product;
 
 pub use attention::FusedAttention;
-pub use convolution::{Depthwise, Patches, epilogue_flattens};
-pub use finish::{Finish, RowBias};
+pub use convolution::{DEPTHWISE_ROWS, Depthwise, Patches, epilogue_flattens};
+pub use finish::{Finish, Gate, RowBias};
 pub use product::{GROUP_PANELS_MAX, Left, Product, Right};
 
 use super::{Access, Code, Layout, Lowering, Op, Operand, Panels, Region, Simd};
