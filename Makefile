@@ -20,7 +20,7 @@ include tools/go.mk
 include tools/kernels.mk
 include tools/native.mk
 
-.PHONY: help build models parity footprint lint test test-rust
+.PHONY: help build models parity footprint lint test test-rust test-cuda
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
@@ -29,7 +29,7 @@ build: ## the library and the command line, in target/release
 
 models: $(ALL_MODELS) ## fetch and generate every model
 
-test: lint test-rust examples test-go test-go-linked test-go-module parity conformance ## everything that continuous integration runs
+test: lint test-rust test-cuda examples test-go test-go-linked test-go-module parity conformance ## everything that continuous integration runs
 	@echo "make test: every check has passed"
 
 lint: ## formatting and lints
@@ -39,6 +39,15 @@ lint: ## formatting and lints
 # The development profile checks arithmetic for overflow and plans after every pass.
 test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx ## unit and integration tests
 	STREAMINFER_REQUIRE=1 $(CARGO) test --quiet
+
+# The runtime's own tests once more, on the simulated GPU. Left out are those that take long on a
+# simulated GPU or need a device that stops computing when asked.
+CUDA_SKIP := a_timeout_drains a_cancel_from_another a_request_whose_deadline devices_that_are_not_there \
+	dropping_a_context_in_flight
+test-cuda: ## the runtime's tests on the simulated driver
+	$(CARGO) build --quiet --example fakecuda
+	@mkdir -p target/fakecuda && ln -sf ../debug/examples/libfakecuda.so target/fakecuda/libcuda.so.1
+	LD_LIBRARY_PATH=$(CURDIR)/target/fakecuda $(CARGO) test --quiet --test runtime -- $(CUDA_SKIP:%=--skip %)
 
 footprint: build $(MODELS)/bert-base-torchscript.onnx ## time to the first answer, and memory, of BERT-base
 	$(PYTHON) tools/footprint.py $(PROGRAM) $(MODELS)/bert-base-torchscript.onnx

@@ -61,6 +61,7 @@ impl Record {
 }
 
 /// Where a record lies.
+#[expect(clippy::large_enum_variant, reason = "one per context, and the host reads it without another indirection")]
 enum Place {
     /// Here: the host writes it.
     Own(Record),

@@ -301,8 +301,9 @@ impl Request {
 
     /// The completion has reached the caller, who so knows of the end.
     pub fn reaped(&self, ordinal: u64) {
-        // A request that was given up stays so. Failing means that it did.
-        let _ = self.state.compare_exchange(word(ordinal, FLYING), word(ordinal, IDLE), SeqCst, SeqCst);
+        // In this order: who sees the request ended may submit the next one, and finds nothing of this one left.
         self.parking.store(word(ordinal, NOT_PARKED), SeqCst);
+        // A request that was given up stays so. Failing means that it did, or that the caller has looked since.
+        let _ = self.state.compare_exchange(word(ordinal, FLYING), word(ordinal, IDLE), SeqCst, SeqCst);
     }
 }

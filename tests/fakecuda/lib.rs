@@ -13,6 +13,7 @@
 #![allow(missing_docs, reason = "the driver's manual has them")]
 #![allow(non_snake_case, reason = "the driver's names")]
 #![allow(clippy::missing_safety_doc, reason = "the driver's manual says it")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "pointers are the caller's, and valid as the manual says")]
 
 mod driver;
 mod memory;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use streaminfer::device::host;
 use streaminfer::error::Result;
 use streaminfer::ffi::version::SI_ABI_VERSION;
-use streaminfer::runtime::{DeviceKind, devices};
+use streaminfer::runtime::{DeviceKind, devices, gpus};
 
 const LIBRARY: &str = "libstreaminfer.so";
 /// Directories that the system's loader knows without being told.
@@ -41,6 +41,9 @@ pub fn doctor(args: &Doctor) -> Result<()> {
     for device in devices() {
         let (processors, gib) = (device.processors, device.memory_bytes as f64 / (1u64 << 30) as f64);
         println!("  {:8} {} ({processors} {}, {gib:.1} GiB)", device.id, device.name, processor_name(device.kind));
+    }
+    if let Err(error) = gpus() {
+        println!("  no GPU: {error}");
     }
     println!("\nlooked for");
     for search in &searches {
@@ -78,6 +81,7 @@ fn as_json(searches: &[Search]) -> Value {
         "architecture": env::consts::ARCH,
         "host_instructions": format!("{:?}", host::traits().simd),
         "devices": devices().iter().map(device).collect::<Vec<_>>(),
+        "no_gpu": gpus().err().map(|error| error.to_string()),
         "searches": searches.iter().map(search).collect::<Vec<_>>(),
     })
 }

@@ -18,6 +18,9 @@ impl Loaded {
     pub fn new(path: &Path, target: &Target, make_feed: impl FnOnce(&[InputInfo]) -> Result<Feed>) -> Result<Self> {
         let threads = target.threads.into();
         let engine = Engine::open(&EngineOptions { device: target.device.clone(), threads, ..Default::default() })?;
+        if let Some(error) = engine.passed_over() {
+            eprintln!("note: computing on the host, because no GPU can be used: {error}");
+        }
         let options = ModelOptions { precision: target.precision.into(), ..Default::default() };
         let mut feed = None;
         let model = engine.load_for(path, &options, |inputs| {

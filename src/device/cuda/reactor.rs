@@ -70,15 +70,16 @@ impl Station {
     /// Tells the sink of the last request if it has ended. Answers whether nothing is in flight and all has been told.
     pub fn settle(&self) -> bool {
         let ordinal = self.launched.load(SeqCst);
-        if self.settled.load(SeqCst) == ordinal {
+        if self.settled.load(SeqCst) >= ordinal {
             return true;
         }
         if !self.progress.has_reached(ordinal) {
             return false;
         }
-        if self.claimed.swap(ordinal, SeqCst) == ordinal {
+        // Ordinals are claimed one after the other, so that a thread that was held up here finds that it came too late.
+        if self.claimed.compare_exchange(ordinal - 1, ordinal, SeqCst, SeqCst).is_err() {
             // Another thread tells it at this moment.
-            while self.settled.load(SeqCst) != ordinal {
+            while self.settled.load(SeqCst) < ordinal {
                 std::hint::spin_loop();
             }
             return true;
