@@ -18,9 +18,6 @@ impl Loaded {
     pub fn new(path: &Path, target: &Target, make_feed: impl FnOnce(&[InputInfo]) -> Result<Feed>) -> Result<Self> {
         let threads = target.threads.into();
         let engine = Engine::open(&EngineOptions { device: target.device.clone(), threads, ..Default::default() })?;
-        if let Some(error) = engine.passed_over() {
-            eprintln!("note: computing on the host, because no GPU can be used: {error}");
-        }
         let options = ModelOptions { precision: target.precision.into(), ..Default::default() };
         let mut feed = None;
         let model = engine.load_for(path, &options, |inputs| {
@@ -30,6 +27,9 @@ impl Loaded {
             Ok(vec![bucket])
         })?;
         let feed = feed.expect("a model is loaded for the buckets it was asked for");
+        if let Some(error) = engine.passed_over() {
+            eprintln!("note: computing on the host, because no GPU can be used: {error}");
+        }
         Ok(Loaded { engine, model, feed })
     }
 

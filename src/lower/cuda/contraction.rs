@@ -10,7 +10,9 @@ use crate::lower::operand::Operand;
 use crate::lower::uniform::absorb_constants;
 use crate::plan::{Step, View};
 
-/// Terms of a sum below which it is not worth splitting.
+/// Terms of a sum from which on it is worth a second launch to split it.
+const SPLIT_TERMS_MIN: usize = 1024;
+/// Fewest terms of a part.
 const SPLIT_DEPTH_MIN: usize = 256;
 /// Most parts of a sum.
 const SPLITS_MAX: usize = 16;
@@ -114,12 +116,13 @@ impl Lowering<'_> {
             let (rows, columns) = tile.extents();
             m.div_ceil(rows) * n.div_ceil(columns) * batch
         };
-        if m <= 32 {
-            Tile::Flat
-        } else if blocks(Tile::Large) >= self.traits.multiprocessors as usize {
+        let processors = self.traits.multiprocessors as usize;
+        if m > 32 && blocks(Tile::Large) >= processors {
             Tile::Large
-        } else {
+        } else if m > 32 && 4 * blocks(Tile::Medium) >= 3 * processors {
             Tile::Medium
+        } else {
+            Tile::Flat
         }
     }
 
@@ -127,7 +130,7 @@ impl Lowering<'_> {
     fn splits(&self, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
         let (rows, columns) = tile.extents();
         let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
-        let wanted = self.traits.multiprocessors as usize / blocks;
+        let wanted = if k < SPLIT_TERMS_MIN { 1 } else { self.traits.multiprocessors as usize / blocks };
         wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
     }
 
