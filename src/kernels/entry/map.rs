@@ -73,7 +73,7 @@ pub fn is_vector(shape: &[usize], operand: &Operand, lanes: usize, alignment: us
     let step = operand.strides[outer.len()];
     let whole = last % lanes == 0;
     let along = step == 0 || (step == 1 && alignment.is_multiple_of(lanes * bytes));
-    let starts = operand.strides[..outer.len()].iter().all(|&stride| stride as usize % lanes == 0);
+    let starts = operand.strides[..outer.len()].iter().all(|&stride| (stride as usize).is_multiple_of(lanes));
     whole && along && (step == 0 || starts)
 }
 
