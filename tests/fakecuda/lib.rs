@@ -336,7 +336,7 @@ pub unsafe extern "C" fn cuStreamQuery(stream: usize) -> c_int {
 pub unsafe extern "C" fn cuStreamWaitValue64_v2(stream: usize, at: u64, value: u64, flags: c_uint) -> c_int {
     call("cuStreamWaitValue64_v2", |driver| {
         driver.current()?;
-        if flags != 0 || at % 8 != 0 || !driver.memory.is_host(at) {
+        if flags != 0 || !at.is_multiple_of(8) || !driver.memory.is_host(at) {
             return Err(1);
         }
         driver.stream(stream)?.push(Op::Wait { at, value });

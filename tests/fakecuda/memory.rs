@@ -135,7 +135,7 @@ impl Memory {
         self.with(address, count, |place| match count {
             // Completion words are stored at once, as a device stores them.
             // SAFETY: inside one area; aligned where it is read as one number.
-            8 if address % 8 == 0 => unsafe {
+            8 if address.is_multiple_of(8) => unsafe {
                 let bytes = [from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7]];
                 std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
                 place.cast::<u64>().write_volatile(u64::from_le_bytes(bytes));
