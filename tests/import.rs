@@ -48,11 +48,26 @@ fn nodes_are_put_in_order_and_dead_ones_dropped() {
 
 #[test]
 fn unsupported_constants_matter_only_if_they_are_read() {
-    let double = || tensor("w", 11, &[1]).put(9, [0; 8]);
-    let dead = model(graph().put(5, double()).put(1, node("Relu", &["x"], &["y"])));
+    let word = || tensor("w", 12, &[1]).put(9, [0; 4]);
+    let dead = model(graph().put(5, word()).put(1, node("Relu", &["x"], &["y"])));
     assert_eq!(import(&dead).initializers.len(), 0);
-    let live = import_with(&with_weight(double()), &[]).unwrap_err();
+    let live = import_with(&with_weight(word()), &[]).unwrap_err();
     assert_eq!(live.status, Status::Unsupported);
+    let named = node("Constant", &[], &["k"]).put(5, held("value", word()));
+    let live = import_with(&with_nodes([named, node("Add", &["x", "k"], &["y"])]), &[]).unwrap_err();
+    assert_eq!(live.status, Status::Unsupported);
+    assert!(live.message.contains("(Constant)") && live.message.contains("uint32"), "{live}");
+}
+
+#[test]
+fn bodies_of_unsupported_operators_are_not_read() {
+    // A loop's inputs may have no types; it is the planner that names the operator.
+    let body = graph().put(11, message().put(1, "untyped")).put(1, node("Relu", &["untyped"], &["r"]));
+    let model =
+        with_nodes([node("Loop", &["", "", "x"], &["y"]).put(5, message().put(1, "body").put(6, body).int(20, 5))]);
+    let graph = import(&model);
+    assert_eq!(nodes(&graph), ["Loop(-,-,x)->y"]);
+    assert!(graph.nodes[0].attributes.is_empty());
 }
 
 #[test]

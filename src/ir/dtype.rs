@@ -25,6 +25,9 @@ pub enum DType {
 }
 
 impl DType {
+    /// The `TensorProto.DataType` number of float64, which is computed in binary32 inside a model.
+    pub const FLOAT64: i32 = 11;
+
     /// Bytes of one element.
     pub const fn bytes(self) -> usize {
         match self {
@@ -72,6 +75,14 @@ impl DType {
             16 => DType::BF16,
             _ => return None,
         })
+    }
+
+    /// The type in which values of `TensorProto.DataType` number `code` are computed: their own, binary32 for float64.
+    pub const fn computed_from_onnx(code: i32) -> Option<DType> {
+        match code {
+            Self::FLOAT64 => Some(DType::F32),
+            _ => Self::from_onnx(code),
+        }
     }
 
     /// The `TensorProto.DataType` number.

@@ -145,7 +145,7 @@ fn movement() -> Vec<Case> {
         ),
         case("Add of two types", one("Add", &[2], &[("w", longs("w", &[1, 1]))], vec![]), ShapeMismatch, "Add"),
         case("Add of one operand", one("Add", &[2], &[], vec![]), Malformed, "Add"),
-        case("Cast to float64", one("Cast", &[2], &[], vec![int("to", 11)]), Unsupported, "Cast"),
+        case("Cast to uint32", one("Cast", &[2], &[], vec![int("to", 12)]), Unsupported, "Cast"),
     ]
 }
 

@@ -211,16 +211,22 @@ impl Importer {
         let inputs = self.values(&node.input, place)?;
         let outputs = self.values(&node.output, place)?;
         let mut captures = Vec::new();
-        let (attributes, fault) = self.attributes(&node.attribute, place, &mut captures)?;
+        // Other operators with subgraphs are not supported, which is for the planner to say; their bodies may use more
+        // of ONNX than is understood here.
+        let branches = node.op_type == "If" && node.domain.is_empty();
+        let (attributes, fault) = self.attributes(&node.attribute, place, branches, &mut captures)?;
+        let described = format!("node '{}' ({})", node.name, node.op_type);
         if node.op_type == "Constant" && node.domain.is_empty() {
             self.budget.charge(CONSTANT_BYTES)?;
-            let constant = constant_of(attributes, fault)?;
+            let constant = match constant_of(attributes, fault)? {
+                Constant::Unsupported(error) => Constant::Unsupported(error.within(described)),
+                constant => constant,
+            };
             if let [Some(value)] = outputs[..] {
                 sheet.constants.push((value, constant));
             }
             return Ok(());
         }
-        let described = format!("node '{}' ({})", node.name, node.op_type);
         let fault = fault.map(|error| error.within(described));
         let node = Node { name: node.name, op: node.op_type, domain: node.domain, inputs, outputs, attributes };
         sheet.nodes.push(Draft { node, captures, fault });
@@ -239,11 +245,13 @@ impl Importer {
         names.iter().map(value).collect()
     }
 
-    /// Decodes attributes, walking into subgraphs. An unsupported one is a fault, which matters if the node does.
+    /// Decodes attributes, walking into subgraphs if there are to be any, else leaving them out. An unsupported one is a
+    /// fault, which matters if the node does.
     fn attributes(
         &mut self,
         attributes: &[Bytes],
         place: &Surroundings,
+        graphs: bool,
         captures: &mut Vec<ValueId>,
     ) -> Result<(BTreeMap<String, Attribute>, Option<Error>)> {
         let (mut values, mut fault) = (BTreeMap::new(), None);
@@ -255,7 +263,7 @@ impl Importer {
             let name = attribute.name.clone();
             self.budget.charge(name.len())?;
             let open = self.scopes.depth();
-            match self.attribute(attribute, place, captures) {
+            match self.attribute(attribute, place, graphs, captures) {
                 Ok(Some(value)) => {
                     ensure!(
                         values.insert(name.clone(), value).is_none(),
@@ -282,11 +290,13 @@ impl Importer {
         &mut self,
         proto: proto::Attribute,
         place: &Surroundings,
+        graphs: bool,
         captures: &mut Vec<ValueId>,
     ) -> Result<Option<Attribute>> {
         match attribute(proto, place.call.as_deref(), &mut self.directory, &mut self.budget)? {
             Value::Done(value) => Ok(Some(value)),
             Value::Absent => Ok(None),
+            Value::Graph(_) if !graphs => Ok(None),
             Value::Graph(bytes) => {
                 let depth = place.depth + 1;
                 ensure!(depth <= SUBGRAPH_DEPTH_MAX, TooLarge, "subgraphs nest more than {SUBGRAPH_DEPTH_MAX} deep");
@@ -343,8 +353,8 @@ impl Importer {
         place: &Surroundings,
     ) -> Result<BTreeMap<String, Attribute>> {
         let mut captures = Vec::new();
-        let (mut attributes, fault) = self.attributes(&node.attribute, place, &mut captures)?;
-        let (defaults, default_fault) = self.attributes(&function.attribute_proto, place, &mut captures)?;
+        let (mut attributes, fault) = self.attributes(&node.attribute, place, true, &mut captures)?;
+        let (defaults, default_fault) = self.attributes(&function.attribute_proto, place, true, &mut captures)?;
         if let Some(fault) = fault.or(default_fault) {
             return Err(fault);
         }

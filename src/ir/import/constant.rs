@@ -14,7 +14,7 @@ pub enum Constant {
     /// In memory.
     Ready(Tensor),
     /// In a file of the model's directory.
-    External { name: String, ty: TensorType, location: String, offset: u64 },
+    External { name: String, ty: TensorType, wide: bool, location: String, offset: u64 },
     /// Of a kind that the library does not have.
     Unsupported(Error),
 }
@@ -25,14 +25,16 @@ impl Constant {
         match self {
             Constant::Ready(tensor) => Ok(tensor),
             Constant::Unsupported(error) => Err(error),
-            Constant::External { name, ty, location, offset } => {
+            Constant::External { name, ty, wide, location, offset } => {
                 let Some(directory) = directory else {
                     return Err(fail!(
                         ForbiddenPath,
                         "tensor '{name}': a model loaded from memory has no directory for external data '{location}'"
                     ));
                 };
-                let data = directory.read(&location, offset, ty.bytes()).map_err(|error| within(&name, error))?;
+                let data =
+                    directory.read(&location, offset, stored_bytes(&ty, wide)).map_err(|error| within(&name, error))?;
+                let data = if wide { narrow(&data) } else { data };
                 dense(ty, data).map_err(|error| within(&name, error))
             }
         }
@@ -62,19 +64,41 @@ fn build(tensor: proto::Tensor, name: &str, budget: &mut Budget) -> Result<Const
         .iter()
         .map(|&dim| usize::try_from(dim).map_err(|_| fail!(Malformed, "dimension {dim} is negative")))
         .collect::<Result<Shape>>()?;
-    let Some(dtype) = DType::from_onnx(tensor.data_type) else {
+    let wide = tensor.data_type == DType::FLOAT64;
+    let Some(dtype) = DType::computed_from_onnx(tensor.data_type) else {
         return Err(fail!(Unsupported, "element type {} is not supported", element_type_name(tensor.data_type)));
     };
     ensure!(tensor.segment.is_none(), Unsupported, "tensors in segments are not supported");
     let ty = TensorType::new(dtype, shape)?;
     if tensor.data_location == 1 {
-        return external(&tensor, ty, name);
+        return external(&tensor, ty, wide, name);
     }
     let data = match &tensor.raw_data {
+        Some(raw) if !raw.is_empty() && wide => {
+            let (stored, expected) = (raw.len(), stored_bytes(&ty, wide));
+            ensure!(stored == expected, Malformed, "the tensor needs {expected} bytes and has {stored}");
+            budget.charge(ty.bytes())?;
+            narrow(raw)
+        }
         Some(raw) if !raw.is_empty() => raw.clone(),
+        _ if wide => {
+            budget.charge(tensor.double_data.len() * DType::F32.bytes())?;
+            tensor.double_data.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect()
+        }
         _ => typed_data(&tensor, dtype, budget)?,
     };
     dense(ty, data).map(Constant::Ready)
+}
+
+/// Bytes in the file of a tensor of type `ty`; `wide` if it is float64 there.
+fn stored_bytes(ty: &TensorType, wide: bool) -> usize {
+    ty.bytes().saturating_mul(if wide { 2 } else { 1 })
+}
+
+/// float64 elements in binary32.
+fn narrow(data: &[u8]) -> Bytes {
+    let values = data.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes) as f32);
+    values.flat_map(f32::to_le_bytes).collect()
 }
 
 /// Wraps the bytes; truth values become 0 or 1.
@@ -84,7 +108,7 @@ fn dense(ty: TensorType, data: Bytes) -> Result<Tensor> {
     Tensor::new(ty.dtype, ty.shape, data)
 }
 
-fn external(tensor: &proto::Tensor, ty: TensorType, name: &str) -> Result<Constant> {
+fn external(tensor: &proto::Tensor, ty: TensorType, wide: bool, name: &str) -> Result<Constant> {
     let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value);
     let number = |key: &str| {
         let value = entry(key)
@@ -94,7 +118,7 @@ fn external(tensor: &proto::Tensor, ty: TensorType, name: &str) -> Result<Consta
     let Some(location) = entry("location") else { return Err(fail!(Malformed, "external data without a location")) };
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     if let Some(length) = length {
-        let expected = ty.bytes();
+        let expected = stored_bytes(&ty, wide);
         ensure!(
             length == expected as u64,
             Malformed,
@@ -103,7 +127,7 @@ fn external(tensor: &proto::Tensor, ty: TensorType, name: &str) -> Result<Consta
             ty.shape
         );
     }
-    Ok(Constant::External { name: name.to_owned(), ty, location: location.clone(), offset })
+    Ok(Constant::External { name: name.to_owned(), ty, wide, location: location.clone(), offset })
 }
 
 /// The elements of a tensor that has them in one of the typed fields, as little-endian bytes.
@@ -182,6 +206,22 @@ mod tests {
     }
 
     #[test]
+    fn float64_is_narrowed_to_binary32() {
+        let wide = |count| proto::Tensor { data_type: DType::FLOAT64, ..typed(DType::F32, &[count]) };
+        let values = [0.1f64, -2.0, f64::MAX];
+        let narrowed = [0.1f32.into(), -2.0, f64::INFINITY];
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let raw = |count| import(proto::Tensor { raw_data: Some(raw.clone().into()), ..wide(count) });
+        assert_eq!(raw(3).unwrap().to_f64s(), narrowed);
+        let short = raw(4).unwrap_err();
+        assert_eq!(short.status, Status::Malformed);
+        assert!(short.message.contains("needs 32 bytes and has 24"), "{short}");
+        let listed = |count| import(proto::Tensor { double_data: values.to_vec(), ..wide(count) });
+        assert_eq!(listed(3).unwrap().to_f64s(), narrowed);
+        assert_eq!(listed(2).unwrap_err().status, Status::Malformed);
+    }
+
+    #[test]
     fn raw_truth_values_become_0_or_1() {
         let raw = proto::Tensor { raw_data: Some(vec![0, 1, 255].into()), ..typed(DType::Bool, &[3]) };
         assert_eq!(*import(raw).unwrap().data(), [0, 1, 1][..]);
@@ -196,9 +236,9 @@ mod tests {
         assert_eq!(named(typed(DType::F32, &[-1])).status, Status::Malformed);
         assert_eq!(named(typed(DType::F32, &[1 << 40, 1 << 40])).status, Status::TooLarge);
         assert_eq!(named(typed(DType::F32, &[1; 13])).status, Status::TooLarge);
-        let double = named(proto::Tensor { data_type: 11, ..typed(DType::F32, &[1]) });
-        assert_eq!(double.status, Status::Unsupported);
-        assert!(double.message.contains("float64"), "{double}");
+        let word = named(proto::Tensor { data_type: 12, ..typed(DType::F32, &[1]) });
+        assert_eq!(word.status, Status::Unsupported);
+        assert!(word.message.contains("uint32"), "{word}");
     }
 
     #[test]

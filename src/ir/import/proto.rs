@@ -139,6 +139,8 @@ pub struct Tensor {
     pub name: String,
     #[prost(bytes = "bytes", optional, tag = "9")]
     pub raw_data: Option<Bytes>,
+    #[prost(double, repeated, tag = "10")]
+    pub double_data: Vec<f64>,
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringEntry>,
     /// 1: the data is in another file.

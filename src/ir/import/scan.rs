@@ -73,7 +73,7 @@ fn content(message: Message, number: u64) -> Content {
         (Message::Attribute, 5) => One(Message::Tensor),
         (Message::Attribute, 6) => One(Message::Graph),
         (Message::Attribute, 7) | (Message::Tensor, 4 | 5) => Numbers(4),
-        (Message::Attribute, 8) | (Message::Tensor, 1 | 7) => Numbers(8),
+        (Message::Attribute, 8) | (Message::Tensor, 1 | 7 | 10) => Numbers(8),
         (Message::Attribute, 1 | 21) | (Message::Tensor, 8) | (Message::ValueInfo, 1) => Text,
         (Message::Tensor, 13) => Many(Message::StringEntry),
         (Message::ValueInfo, 2) => One(Message::Type),
@@ -247,6 +247,7 @@ fn account(frame: &mut Frame, field: &Field<'_>, wire: &Wire<'_>) -> Result<Opti
 fn packed_count_max(payload: &[u8], message: Message, number: u64) -> usize {
     match (message, number) {
         (Message::Tensor, 4) | (Message::Attribute, 7) => payload.len() / 4,
+        (Message::Tensor, 10) => payload.len() / 8,
         _ => payload.iter().filter(|&&byte| byte < 0x80).count(),
     }
 }

@@ -52,7 +52,13 @@ pub fn output(info: proto::ValueInfo, value: ValueId) -> Result<Output> {
     if let Some(kind) = other_kind(&ty) {
         return Err(fail!(Unsupported, "output '{name}' is {kind}; only dense tensors are supported"));
     }
-    let dtype = ty.tensor.and_then(|tensor| DType::from_onnx(tensor.elem_type));
+    let code = ty.tensor.map(|tensor| tensor.elem_type);
+    ensure!(
+        code != Some(DType::FLOAT64),
+        Unsupported,
+        "output '{name}' has element type float64, which is not supported"
+    );
+    let dtype = code.and_then(DType::from_onnx);
     Ok(Output { value, name, dtype })
 }
 
@@ -89,6 +95,9 @@ mod tests {
     #[test]
     fn inputs_of_other_kinds_are_unsupported_and_named() {
         let double = input(info(11, &[]), ValueId(0)).unwrap_err();
+        assert_eq!(double.status, Status::Unsupported);
+        assert!(double.message.contains("'x'") && double.message.contains("float64"), "{double}");
+        let double = output(info(11, &[]), ValueId(0)).unwrap_err();
         assert_eq!(double.status, Status::Unsupported);
         assert!(double.message.contains("'x'") && double.message.contains("float64"), "{double}");
         let ty = proto::Type { sequence: Some(Bytes::new()), ..Default::default() };

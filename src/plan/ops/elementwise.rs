@@ -123,10 +123,16 @@ pub fn select(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     Ok(vec![b.map(&[condition, yes, no], body.finish(), dtype)?])
 }
 
-/// `Cast`.
+/// `Cast`. An integer becomes a float64 only where binary32 holds it as well.
 pub fn cast(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
-    let to = element_type(call.required_int("to")?)?;
-    Ok(vec![b.cast(call.input(0)?, to)?])
+    let (x, code) = (call.input(0)?, call.required_int("to")?);
+    let to = element_type(code)?;
+    if code == i64::from(DType::FLOAT64) && matches!(b.dtype(x), DType::I64 | DType::I32) {
+        let known = b.value(x)?;
+        let exact = known.is_some_and(|value| value.scalars().all(|value| value.as_i64().unsigned_abs() <= 1 << 24));
+        ensure!(exact, Unsupported, "float64 is computed in binary32, which does not hold every {}", b.dtype(x));
+    }
+    Ok(vec![b.cast(x, to)?])
 }
 
 /// `CastLike`: the target type is that of the second operand.
@@ -135,9 +141,9 @@ pub fn cast_like(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     Ok(vec![b.cast(call.input(0)?, to)?])
 }
 
-/// The element type with a `TensorProto.DataType` number from an attribute.
+/// The element type in which values of a `TensorProto.DataType` number from an attribute are computed.
 pub fn element_type(code: i64) -> Result<DType> {
-    let dtype = i32::try_from(code).ok().and_then(DType::from_onnx);
+    let dtype = i32::try_from(code).ok().and_then(DType::computed_from_onnx);
     dtype.ok_or_else(|| fail!(Unsupported, "element type {code} is not supported"))
 }
 

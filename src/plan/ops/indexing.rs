@@ -3,6 +3,7 @@
 use super::body::Body;
 use super::call::{self, Call};
 use super::elementwise::element_type;
+use super::movement;
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Shape, Tensor, TensorType, element_count};
 use crate::kernels::{Binary, Gather, GatherElements, GatherNd, Instr, ScatterNd, ScatterOp};
@@ -76,16 +77,45 @@ pub fn gather_nd(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     Ok(vec![b.emit1(GatherNd { batch_dims }, &[data, indices])?])
 }
 
-/// `ScatterND`.
-pub fn scatter_nd(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
-    let op = match call.string("reduction", "none")? {
+fn scatter_op(call: &Call<'_>) -> Result<ScatterOp> {
+    Ok(match call.string("reduction", "none")? {
         "none" => ScatterOp::Set,
         "add" => ScatterOp::Add,
         "mul" => ScatterOp::Mul,
         "max" => ScatterOp::Max,
         "min" => ScatterOp::Min,
         other => return Err(fail!(Unsupported, "attribute 'reduction' is '{other}'")),
-    };
+    })
+}
+
+/// `ScatterElements`: a `ScatterND` whose index along every other axis is the update's own position.
+pub fn scatter_elements(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let op = scatter_op(call)?;
+    let (data, indices, updates) = (call.input(0)?.clone(), call.input(1)?.clone(), call.input(2)?.clone());
+    let (axis, rank) = (call.axis("axis", 0, data.rank())?, data.rank());
+    let fits = indices.shape == updates.shape
+        && indices.rank() == rank
+        && (0..rank).all(|other| other == axis || indices.shape[other] <= data.shape[other]);
+    ensure!(fits, ShapeMismatch, "{:?} at {:?} of {:?}", updates.shape, indices.shape, data.shape);
+    let mut places = Vec::with_capacity(rank);
+    for other in 0..rank {
+        let place = if other == axis {
+            b.cast(&indices, DType::I64)?
+        } else {
+            let mut along: Shape = vec![1; rank];
+            along[other] = indices.shape[other];
+            let positions = iota(b, indices.shape[other])?;
+            b.reshape(&positions, &along)?.broadcast(&indices.shape)?
+        };
+        places.push(place.insert_axis(rank));
+    }
+    let places = movement::join(b, &places, rank)?;
+    Ok(vec![b.emit1(ScatterNd { op }, &[data, places, updates])?])
+}
+
+/// `ScatterND`.
+pub fn scatter_nd(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let op = scatter_op(call)?;
     let operands = [call.input(0)?.clone(), call.input(1)?.clone(), call.input(2)?.clone()];
     Ok(vec![b.emit1(ScatterNd { op }, &operands)?])
 }

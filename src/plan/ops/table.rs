@@ -222,6 +222,8 @@ const DEFAULT: &[Operator] = &[
     )
     .shaped_by(&[1, 2, 3]),
     op("Round", elementwise::round, &[]),
+    op("Scatter", indexing::scatter_elements, &["axis"]),
+    op("ScatterElements", indexing::scatter_elements, &["axis", "reduction"]),
     op("ScatterND", indexing::scatter_nd, &["reduction"]),
     op("Selu", activation::selu, &["alpha", "gamma"]),
     op("Shape", shape::shape, &["end", "start"]),

@@ -1,6 +1,7 @@
 //! What nodes compute.
 
 use super::{floats, gentle, integers, node, ramp};
+use crate::error::Status::ShapeMismatch;
 use crate::ir::Tensor;
 
 #[test]
@@ -134,6 +135,22 @@ fn selects_and_splits() {
         .int("exclusive", 1)
         .int("reverse", 1)
         .gives(&[(&[4], &[9.0, 7.0, 4.0, 0.0])]);
+}
+
+#[test]
+fn scatters_elements() {
+    let scatter = |axis: i64, indices: &[i64]| {
+        node("ScatterElements")
+            .of(Tensor::from_slice(&[3, 3], &[0f32; 9]))
+            .of(Tensor::from_slice(&[2, 3], indices))
+            .of(Tensor::from_slice(&[2, 3], &[1f32, 1.1, 1.2, 2.0, 2.1, 2.2]))
+            .int("axis", axis)
+    };
+    scatter(0, &[1, 0, 2, 0, 2, -2]).gives(&[(&[3, 3], &[2.0, 1.1, 0.0, 1.0, 0.0, 2.2, 0.0, 2.1, 1.2])]);
+    scatter(1, &[1, 0, 1, 0, 2, 1])
+        .text("reduction", "add")
+        .gives(&[(&[3, 3], &[1.1, 2.2, 0.0, 2.0, 2.2, 2.1, 0.0, 0.0, 0.0])]);
+    node("Scatter").unknown(&[2, 2]).of(integers(&[0])).of(floats(&[1.0])).opset(9).refused(ShapeMismatch, "[2, 2]");
 }
 
 #[test]
@@ -414,6 +431,12 @@ fn activations_of_one_formula() {
         .float("alpha", 1.5)
         .gives(&[(&[6], &[-0.848103, 0.5, -0.425203, 1.25, 0.25, -0.590204])]);
     node("Mish").of(ramp(&[6])).gives(&[(&[6], &[-0.308414, 0.375245, -0.220744, 1.13187, 0.169572, -0.276495])]);
+}
+
+#[test]
+fn float64_is_computed_in_binary32() {
+    node("Cast").of(integers(&[3, -(1 << 24)])).int("to", 11).gives(&[(&[2], &[3.0, -16_777_216.0])]);
+    node("Cast").of(floats(&[0.1])).int("to", 11).gives(&[(&[1], &[f64::from(0.1f32)])]);
 }
 
 #[test]

@@ -105,7 +105,9 @@ fn disagreements() {
 fn what_is_not_supported_is_named() {
     node("Relu").unknown(&[2]).int("slope", 1).refused(Unsupported, "'slope'");
     node("Softmax").unknown(&[2]).float("axis", 1.0).refused(Malformed, "'axis' is not an integer");
-    node("Cast").unknown(&[2]).int("to", 11).refused(Unsupported, "11");
+    node("Cast").unknown(&[2]).int("to", 12).refused(Unsupported, "12");
+    node("Cast").unknown_integers(&[2]).int("to", 11).refused(Unsupported, "int64");
+    node("Cast").of(integers(&[1 << 25])).int("to", 11).refused(Unsupported, "float64");
     node("Cast").unknown(&[2]).refused(Malformed, "'to' is missing");
     node("Gelu").unknown(&[2]).text("approximate", "fast").refused(Unsupported, "fast");
     node("Pad").unknown(&[2]).of(integers(&[1, 1])).text("mode", "mirror").refused(Unsupported, "mirror");
