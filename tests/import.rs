@@ -164,9 +164,9 @@ fn a_large_graph_in_reverse_is_imported() {
 #[test]
 fn a_survey_lists_everything_unsupported() {
     let path = std::env::temp_dir().join(format!("streaminfer-survey-{}.onnx", std::process::id()));
-    let double = |name: &str| tensor(name, 11, &[1]).put(9, [0; 8]);
+    let word = |name: &str| tensor(name, 12, &[1]).put(9, [0; 4]);
     let strange = node("Sum", &["x", "a", "b"], &["y"]).put(5, message().put(1, "odd").int(20, 9)).put(3, "strange");
-    std::fs::write(&path, model(graph().all(5, [double("a"), double("b")]).put(1, strange))).unwrap();
+    std::fs::write(&path, model(graph().all(5, [word("a"), word("b")]).put(1, strange))).unwrap();
     let (graph, faults) = import::survey(&path, &ImportOptions::default()).unwrap();
     std::fs::remove_file(path).unwrap();
     assert_eq!(graph.nodes.len(), 1);

@@ -73,7 +73,13 @@ fn types() -> Vec<Case> {
     let sparse = message().put(1, tensor("w", FLOAT, &[1]).put(9, [0; 4]));
     let strings = tensor("w", 8, &[1]).put(6, "text");
     vec![
-        case("float64 weight", weight(11), Unsupported, "'w': element type float64"),
+        case("uint32 weight", weight(12), Unsupported, "'w': element type uint32"),
+        case(
+            "truncated float64 weight",
+            with_weight(tensor("w", 11, &[4]).put(9, [0; 31])),
+            Malformed,
+            "needs 32 bytes and has 31",
+        ),
         case("uint16 weight", weight(4), Unsupported, "uint16"),
         case("complex weight", weight(15), Unsupported, "complex128"),
         case("weight of type 4711", weight(4711), Unsupported, "number 4711"),
