@@ -355,6 +355,7 @@ impl Lane for CudaLane {
         let now = clock::monotonic_ns();
         work.memory.submit_ns().store(now, Relaxed);
         self.station.begin(launch.ordinal, launch.sequence, now);
+        self.watch.launched();
         work.stream.launch(&current, replay).inspect_err(|_| self.station.unwind(launch.ordinal))
     }
 

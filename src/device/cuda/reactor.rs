@@ -117,6 +117,8 @@ pub struct Watch {
     signal: AtomicU32,
     /// Whether the thread looks already.
     awake: AtomicBool,
+    /// Whether the thread may sleep without end, because it has seen nothing in flight.
+    dormant: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -138,6 +140,13 @@ impl Watch {
     pub fn enter(&self, station: Arc<Station>) {
         locked(&self.stations).push(station);
         self.watch();
+    }
+
+    /// A request has been launched: somebody must ask from time to time whether its GPU still works, also for waiters that spin.
+    pub fn launched(&self) {
+        if self.dormant.load(SeqCst) {
+            self.watch();
+        }
     }
 
     /// A lane is dropped: what it leaves goes now if it is quiet, else when it is.
@@ -204,7 +213,10 @@ impl Watch {
         loop {
             let seen = self.signal.load(SeqCst);
             self.awake.store(true, SeqCst);
+            // Before the look: a launch that the look does not see sees this.
+            self.dormant.store(true, SeqCst);
             let (flying, waited_for) = self.settle();
+            self.dormant.store(!flying, SeqCst);
             if self.stopped.load(SeqCst) && !flying {
                 return;
             }
@@ -256,6 +268,7 @@ impl Reactor {
             remains: Mutex::default(),
             signal: AtomicU32::new(0),
             awake: AtomicBool::new(false),
+            dormant: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
         });
         let shared = watch.clone();
