@@ -17,7 +17,7 @@ import (
 const (
 	// affine: y = 2 x + 1 for x float32 [n, 4].
 	affine = "affine"
-	// slow copies x float32 [256, 256] to y, and takes about a hundred milliseconds for it.
+	// slow copies x float32 [1024, 1024] to y, and takes about a hundred milliseconds for it.
 	slow = "slow"
 	// counter: next = state + x, float32 [1] each.
 	counter = "counter"
@@ -25,7 +25,8 @@ const (
 	doubled = "doubled"
 )
 
-const slowSide, slowSteps, slowTime = 256, 400, 100 * time.Millisecond
+// One step takes far longer than the tests look at a request that they have given up: it drains when its step has ended.
+const slowSide, slowSteps, slowTime = 1024, 6, 100 * time.Millisecond
 
 func tensor(name string, dtype streaminfer.DType, shape ...int64) streaminfer.TensorInfo {
 	info := streaminfer.TensorInfo{Name: name, DType: dtype, Shape: shape, DimNames: make([]string, len(shape))}
