@@ -175,9 +175,12 @@ func TestCloseBetweenSubmitAndWait(t *testing.T) {
 func TestEngineCloseDuringRun(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		model := w.load(slow)
+		var sessions [4]*streaminfer.Session
+		for i := range sessions {
+			sessions[i] = w.session(model) // takes its time
+		}
 		var group sync.WaitGroup
-		for range 4 {
-			s := w.session(model)
+		for _, s := range sessions {
 			w.ok(s.Submit(context.Background()))
 			group.Go(func() {
 				if err := s.Wait(context.Background()); !errors.Is(err, streaminfer.StatusStaleHandle) {

@@ -26,7 +26,7 @@ const (
 )
 
 // One step takes far longer than the tests look at a request that they have given up: it drains when its step has ended.
-const slowSide, slowSteps, slowTime = 1024, 6, 100 * time.Millisecond
+const slowSide, slowSteps, slowTime = 1024, 8, 100 * time.Millisecond
 
 func tensor(name string, dtype streaminfer.DType, shape ...int64) streaminfer.TensorInfo {
 	info := streaminfer.TensorInfo{Name: name, DType: dtype, Shape: shape, DimNames: make([]string, len(shape))}
