@@ -76,7 +76,7 @@ func BenchmarkRun(b *testing.B) {
 
 // BenchmarkFakeRun is what a service's tests pay.
 func BenchmarkFakeRun(b *testing.B) {
-	engine := fake.NewEngine(fakes()...)
+	engine := fake.NewEngine(fakes(nil)...)
 	defer engine.Close()
 	model, err := engine.LoadBytes([]byte(affine), streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{batch(1)}})
 	if err != nil {

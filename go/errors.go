@@ -84,14 +84,19 @@ func (e *Error) Is(target error) bool {
 	return ok && status == e.Status
 }
 
-// Unwrap returns the context's error if one ended the request, else nil.
+// Unwrap returns the context's error if its end is what ended the request, before it was started (StatusExpired included)
+// or after, else nil.
 func (e *Error) Unwrap() error { return e.cause }
 
 // failure turns a backend's error into ours. Others say all there is to say.
 func failure(op string, executed Executed, err error) error {
 	if reported, ok := err.(*backend.Error); ok {
-		return &Error{Op: op, Status: Status(reported.Status), Native: int(reported.Native), Message: reported.Message,
+		e := &Error{Op: op, Status: Status(reported.Status), Native: int(reported.Native), Message: reported.Message,
 			Executed: executed}
+		if e.Status == StatusExpired {
+			e.cause = context.DeadlineExceeded // the only deadline a request has is its context's
+		}
+		return e
 	}
 	if missing, ok := err.(*backend.LibraryError); ok {
 		tried := make([]LibraryAttempt, len(missing.Tried))

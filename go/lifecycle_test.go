@@ -46,37 +46,97 @@ func TestContextEndedBeforeRun(t *testing.T) {
 
 func TestContextEndedDuringRunLeavesTheSessionDraining(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
-		s := w.session(w.load(slow))
-		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
-		for _, budget := range []time.Duration{time.Millisecond, 3 * time.Millisecond} {
-			x.Data[0] = float32(budget)
+		model := w.load(endless)
+		var sessions []*streaminfer.Session
+		for _, budget := range []time.Duration{time.Microsecond, time.Millisecond, 20 * time.Millisecond} {
+			s := w.session(model)
+			sessions = append(sessions, s)
+			// The request itself has no deadline, so it cannot expire before it is started.
+			w.ok(s.Submit(context.Background()))
 			ctx, cancel := context.WithTimeout(context.Background(), budget)
-			err := s.Run(ctx)
+			err := s.Wait(ctx)
 			cancel()
 			w.is(err, streaminfer.StatusTimeout)
 			if !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedMaybe {
 				w.Fatalf("%v, executed %v", err, w.executed(err))
 			}
-			_, err = streaminfer.Input[float32](s, "x")
-			w.is(err, streaminfer.StatusDraining)
-			_, err = streaminfer.Output[float32](s, "y")
-			w.is(err, streaminfer.StatusDraining)
-
-			short, cancel := context.WithTimeout(context.Background(), time.Microsecond)
-			w.is(s.Drain(short), streaminfer.StatusTimeout)
-			cancel()
-			w.ok(s.Drain(context.Background()))
-			x.Data[0] = 7
-			w.ok(s.Run(context.Background()))
-			if y.Data[0] != 7 {
-				w.Fatal(y.Data[0])
+			if w.isFake {
+				w.isDraining(s)
 			}
 		}
-		// Run drains by itself, too.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-		defer cancel()
-		w.is(s.Run(ctx), streaminfer.StatusTimeout)
+		w.release()
+		for _, s := range sessions {
+			w.ok(s.Drain(context.Background()))
+			input[float32](w, s, "x").Data[0] = 7
+		}
+		if !w.isFake {
+			w.drainsWhileWatched(sessions[0])
+		}
+	})
+}
+
+// isDraining fails the test unless the device is still at work on a request that was given up.
+func (w *world) isDraining(s *streaminfer.Session) {
+	w.Helper()
+	_, err := streaminfer.Input[float32](s, "x")
+	w.is(err, streaminfer.StatusDraining)
+	_, err = streaminfer.Output[float32](s, "y")
+	w.is(err, streaminfer.StatusDraining)
+	short, cancel := context.WithTimeout(context.Background(), time.Microsecond)
+	defer cancel()
+	w.is(s.Drain(short), streaminfer.StatusTimeout)
+}
+
+// drainsWhileWatched gives requests up until one is seen at work afterwards: the library may stop before the test looks.
+func (w *world) drainsWhileWatched(s *streaminfer.Session) {
+	w.Helper()
+	eventually(w, "a request at work after it was given up", func() bool {
+		w.ok(s.Drain(context.Background()))
+		w.ok(s.Submit(context.Background()))
+		time.Sleep(2 * time.Millisecond) // most likely it is in the middle of a step
+		w.ok(s.Cancel())
+		_, err := streaminfer.Output[float32](s, "y")
+		if err != nil {
+			w.is(err, streaminfer.StatusDraining)
+		}
+		w.is(s.Wait(context.Background()), streaminfer.StatusCancelled)
+		return err != nil
+	})
+}
+
+// A deadline that Run hands on may pass before the device starts the request, or after.
+func TestDeadlineDuringRun(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		model := w.load(endless)
+		for _, budget := range []time.Duration{time.Microsecond, time.Millisecond, 20 * time.Millisecond} {
+			ctx, cancel := context.WithTimeout(context.Background(), budget)
+			err := w.session(model).Run(ctx)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				w.Fatal(err)
+			}
+			if w.executed(err) == streaminfer.ExecutedMaybe || !errors.Is(err, streaminfer.StatusExpired) {
+				w.is(err, streaminfer.StatusTimeout)
+			}
+		}
+	})
+}
+
+func TestRunDrainsFirst(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(slow))
+		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
+		x.Data[0] = 7
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		w.ok(s.Submit(context.Background()))
+		if err := s.Wait(ended); err != nil { // nil if the machine stood still
+			w.is(err, streaminfer.StatusCancelled)
+		}
 		w.ok(s.Run(context.Background()))
+		if y.Data[0] != 7 {
+			w.Fatal(y.Data[0])
+		}
 	})
 }
 
@@ -106,7 +166,7 @@ func TestContextRacesCompletion(t *testing.T) {
 
 func TestCancelFromElsewhere(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
-		s := w.session(w.load(slow))
+		s := w.session(w.load(endless))
 		w.ok(s.Cancel()) // nothing to cancel
 		w.ok(s.Submit(context.Background()))
 		time.AfterFunc(2*time.Millisecond, func() { _ = s.Cancel() })
@@ -115,29 +175,38 @@ func TestCancelFromElsewhere(t *testing.T) {
 		if w.executed(err) != streaminfer.ExecutedMaybe {
 			w.Fatal(err)
 		}
+		w.release()
 		w.ok(s.Drain(context.Background()))
-		w.ok(s.Run(context.Background()))
-		w.ok(s.Cancel()) // too late is no failure
+		fast := w.session(w.load(affine))
+		w.ok(fast.Run(context.Background()))
+		w.ok(fast.Cancel()) // too late is no failure
 	})
 }
 
 func TestOneGoroutineAtATime(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
-		s := w.session(w.load(slow))
+		s := w.session(w.load(endless))
 		w.ok(s.Submit(context.Background()))
 		ended := make(chan error)
-		go func() { ended <- s.Wait(context.Background()) }()
+		go func() {
+			err := s.Wait(context.Background())
+			for errors.Is(err, streaminfer.StatusBusy) { // a Poll was in its way
+				err = s.Wait(context.Background())
+			}
+			ended <- err
+		}()
 		eventually(w, "two calls to meet", func() bool {
 			_, err := s.Poll()
 			return errors.Is(err, streaminfer.StatusBusy)
 		})
-		w.ok(<-ended)
+		w.ok(s.Cancel())
+		w.is(<-ended, streaminfer.StatusCancelled)
 	})
 }
 
 func TestCloseDuringRun(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
-		model := w.load(slow)
+		model := w.load(endless)
 		for range 3 {
 			s := w.session(model)
 			w.ok(s.Submit(context.Background()))
@@ -150,6 +219,7 @@ func TestCloseDuringRun(t *testing.T) {
 			w.is(s.Run(context.Background()), streaminfer.StatusStaleHandle)
 			w.ok(s.Close())
 		}
+		w.release()
 		w.settle(0)
 	})
 }
@@ -174,7 +244,7 @@ func TestCloseBetweenSubmitAndWait(t *testing.T) {
 
 func TestEngineCloseDuringRun(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
-		model := w.load(slow)
+		model := w.load(endless)
 		var sessions [4]*streaminfer.Session
 		for i := range sessions {
 			sessions[i] = w.session(model) // takes its time
@@ -310,11 +380,15 @@ func TestBind(t *testing.T) {
 func TestGoroutineThatEndsBoundReleasesTheSession(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		s := w.session(w.load(affine))
-		bound := make(chan error)
+		bound, ended := make(chan error), make(chan struct{})
+		defer close(ended)
 		for attempt := 0; attempt < 10; {
 			go func() {
-				if onFirstThread() {
+				if onFirstThread() { // stay there, so that the next one is not
+					runtime.LockOSThread()
+					defer runtime.UnlockOSThread()
 					bound <- errFirstThread
+					<-ended
 					return
 				}
 				bound <- s.Bind()

@@ -123,6 +123,20 @@ func TestMistakesHaveTheirOwnStatus(t *testing.T) {
 	})
 }
 
+func TestInFlight(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(endless))
+		w.ok(s.Submit(context.Background()))
+		if ended, err := s.Poll(); ended || err != nil {
+			w.Fatalf("in flight: %v, %v", ended, err)
+		}
+		w.is(s.Submit(context.Background()), streaminfer.StatusInFlight)
+		w.is(s.Run(context.Background()), streaminfer.StatusInFlight)
+		w.ok(s.Cancel())
+		w.is(s.Wait(context.Background()), streaminfer.StatusCancelled)
+	})
+}
+
 func TestSubmitPollWait(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		s := w.session(w.load(slow))
@@ -133,11 +147,6 @@ func TestSubmitPollWait(t *testing.T) {
 		x, y := input[float32](w, s, "x"), output[float32](w, s, "y")
 		x.Data[1], x.Data[len(x.Data)-1] = 3, 4
 		w.ok(s.Submit(context.Background()))
-		if ended, err := s.Poll(); ended || err != nil {
-			w.Fatalf("in flight: %v, %v", ended, err)
-		}
-		w.is(s.Submit(context.Background()), streaminfer.StatusInFlight)
-		w.is(s.Run(context.Background()), streaminfer.StatusInFlight)
 		w.ok(s.Wait(context.Background()))
 		if ended, err := s.Poll(); !ended || err != nil {
 			w.Fatalf("ended: %v, %v", ended, err)

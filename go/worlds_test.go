@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,14 +20,16 @@ const (
 	affine = "affine"
 	// slow copies x float32 [1024, 1024] to y, and takes about a hundred milliseconds for it.
 	slow = "slow"
+	// endless is slow, but for many seconds: its requests are given up. On the fake they end when the world is released.
+	endless = "endless"
 	// counter: next = state + x, float32 [1] each.
 	counter = "counter"
 	// doubled: y = x + x for x int64 [3].
 	doubled = "doubled"
 )
 
-// One step takes far longer than the tests look at a request that they have given up: it drains when its step has ended.
-const slowSide, slowSteps, slowTime = 1024, 8, 100 * time.Millisecond
+// A request that was given up drains when its step has ended, of some ten milliseconds on the library.
+const slowSide, slowSteps, slowTime, endlessSteps = 1024, 8, 100 * time.Millisecond, 1000
 
 func tensor(name string, dtype streaminfer.DType, shape ...int64) streaminfer.TensorInfo {
 	info := streaminfer.TensorInfo{Name: name, DType: dtype, Shape: shape, DimNames: make([]string, len(shape))}
@@ -38,7 +41,8 @@ func tensor(name string, dtype streaminfer.DType, shape ...int64) streaminfer.Te
 	return info
 }
 
-func fakes() []fake.Model {
+// fakes are the models of the suite in Go. Requests of endless end when released is closed.
+func fakes(released <-chan struct{}) []fake.Model {
 	const f32 = streaminfer.DTypeFloat32
 	type tensors = []streaminfer.TensorInfo
 	return []fake.Model{{
@@ -59,6 +63,10 @@ func fakes() []fake.Model {
 			copy(fake.Out[float32](call, "y"), fake.In[float32](call, "x"))
 			return nil
 		},
+	}, {
+		Name:   endless,
+		Inputs: tensors{tensor("x", f32, slowSide, slowSide)}, Outputs: tensors{tensor("y", f32, slowSide, slowSide)},
+		Run: func(*fake.Call) error { <-released; return nil },
 	}, {
 		Name:    counter,
 		Inputs:  tensors{tensor("x", f32, 1), tensor("state", f32, 1)},
@@ -88,7 +96,11 @@ func onnxFile(name string) []byte {
 			initializers: []message{initializer("two", []int64{1}, []float32{2}), initializer("one", []int64{1}, []float32{1})},
 			inputs:       []message{value("x", onnxFloat, "n", 4)}, outputs: []message{value("y", onnxFloat, "n", 4)},
 		}.model()
-	case slow:
+	case slow, endless:
+		steps := slowSteps
+		if name == endless {
+			steps = endlessSteps
+		}
 		identity := make([]float32, slowSide*slowSide)
 		for i := range slowSide {
 			identity[i*slowSide+i] = 1
@@ -99,9 +111,9 @@ func onnxFile(name string) []byte {
 			outputs:      []message{value("y", onnxFloat, slowSide, slowSide)},
 		}
 		from := "x"
-		for step := range slowSteps {
+		for step := range steps {
 			to := fmt.Sprintf("s%d", step)
-			if step == slowSteps-1 {
+			if step == steps-1 {
 				to = "y"
 			}
 			g.nodes = append(g.nodes, node("MatMul", to, from, "w"))
@@ -127,6 +139,8 @@ type world struct {
 	*testing.T
 	isFake bool
 	engine *streaminfer.Engine
+	// release lets requests of endless that were given up drain, which on the library they do by themselves.
+	release func()
 }
 
 // inBothWorlds runs a test on the fake and on the library. Without a library that half is skipped, unless
@@ -134,15 +148,18 @@ type world struct {
 func inBothWorlds(t *testing.T, test func(w *world)) {
 	t.Run("fake", func(t *testing.T) {
 		before := runtime.NumGoroutine()
-		engine := fake.NewEngine(fakes()...)
+		released := make(chan struct{})
+		release := sync.OnceFunc(func() { close(released) })
+		engine := fake.NewEngine(fakes(released)...)
 		finish(t, engine, before)
-		test(&world{t, true, engine})
+		t.Cleanup(release)
+		test(&world{t, true, engine, release})
 	})
 	t.Run("library", func(t *testing.T) {
 		before := runtime.NumGoroutine()
 		engine := openLibrary(t)
 		finish(t, engine, before)
-		test(&world{t, false, engine})
+		test(&world{t, false, engine, func() {}})
 	})
 }
 

@@ -71,28 +71,37 @@ func TestFailuresCanBePlayed(t *testing.T) {
 }
 
 func TestRequestThatCannotStartInTimeExpires(t *testing.T) {
-	first := open(t, fake.Model{Run: func(*fake.Call) error { time.Sleep(20 * time.Millisecond); return nil }})
-	second, err := first.Model().NewSession(streaminfer.SessionOptions{})
+	gate := make(chan struct{})
+	first := open(t, fake.Model{Run: func(*fake.Call) error { <-gate; return nil }})
+	second, err := first.Model().NewSession(streaminfer.SessionOptions{
+		Links: []streaminfer.Link{{Input: "x", Source: first, Output: "y"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	linked, err := first.Model().NewSession(streaminfer.SessionOptions{
-		Links: []streaminfer.Link{{Input: "x", Source: second, Output: "y"}}})
-	if err != nil {
+	if err := first.Submit(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Submit(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-	defer cancel()
-	if err := linked.Submit(ctx); err != nil {
-		t.Fatal(err)
-	}
-	err = linked.Wait(context.Background())
+	ctx := submitInTime(t, second)
+	<-ctx.Done()
+	close(gate)
+	err = second.Wait(context.Background())
 	failure, ok := errors.AsType[*streaminfer.Error](err)
-	if !ok || failure.Status != streaminfer.StatusExpired || failure.Executed != streaminfer.ExecutedNo {
+	if !ok || failure.Status != streaminfer.StatusExpired || failure.Executed != streaminfer.ExecutedNo ||
+		!errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
+	}
+}
+
+// submitInTime submits a request with a short deadline, which it returns.
+func submitInTime(t *testing.T, session *streaminfer.Session) context.Context {
+	for budget := time.Millisecond; ; budget *= 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), budget)
+		t.Cleanup(cancel)
+		if err := session.Submit(ctx); err == nil {
+			return ctx
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
 	}
 }
 
