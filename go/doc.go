@@ -30,6 +30,20 @@
 // Run spends at most a short budget reading the completion record and then sleeps until the engine's one reaper
 // goroutine wakes it, so a waiting goroutine costs no thread.
 //
+// # Pools
+//
+// A service has more goroutines than a device has room for. A [Pool] lends a fixed number of sessions to any number of
+// goroutines: [Pool.Infer] copies a request in and out, [Pool.Do] lends the session itself. What finds all sessions busy
+// waits in a bounded queue, the earliest deadline first, and a deadline that cannot be met is refused at once, while
+// there still is time to answer something else. Give each request a context with a deadline, and size the pool for the
+// device: more sessions than it can run at a time make every request slower and none faster.
+//
+//	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 8})
+//	in := []streaminfer.Tensor{streaminfer.NewTensor("input", pixels, 1, 784)}
+//	out := []streaminfer.Tensor{streaminfer.NewTensor("output", scores)}
+//	err = pool.Infer(ctx, in, out)
+//	if errors.Is(err, streaminfer.ErrDeadline) { ... } // it has not run: try elsewhere, or answer less
+//
 // # Giving up
 //
 // When ctx ends, Run returns an error that wraps ctx.Err() at once, but the device may still be at work on the

@@ -14,6 +14,24 @@ import (
 var ErrUnsupported = fmt.Errorf("streaminfer: the library needs linux/amd64 and cgo; package fake works without: %w",
 	errors.ErrUnsupported)
 
+// The refusals of a [Pool], as targets for errors.Is. A request that was refused has not run: repeating it is safe.
+const (
+	// ErrDeadline: the request cannot end by its deadline, or has not been started by then. An error that matches it
+	// matches context.DeadlineExceeded, too.
+	ErrDeadline = StatusExpired
+	// ErrNoBucket: nobody prepared the request's shapes.
+	ErrNoBucket = StatusNoBucket
+)
+
+var (
+	// ErrQueueFull: as many requests wait as may. An error that matches it matches StatusAgain, too.
+	ErrQueueFull = errors.New("streaminfer: the pool's queue is full")
+	// ErrPoolClosed: the pool is closed or drains. An error that matches it matches StatusStaleHandle, too.
+	ErrPoolClosed = errors.New("streaminfer: the pool is closed")
+
+	errPoolClosed = &Error{Op: "pool", Status: StatusStaleHandle, Message: "the pool is closed or drains", cause: ErrPoolClosed}
+)
+
 // LibraryError says that no usable shared library was found, and where it was looked for.
 type LibraryError struct {
 	// Tried lists every path, in order.
@@ -85,7 +103,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Unwrap returns the context's error if its end is what ended the request, before it was started (StatusExpired included)
-// or after, else nil.
+// or after; the pool's error if a [Pool] refused it; else nil.
 func (e *Error) Unwrap() error { return e.cause }
 
 // failure turns a backend's error into ours. Others say all there is to say.
@@ -121,4 +139,9 @@ func givenUp(op string, executed Executed, ctx context.Context) error {
 		status = StatusTimeout
 	}
 	return &Error{Op: op, Status: status, Message: cause.Error(), Executed: executed, cause: cause}
+}
+
+// late is the refusal of a request that cannot be in time.
+func late(op, message string) error {
+	return &Error{Op: op, Status: StatusExpired, Message: message, cause: context.DeadlineExceeded}
 }

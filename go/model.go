@@ -88,6 +88,8 @@ type Model struct {
 	token   uint64
 	inputs  []TensorInfo
 	outputs []TensorInfo // as of the load: for their names
+	padded  []backend.Padding
+	known   known
 	closed  atomic.Bool
 	cleanup runtime.Cleanup
 }
@@ -123,7 +125,9 @@ func (e *Engine) load(options ModelOptions, load func(*backend.ModelOptions) (ba
 		if m, err = e.newModel(load(&raw)); err != nil {
 			return nil, failure(op, ExecutedNo, err)
 		}
+		m.padded = raw.Paddings
 	}
+	m.rememberFixed()
 	for _, bucket := range options.Buckets {
 		if err := m.addBucket(op, bucket); err != nil {
 			m.Close()
@@ -188,7 +192,7 @@ func (m *Model) Outputs() ([]TensorInfo, error) {
 	return infos, failure("outputs", ExecutedNo, err)
 }
 
-// AddBucket plans one more bucket. Sessions made afterwards can use it. It is a control call: it may take as long as a
+// AddBucket plans one more bucket. Sessions made afterwards can use it; [Model.Prepare] brings it to pools, too. It is a control call: it may take as long as a
 // load. A bucket that the model has already is no error.
 func (m *Model) AddBucket(bucket Bucket) error { return m.addBucket("add bucket", bucket) }
 
@@ -197,7 +201,9 @@ func (m *Model) addBucket(op string, bucket Bucket) error {
 	if err != nil {
 		return err
 	}
-	err = m.model.AddBucket(ordered)
+	if err = m.model.AddBucket(ordered); err == nil {
+		m.remember(ordered)
+	}
 	runtime.KeepAlive(m)
 	return failure(op, ExecutedNo, err)
 }

@@ -56,6 +56,7 @@ type Session struct {
 	inFlight   bool
 	draining   bool
 	bound      bool
+	poisoned   bool
 	spinBudget time.Duration
 	typical    time.Duration
 }
@@ -192,7 +193,7 @@ func (s *Session) submit(ctx context.Context, op string) error {
 	}
 	sequence, err := s.context.Submit(s.token, timeout)
 	if err != nil {
-		return failure(op, ExecutedNo, err)
+		return s.failed(op, ExecutedNo, err)
 	}
 	s.sequence.Store(sequence)
 	s.inFlight = true
@@ -235,7 +236,18 @@ func (s *Session) poll(op string) (ended bool, err error) {
 	if reported, ok := err.(*backend.Error); ok && Status(reported.Status) == StatusExpired {
 		return true, failure(op, ExecutedNo, err)
 	}
-	return true, failure(op, ExecutedMaybe, err)
+	return true, s.failed(op, ExecutedMaybe, err)
+}
+
+// failed is failure, which notes whether the session can go on.
+func (s *Session) failed(op string, executed Executed, err error) error {
+	if reported, ok := err.(*backend.Error); ok {
+		switch Status(reported.Status) {
+		case StatusPanicked, StatusPoisoned, StatusStaleHandle:
+			s.poisoned = true
+		}
+	}
+	return failure(op, executed, err)
 }
 
 // Timings are the stages of a session's last ended request.
@@ -253,8 +265,9 @@ func (s *Session) Timings() (Timings, error) {
 		return Timings{}, err
 	}
 	defer s.leave()
-	raw, err := s.context.Timings()
-	return Timings(raw), failure("timings", ExecutedNo, err)
+	at, err := s.context.Timings()
+	return Timings{Queue: at.Started - at.Submitted, Inputs: at.Inputs - at.Started, Compute: at.Computed - at.Inputs,
+		Outputs: at.Done - at.Computed}, failure("timings", ExecutedNo, err)
 }
 
 // enter claims the session for one call.

@@ -37,7 +37,7 @@ func Output[T Element](s *Session, name string) (View[T], error) {
 }
 
 func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
-	get func(backend.Context, int) (backend.View, error)) (View[T], error) {
+	get func(backend.Context, int, *backend.View) error) (View[T], error) {
 	index, err := indexOf(op, tensors, op, name)
 	if err != nil {
 		return View[T]{}, err
@@ -46,8 +46,8 @@ func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
 		return View[T]{}, err
 	}
 	defer s.leave()
-	raw, err := get(s.context, index)
-	if err != nil {
+	var raw backend.View
+	if err := get(s.context, index, &raw); err != nil {
 		return View[T]{}, failure(op, ExecutedNo, err)
 	}
 	has, want := DType(raw.DType), dtypeOf[T]()

@@ -25,12 +25,9 @@ var spinning atomic.Int32
 // spinnersMax is set when an engine is opened: asking for GOMAXPROCS takes a lock.
 var spinnersMax atomic.Int32
 
-// epoch makes time.Since read the monotonic clock alone.
-var epoch = time.Now()
-
 // wait returns when the request in flight has ended, or gives it up when ctx or the session does.
 func (s *Session) wait(ctx context.Context, op string) error {
-	started := time.Since(epoch)
+	started := backend.Now()
 	for {
 		// Requests that regularly take much longer than the budget are not worth spinning for. Twice, because what is
 		// typical includes being woken, and a session that has once slept shall find its way back.
@@ -40,7 +37,7 @@ func (s *Session) wait(ctx context.Context, op string) error {
 			}
 		}
 		if ended, err := s.poll(op); ended {
-			s.typical += (time.Since(epoch) - started - s.typical) / 8
+			s.typical += (backend.Now() - started - s.typical) / 8
 			return err
 		}
 	}
@@ -61,7 +58,7 @@ func (s *Session) spin(ctx context.Context, started time.Duration) bool {
 			return true
 		}
 	}
-	for time.Since(epoch)-started < s.spinBudget {
+	for backend.Now()-started < s.spinBudget {
 		runtime.Gosched()
 		if s.hinted() {
 			return true

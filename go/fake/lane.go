@@ -36,7 +36,7 @@ type lane struct {
 	running            request
 	bucket             int
 	waits              []mark
-	timings            backend.Timings
+	stamps             backend.Stamps
 	owner              int
 	prepared, freed    bool
 }
@@ -54,7 +54,7 @@ type request struct {
 	sequence            uint32
 	token               uint64
 	bucket              int
-	submitted, deadline time.Time
+	submitted, deadline time.Duration
 	waits               []mark
 }
 
@@ -241,29 +241,33 @@ func (l *lane) Shape(b backend.Bucket) error {
 	return nil
 }
 
-func (l *lane) Input(index int) (backend.View, error) {
-	return l.view(l.inputs, l.model.Model.Inputs, func(b *bucket) [][]int64 { return b.inputs }, index)
+func (l *lane) Input(index int, view *backend.View) error {
+	return l.view(l.inputs, l.model.Model.Inputs, func(b *bucket) [][]int64 { return b.inputs }, index, view)
 }
 
-func (l *lane) Output(index int) (backend.View, error) {
-	return l.view(l.outputs, l.model.Model.Outputs, func(b *bucket) [][]int64 { return b.outputs }, index)
+func (l *lane) Output(index int, view *backend.View) error {
+	return l.view(l.outputs, l.model.Model.Outputs, func(b *bucket) [][]int64 { return b.outputs }, index, view)
 }
 
-func (l *lane) view(all [][]byte, infos []streaminfer.TensorInfo, shapes func(*bucket) [][]int64, index int) (backend.View, error) {
+func (l *lane) view(all [][]byte, infos []streaminfer.TensorInfo, shapes func(*bucket) [][]int64, index int,
+	view *backend.View) error {
 	if err := l.enter(); err != nil {
-		return backend.View{}, err
+		return err
 	}
 	defer l.mu.Unlock()
 	if l.phase == draining {
-		return backend.View{}, status(streaminfer.StatusDraining, "request %d was given up and is not finished", l.sequence)
+		return status(streaminfer.StatusDraining, "request %d was given up and is not finished", l.sequence)
 	}
-	info, shape := infos[index], slices.Clone(shapes(&l.buckets[l.bucket])[index])
-	strides, step := make([]int64, len(shape)), int64(info.DType.Size())
+	info, shape := infos[index], shapes(&l.buckets[l.bucket])[index]
+	view.DType, view.Shape = uint32(info.DType), append(view.Shape[:0], shape...)
+	view.Strides = append(view.Strides[:0], shape...)
+	step := int64(info.DType.Size())
 	for axis := len(shape) - 1; axis >= 0; axis-- {
-		strides[axis] = step
+		view.Strides[axis] = step
 		step *= shape[axis]
 	}
-	return backend.View{DType: uint32(info.DType), Data: all[index][:step], Shape: shape, Strides: strides}, nil
+	view.Data = all[index][:step]
+	return nil
 }
 
 func (l *lane) Record() backend.Record {

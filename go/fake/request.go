@@ -26,10 +26,10 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 		l.sequence = 1
 	}
 	l.submitted.Store(l.sequence)
-	r := request{sequence: l.sequence, token: token, bucket: l.bucket, waits: l.waits, submitted: time.Now()}
+	r := request{sequence: l.sequence, token: token, bucket: l.bucket, waits: l.waits, submitted: backend.Now()}
 	l.waits = nil
 	if timeout > 0 {
-		r.deadline = time.Now().Add(timeout)
+		r.deadline = r.submitted + timeout
 	}
 	for _, link := range l.links {
 		if link.source != l {
@@ -57,15 +57,16 @@ func (l *lane) execute() {
 			m.wait()
 		}
 		call.bucket = &l.buckets[r.bucket]
-		started := time.Now()
+		started := backend.Now()
 		err := l.compute(call, r)
-		l.finish(r, err, backend.Timings{Queue: started.Sub(r.submitted), Compute: time.Since(started)})
+		done := backend.Now()
+		l.finish(r, err, backend.Stamps{Submitted: r.submitted, Started: started, Inputs: started, Computed: done, Done: done})
 	}
 }
 
 // compute runs the model; a panic in it fails the request, as it would in the library.
 func (l *lane) compute(call *Call, r request) (err error) {
-	if !r.deadline.IsZero() && time.Now().After(r.deadline) {
+	if r.deadline > 0 && backend.Now() > r.deadline {
 		return status(streaminfer.StatusExpired, "the deadline passed before the request was started")
 	}
 	defer func() {
@@ -85,7 +86,7 @@ func (l *lane) compute(call *Call, r request) (err error) {
 }
 
 // finish ends a request, unless Cancel has done so before.
-func (l *lane) finish(r request, err error, timings backend.Timings) {
+func (l *lane) finish(r request, err error, stamps backend.Stamps) {
 	l.engine.count(func(s *backend.Stats) {
 		s.InFlight--
 		s.Requests++
@@ -95,7 +96,7 @@ func (l *lane) finish(r request, err error, timings backend.Timings) {
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.finished, l.timings = r.sequence, timings
+	l.finished, l.stamps = r.sequence, stamps
 	if l.phase == inFlight {
 		l.end(err)
 	} else {
@@ -192,15 +193,15 @@ func (l *lane) Drained() (bool, error) {
 	return l.phase != draining, nil
 }
 
-func (l *lane) Timings() (backend.Timings, error) {
+func (l *lane) Timings() (backend.Stamps, error) {
 	if err := l.enter(); err != nil {
-		return backend.Timings{}, err
+		return backend.Stamps{}, err
 	}
 	defer l.mu.Unlock()
 	if l.sequence == 0 || l.phase != idle {
-		return backend.Timings{}, status(streaminfer.StatusWrongState, "no request has ended")
+		return backend.Stamps{}, status(streaminfer.StatusWrongState, "no request has ended")
 	}
-	return l.timings, nil
+	return l.stamps, nil
 }
 
 // reported gives an error of the model the form of one of the library.

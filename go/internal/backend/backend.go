@@ -61,8 +61,7 @@ type Bucket struct {
 	Values [][]int64
 }
 
-// View is memory of a context: fixed from Prepare until Free. Shape and Strides (in bytes) are valid until the next
-// call on the context.
+// View is memory of a context: fixed from Prepare until Free. Strides are in bytes.
 type View struct {
 	DType   uint32
 	Data    []byte
@@ -111,9 +110,15 @@ type Stats struct {
 	Requests, Failures                uint64
 }
 
-// Timings are the stages of a context's last ended request.
-type Timings struct {
-	Queue, Inputs, Compute, Outputs time.Duration
+var epoch = time.Now()
+
+// Now reads the monotonic clock that all stamps of a request are on: the time since the program began to run.
+func Now() time.Duration { return time.Since(epoch) }
+
+// Stamps are the moments of a context's last ended request, by the clock of Now: when it was submitted, when the device
+// started it, when its inputs were in place, when its outputs were computed, and when the host could see them.
+type Stamps struct {
+	Submitted, Started, Inputs, Computed, Done time.Duration
 }
 
 // ModelOptions are the choices made when a model is loaded.
@@ -164,10 +169,12 @@ type Context interface {
 	Prepare() error
 	Bind() error
 	Unbind() error
+	// Shape allocates nothing once a shape of each size has been selected.
 	Shape(Bucket) error
-	// Input and Output fail with Draining while Drained would say false.
-	Input(index int) (View, error)
-	Output(index int) (View, error)
+	// Input and Output describe a tensor of the selected bucket, in the memory of view's slices where it suffices. They fail
+	// with Draining while Drained would say false.
+	Input(index int, view *View) error
+	Output(index int, view *View) error
 	// Submit starts a request. A timeout above 0 is the time within which it must have been started.
 	Submit(token uint64, timeout time.Duration) (sequence uint32, err error)
 	Record() Record
@@ -180,7 +187,7 @@ type Context interface {
 	// context's memory.
 	Cancel(sequence uint32) (int32, error)
 	Drained() (bool, error)
-	Timings() (Timings, error)
+	Timings() (Stamps, error)
 	Free() error
 }
 

@@ -55,6 +55,8 @@ type context struct {
 	// scratch receives what calls write; Cancel and Free, which may come at any time, leave it alone.
 	scratch *C.scratch
 	record  *C.si_completion_record
+	// selection is Shape's alone.
+	selection selection
 }
 
 func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, error) {
@@ -71,10 +73,10 @@ func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, er
 			}
 		}
 	}
-	c := &context{library: m.library, model: m, scratch: C.scratch_new()}
+	c := &context{library: m.library, model: m, scratch: C.scratch_new(), selection: newSelection(len(m.dtypes))}
 	var failure C.si_error
 	if err := failed(C.call_context_new(m.table, m.handle, raw, &c.handle, &failure), &failure); err != nil {
-		C.free(unsafe.Pointer(c.scratch))
+		c.release()
 		return nil, err
 	}
 	return c, nil
@@ -101,41 +103,84 @@ func (c *context) Bind() error   { return c.failed(C.call_bind(c.table, c.handle
 func (c *context) Unbind() error { return c.failed(C.call_unbind(c.table, c.handle, c.scratch)) }
 
 func (c *context) Shape(b backend.Bucket) error {
-	var memory arena
-	defer memory.free()
-	raw, err := c.model.bucket(&memory, b)
-	if err != nil {
+	if len(b.Shapes) != len(c.selection.values) {
+		return invalid("%d shapes for %d inputs", len(b.Shapes), len(c.selection.values))
+	}
+	if err := c.selection.write(c.model, b); err != nil {
 		return err
 	}
-	return c.failed(C.call_shape(c.table, c.handle, raw, c.scratch))
+	return c.failed(C.call_shape(c.table, c.handle, c.selection.bucket, c.scratch))
 }
 
-func (c *context) Input(index int) (backend.View, error) {
-	return c.view(C.call_context_input(c.table, c.handle, C.uint32_t(index), c.scratch))
+// selection is the bucket of Shape in C memory, written anew by each call.
+type selection struct {
+	bucket *C.si_bucket
+	// values has the memory of each input's values, room its size.
+	values []unsafe.Pointer
+	room   []int
 }
 
-func (c *context) Output(index int) (backend.View, error) {
-	return c.view(C.call_context_output(c.table, c.handle, C.uint32_t(index), c.scratch))
+func newSelection(inputs int) selection {
+	bucket := (*C.si_bucket)(C.calloc(1, C.sizeof_si_bucket))
+	bucket.struct_size, bucket.input_count = C.sizeof_si_bucket, C.uint32_t(inputs)
+	bucket.inputs = (*C.si_bucket_input)(C.calloc(C.size_t(max(inputs, 1)), C.sizeof_si_bucket_input))
+	return selection{bucket: bucket, values: make([]unsafe.Pointer, inputs), room: make([]int, inputs)}
 }
 
-func (c *context) view(status C.si_result) (backend.View, error) {
+func (s *selection) write(m *model, b backend.Bucket) error {
+	for i := range b.Shapes {
+		to := &unsafe.Slice(s.bucket.inputs, len(b.Shapes))[i]
+		if err := writeShape(to, b.Shapes[i]); err != nil {
+			return err
+		}
+		size := len(b.Values[i]) * int(dtypeBytes(m.dtypes[i]))
+		if size > s.room[i] {
+			C.free(s.values[i])
+			s.values[i], s.room[i] = C.malloc(C.size_t(size)), size
+		}
+		to.value, to.value_bytes = nil, C.uint64_t(size)
+		if size > 0 {
+			to.value = s.values[i]
+			encode(unsafe.Slice((*byte)(to.value), size), b.Values[i], m.dtypes[i])
+		}
+	}
+	return nil
+}
+
+func (s *selection) free() {
+	for _, memory := range s.values {
+		C.free(memory)
+	}
+	C.free(unsafe.Pointer(s.bucket.inputs))
+	C.free(unsafe.Pointer(s.bucket))
+}
+
+func (c *context) Input(index int, view *backend.View) error {
+	return c.view(C.call_context_input(c.table, c.handle, C.uint32_t(index), c.scratch), view)
+}
+
+func (c *context) Output(index int, view *backend.View) error {
+	return c.view(C.call_context_output(c.table, c.handle, C.uint32_t(index), c.scratch), view)
+}
+
+func (c *context) view(status C.si_result, view *backend.View) error {
 	if err := c.failed(status); err != nil {
-		return backend.View{}, err
+		return err
 	}
 	raw := &c.scratch.view
-	view := backend.View{DType: uint32(raw.dtype), Shape: make([]int64, raw.rank), Strides: make([]int64, raw.rank)}
+	view.DType, view.Shape, view.Strides = uint32(raw.dtype), view.Shape[:0], view.Strides[:0]
 	// From the first element's begin to the last one's end. The capacity is that of the largest bucket.
 	bytes := dtypeBytes(raw.dtype)
-	for axis := range view.Shape {
+	for axis := range raw.rank {
 		extent, stride := int64(raw.dims[axis]), int64(raw.strides_bytes[axis])
-		view.Shape[axis], view.Strides[axis] = extent, stride
+		view.Shape, view.Strides = append(view.Shape, extent), append(view.Strides, stride)
 		bytes += (extent - 1) * stride
 	}
 	if slices.Contains(view.Shape, 0) {
 		bytes = 0
 	}
 	view.Data = unsafe.Slice((*byte)(raw.data), min(uint64(bytes), uint64(raw.capacity_bytes)))
-	return view, nil
+	return nil
 }
 
 func dtypeBytes(dtype C.uint32_t) int64 {
@@ -187,19 +232,24 @@ func (c *context) Drained() (bool, error) {
 	return true, c.failed(status)
 }
 
-func (c *context) Timings() (backend.Timings, error) {
+func (c *context) Timings() (backend.Stamps, error) {
 	if err := c.failed(C.call_timings(c.table, c.handle, c.scratch)); err != nil {
-		return backend.Timings{}, err
+		return backend.Stamps{}, err
 	}
 	t := &c.scratch.timings
-	return backend.Timings{Queue: time.Duration(t.start_ns - t.submit_ns), Inputs: time.Duration(t.inputs_ns - t.start_ns),
-		Compute: time.Duration(t.compute_ns - t.inputs_ns), Outputs: time.Duration(t.done_ns - t.compute_ns)}, nil
+	return backend.Stamps{Submitted: c.moment(t.submit_ns), Started: c.moment(t.start_ns), Inputs: c.moment(t.inputs_ns),
+		Computed: c.moment(t.compute_ns), Done: c.moment(t.done_ns)}, nil
 }
 
 // Free may be called while no other call but Cancel is in progress.
 func (c *context) Free() error {
 	var failure C.si_error
 	err := failed(C.call_context_free(c.table, c.handle, &failure), &failure)
-	C.free(unsafe.Pointer(c.scratch))
+	c.release()
 	return err
+}
+
+func (c *context) release() {
+	c.selection.free()
+	C.free(unsafe.Pointer(c.scratch))
 }

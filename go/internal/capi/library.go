@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"fmt"
 	"sync"
+	"time"
 	"unsafe"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
@@ -25,6 +26,16 @@ import (
 type library struct {
 	// table lies in C memory, so that a call passes no Go pointer.
 	table *C.table
+	// epoch is CLOCK_MONOTONIC, which the library's stamps are of, when backend.Now was zero. Go's clock is the same.
+	epoch time.Duration
+}
+
+// moment is a stamp of the library by the clock of backend.Now; 0 stays 0.
+func (l *library) moment(ns C.uint64_t) time.Duration {
+	if ns == 0 {
+		return 0
+	}
+	return time.Duration(ns) - l.epoch
 }
 
 var libraries = struct {
@@ -66,6 +77,9 @@ func load(path string) (*library, error) {
 		C.free(unsafe.Pointer(l.table))
 		return nil, err
 	}
+	before := backend.Now()
+	now := time.Duration(C.monotonic_ns())
+	l.epoch = now - (before+backend.Now())/2
 	libraries.byPath[path] = l
 	return l, nil
 }

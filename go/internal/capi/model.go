@@ -179,34 +179,41 @@ func (m *model) writeBucket(memory *arena, raw *C.si_bucket, b backend.Bucket) e
 	*raw = C.si_bucket{struct_size: C.sizeof_si_bucket, input_count: C.uint32_t(count),
 		inputs: (*C.si_bucket_input)(memory.alloc(C.size_t(count) * C.sizeof_si_bucket_input))}
 	for i, shape := range b.Shapes {
-		if len(shape) > C.SI_RANK_MAX {
-			return invalid("a shape has rank %d, the highest is %d", len(shape), C.SI_RANK_MAX)
-		}
 		to := &unsafe.Slice(raw.inputs, count)[i]
-		to.struct_size, to.rank = C.sizeof_si_bucket_input, C.uint32_t(len(shape))
-		for axis, extent := range shape {
-			to.dims[axis] = C.int64_t(extent)
+		if err := writeShape(to, shape); err != nil {
+			return err
 		}
-		if values := encode(b.Values[i], m.dtypes[i]); values != nil {
-			to.value = memory.alloc(C.size_t(len(values)))
-			to.value_bytes = C.uint64_t(len(values))
-			copy(unsafe.Slice((*byte)(to.value), len(values)), values)
+		if size := len(b.Values[i]) * int(dtypeBytes(m.dtypes[i])); size > 0 {
+			to.value, to.value_bytes = memory.alloc(C.size_t(size)), C.uint64_t(size)
+			encode(unsafe.Slice((*byte)(to.value), size), b.Values[i], m.dtypes[i])
 		}
 	}
 	return nil
 }
 
+func writeShape(to *C.si_bucket_input, shape []int64) error {
+	if len(shape) > C.SI_RANK_MAX {
+		return invalid("a shape has rank %d, the highest is %d", len(shape), C.SI_RANK_MAX)
+	}
+	to.struct_size, to.rank = C.sizeof_si_bucket_input, C.uint32_t(len(shape))
+	for axis, extent := range shape {
+		to.dims[axis] = C.int64_t(extent)
+	}
+	return nil
+}
+
 // encode writes the values of a shape input in its element type.
-func encode(values []int64, dtype C.uint32_t) (bytes []byte) {
-	for _, v := range values {
-		switch dtype {
-		case C.SI_DTYPE_I64:
-			bytes = binary.LittleEndian.AppendUint64(bytes, uint64(v))
-		case C.SI_DTYPE_I32:
-			bytes = binary.LittleEndian.AppendUint32(bytes, uint32(v))
+func encode(to []byte, values []int64, dtype C.uint32_t) {
+	for i, v := range values {
+		switch dtypeBytes(dtype) {
+		case 8:
+			binary.LittleEndian.PutUint64(to[8*i:], uint64(v))
+		case 4:
+			binary.LittleEndian.PutUint32(to[4*i:], uint32(v))
+		case 2:
+			binary.LittleEndian.PutUint16(to[2*i:], uint16(v))
 		default:
-			bytes = append(bytes, byte(v))
+			to[i] = byte(v)
 		}
 	}
-	return bytes
 }

@@ -47,18 +47,19 @@ static inline scratch *scratch_new(void) {
     return s;
 }
 
+static inline uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 #define SHIM static inline si_result
 
 /* The hot path. */
 
 SHIM call_submit(const table *t, si_context context, scratch *s, uint64_t token, uint64_t timeout_ns) {
     s->submit.token = token;
-    s->submit.deadline_ns = 0;
-    if (timeout_ns) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        s->submit.deadline_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + timeout_ns;
-    }
+    s->submit.deadline_ns = timeout_ns ? monotonic_ns() + timeout_ns : 0;
     return t->si_context_submit(context, &s->submit, &s->sequence, &s->error);
 }
 SHIM call_poll(const table *t, si_context context, uint32_t sequence, scratch *s) {

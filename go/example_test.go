@@ -1,0 +1,90 @@
+package streaminfer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/fake"
+)
+
+// double is a model that the examples run on the fake engine; with [streaminfer.Open] it would be an ONNX file.
+func double() (*streaminfer.Engine, *streaminfer.Model) {
+	info := func(name string) []streaminfer.TensorInfo {
+		return []streaminfer.TensorInfo{{Name: name, DType: streaminfer.DTypeFloat32, Shape: []int64{3}}}
+	}
+	engine := fake.NewEngine(fake.Model{Name: "double.onnx", Inputs: info("x"), Outputs: info("y"),
+		Run: func(call *fake.Call) error {
+			for i, x := range fake.In[float32](call, "x") {
+				fake.Out[float32](call, "y")[i] = 2 * x
+			}
+			return nil
+		}})
+	model, err := engine.Load("double.onnx", streaminfer.ModelOptions{})
+	if err != nil {
+		panic(err)
+	}
+	return engine, model
+}
+
+func ExamplePool_Infer() {
+	engine, model := double()
+	defer engine.Close()
+	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 4})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+
+	// A handler: its own memory, its request's deadline.
+	x, y := []float32{1, 2, 3}, make([]float32, 3)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err = pool.Infer(ctx, []streaminfer.Tensor{streaminfer.NewTensor("x", x, 3)},
+		[]streaminfer.Tensor{streaminfer.NewTensor("y", y)})
+	switch {
+	case errors.Is(err, streaminfer.ErrDeadline), errors.Is(err, streaminfer.ErrQueueFull):
+		fmt.Println("overloaded, and the request has not run:", err)
+	case err != nil:
+		fmt.Println(err)
+	default:
+		fmt.Println(y)
+	}
+	// Output: [2 4 6]
+}
+
+func ExamplePool_Do() {
+	engine, model := double()
+	defer engine.Close()
+	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+
+	// In place: the slices are the device's memory, valid until the function returns.
+	err = pool.Do(context.Background(), func(ctx context.Context, s *streaminfer.Session) error {
+		x, err := streaminfer.Input[float32](s, "x")
+		if err != nil {
+			return err
+		}
+		y, err := streaminfer.Output[float32](s, "y")
+		if err != nil {
+			return err
+		}
+		copy(x.Data, []float32{1, 2, 3})
+		if err := s.Run(ctx); err != nil {
+			return err
+		}
+		fmt.Println(y.Data)
+		return nil
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+	// Output: [2 4 6]
+}

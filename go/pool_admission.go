@@ -1,0 +1,164 @@
+package streaminfer
+
+import (
+	"slices"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// poolBucket is a bucket as a pool knows it.
+type poolBucket struct {
+	backend.Bucket
+	volume int64
+
+	// With the pool's lock: a moving average of the service time, 0 before the first request, and how often it was taken.
+	service time.Duration
+	served  uint64
+}
+
+// observe takes one more service time into account.
+func (b *poolBucket) observe(took time.Duration) {
+	b.served++
+	switch {
+	case b.service == 0:
+		b.service = took
+	case took > 4*b.service: // an outlier says little, but repeated it is the truth
+		b.service += b.service / 4
+	default:
+		b.service += (took - b.service) / 8
+	}
+}
+
+// forget lets an estimate that keeps everything out shrink until a request is let through, whose time then is the truth.
+func (b *poolBucket) forget() { b.service -= b.service / 64 }
+
+// admit refuses what the pool does not take. It is called with the lock.
+func (p *Pool) admit(op string, bucket *poolBucket, now, deadline time.Duration) error {
+	if p.refusing != nil {
+		return p.refusing
+	}
+	free := p.busy < p.options.Sessions && len(p.idle) > 0
+	if deadline > 0 && p.options.Admission == AdmitFeasible && bucket.service > 0 {
+		var wait time.Duration
+		if !free {
+			wait = p.expectedWait(now, deadline)
+		} else if now+bucket.service > deadline {
+			bucket.forget()
+		}
+		if end := now + wait + bucket.service; end > deadline {
+			p.stats.RefusedDeadline++
+			return late(op, "it would end "+(end-deadline).String()+" after its deadline")
+		}
+	}
+	if !free && len(p.queue) >= p.options.QueueMax {
+		p.stats.RefusedFull++
+		return &Error{Op: op, Status: StatusAgain, Message: "the pool's queue is full", cause: ErrQueueFull}
+	}
+	return nil
+}
+
+// expectedWait is how long a request that is due at the given time will wait, if service times are what they were: until
+// the first lane is free, and then while those that are due earlier share the lanes.
+func (p *Pool) expectedWait(now, due time.Duration) time.Duration {
+	first := time.Duration(-1)
+	for _, l := range p.lanes {
+		if l.held {
+			if left := max(l.since+l.expected-now, 0); first < 0 || left < first {
+				first = left
+			}
+		}
+	}
+	var ahead time.Duration
+	for _, w := range p.queue {
+		if w.due <= due {
+			ahead += w.bucket.service
+		}
+	}
+	return max(first, 0) + ahead/time.Duration(p.options.Sessions)
+}
+
+// bucketOf checks the tensors of a request and returns the smallest bucket that it fits.
+func (p *Pool) bucketOf(in, out []Tensor) (*poolBucket, error) {
+	const op = "infer"
+	inputs, outputs := p.model.inputs, p.model.outputs
+	for i := range inputs {
+		t := find(in, i, inputs[i].Name)
+		if t == nil {
+			return nil, refusal(op, StatusInvalidArgument, "the input %q is missing", inputs[i].Name)
+		}
+		if t.DType != inputs[i].DType {
+			return nil, refusal(op, StatusShapeMismatch, "input %q holds %v, not %v", inputs[i].Name, inputs[i].DType, t.DType)
+		}
+		shape := t.Shape
+		if shape == nil {
+			shape = inputs[i].Shape
+		}
+		if len(shape) > rankMax || elementCount(shape)*int64(t.DType.Size()) != int64(len(t.Data)) {
+			return nil, refusal(op, StatusShapeMismatch, "input %q has %d bytes, which is not the shape %v", inputs[i].Name,
+				len(t.Data), slices.Clone(shape))
+		}
+	}
+	for i := range in {
+		if in[i].Name != "" || i >= len(inputs) {
+			if _, err := indexOf(op, inputs, "input", in[i].Name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i := range out {
+		if out[i].Name != "" || i >= len(outputs) {
+			if _, err := indexOf(op, outputs, "output", out[i].Name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var best *poolBucket
+	for _, b := range *p.buckets.Load() {
+		if (best == nil || b.volume < best.volume) && p.model.fits(in, b) {
+			best = b
+		}
+	}
+	if best == nil {
+		return nil, p.noBucket(op, in)
+	}
+	return best, nil
+}
+
+// fits reports whether a request can be served with a bucket.
+func (m *Model) fits(in []Tensor, b *poolBucket) bool {
+	for i := range m.inputs {
+		info := &m.inputs[i]
+		t := find(in, i, info.Name)
+		if t.Shape != nil {
+			if len(t.Shape) != len(b.Shapes[i]) {
+				return false
+			}
+			for axis, extent := range t.Shape {
+				if most := b.Shapes[i][axis]; extent != most && (extent > most || !m.paddable(i, axis)) {
+					return false
+				}
+			}
+		}
+		if info.ShapeInput {
+			if len(b.Values[i]) != len(t.Data)/max(t.DType.Size(), 1) {
+				return false
+			}
+			for k, value := range b.Values[i] {
+				if element(t, k) != value {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func (m *Model) paddable(input, axis int) bool {
+	for _, p := range m.padded {
+		if p.Input == input && p.Axis == axis {
+			return true
+		}
+	}
+	return false
+}
