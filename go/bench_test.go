@@ -2,6 +2,9 @@ package streaminfer_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,5 +94,59 @@ func BenchmarkFakeRun(b *testing.B) {
 		if err := s.Run(context.Background()); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkWaiting compares ways to wait for a request of some ten microseconds: closed loops through a pool of 4 sessions.
+func BenchmarkWaiting(b *testing.B) {
+	for _, goroutines := range []int{1, 4, 16, 64, 1024} {
+		for _, budget := range []time.Duration{-1, 10 * time.Microsecond, 30 * time.Microsecond, 100 * time.Microsecond} {
+			name := fmt.Sprintf("goroutines=%d/spin=%v", goroutines, max(budget, 0))
+			b.Run(name, func(b *testing.B) { waiting(b, goroutines, budget) })
+		}
+	}
+}
+
+func waiting(b *testing.B, goroutines int, budget time.Duration) {
+	engine := openLibrary(b)
+	defer engine.Close()
+	model, err := engine.LoadBytes(onnxFile(affine), streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{batch(4096)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 4, QueueMax: goroutines,
+		Session: streaminfer.SessionOptions{SpinBudget: budget}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var mu sync.Mutex
+	var all streaminfer.Histogram
+	var group sync.WaitGroup
+	b.ResetTimer()
+	for range goroutines {
+		group.Go(func() {
+			var own streaminfer.Histogram
+			ctx := context.Background()
+			one := func(_ context.Context, s *streaminfer.Session) error { return s.Run(ctx) }
+			for left.Add(-1) >= 0 {
+				started := time.Now()
+				if err := pool.Do(ctx, one); err != nil {
+					b.Error(err)
+				}
+				own.Add(time.Since(started))
+			}
+			mu.Lock()
+			all.Merge(&own)
+			mu.Unlock()
+		})
+	}
+	group.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(all.Quantile(0.5).Nanoseconds())/1e3, "p50-us")
+	if all.Count >= 10_000 {
+		b.ReportMetric(float64(all.Quantile(0.99).Nanoseconds())/1e3, "p99-us")
 	}
 }

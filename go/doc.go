@@ -44,6 +44,8 @@
 //	err = pool.Infer(ctx, in, out)
 //	if errors.Is(err, streaminfer.ErrDeadline) { ... } // it has not run: try elsewhere, or answer less
 //
+// Package pipeline connects pools, functions and models that are linked on the device by bounded channels.
+//
 // # Giving up
 //
 // When ctx ends, Run returns an error that wraps ctx.Err() at once, but the device may still be at work on the

@@ -29,6 +29,16 @@ func (h *Histogram) Add(d time.Duration) {
 	h.cells[cellOf(d)]++
 }
 
+// Merge adds what another histogram has counted.
+func (h *Histogram) Merge(other *Histogram) {
+	h.Count += other.Count
+	h.Total += other.Total
+	h.Max = max(h.Max, other.Max)
+	for cell, count := range other.cells {
+		h.cells[cell] += count
+	}
+}
+
 func cellOf(d time.Duration) int {
 	octave := max(bits.Len64(uint64(d))-cellBits-1, 0)
 	return min(octave<<cellBits+int(d>>octave), cells-1)

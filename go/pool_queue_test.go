@@ -384,7 +384,7 @@ func TestRandomCancels(t *testing.T) {
 		total = n
 	}
 	inBothWorlds(t, func(w *world) {
-		pool := w.pool(w.load(affine, batch(1), batch(16)), streaminfer.PoolOptions{Sessions: 4, Spares: 2, QueueMax: 27,
+		pool := w.pool(w.load(affine, batch(1), batch(16)), streaminfer.PoolOptions{Sessions: 4, Spares: 2, QueueMax: 30,
 			Admission: streaminfer.AdmitAll})
 		var left, ended atomic.Int64
 		left.Store(total)

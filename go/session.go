@@ -18,7 +18,7 @@ type SessionOptions struct {
 	// Links connect inputs of this session to device-side outputs of others.
 	Links []Link
 	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; 0 means 30 us,
-	// a negative budget means to sleep at once.
+	// a negative budget means to sleep at once. docs/waiting.md has measurements.
 	SpinBudget time.Duration
 }
 
