@@ -77,6 +77,47 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
+// BenchmarkBound compares a request on a bound worker's thread with one on a pool's session that moves freely, and visits
+// of ten requests each.
+func BenchmarkBound(b *testing.B) {
+	engine := openLibrary(b)
+	defer engine.Close()
+	model, err := engine.LoadBytes(onnxFile(affine), streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{batch(1)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	bound, err := streaminfer.NewBound(model, streaminfer.BoundOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer bound.Close()
+	for _, requests := range []int{1, 10} {
+		visit := func(ctx context.Context, s *streaminfer.Session) error {
+			for range requests {
+				if err := s.Run(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		for name, do := range map[string]func(context.Context, func(context.Context, *streaminfer.Session) error) error{
+			"pool": pool.Do, "bound": bound.Do} {
+			b.Run(fmt.Sprintf("%s/requests=%d", name, requests), func(b *testing.B) {
+				for b.Loop() {
+					if err := do(context.Background(), visit); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 // BenchmarkFakeRun is what a service's tests pay.
 func BenchmarkFakeRun(b *testing.B) {
 	engine := fake.NewEngine(fakes(nil)...)

@@ -27,6 +27,8 @@
 // goroutine to its thread, which saves the device's context switch on every call. [Session.Cancel] and Close are safe at
 // any time, from anywhere.
 //
+// A [Bound] is such a worker ready made: a goroutine with a thread and a session of its own, to which others send functions.
+//
 // Run spends at most a short budget reading the completion record and then sleeps until the engine's one reaper
 // goroutine wakes it, so a waiting goroutine costs no thread.
 //

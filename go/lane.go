@@ -224,6 +224,11 @@ func (s *Session) tidy() {
 	if s.bound {
 		_ = s.unbind()
 	}
+	s.abandon()
+}
+
+// abandon leaves nothing in flight.
+func (s *Session) abandon() {
 	if s.inFlight {
 		if _, err := s.context.Cancel(s.sequence.Load()); err == nil {
 			_, _ = s.poll("tidy")

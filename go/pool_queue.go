@@ -149,15 +149,10 @@ func (p *Pool) answer(op string, w *waiter, l *lane) (*lane, error) {
 
 // left is the failure of a request whose context has ended before it got a session.
 func (p *Pool) left(op string, ctx context.Context) error {
-	err := givenUp(op, ExecutedNo, ctx).(*Error)
+	err := leftQueue(op, ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err.Status == StatusTimeout {
-		err.Status = StatusExpired
-		p.stats.Expired++
-	} else {
-		p.stats.Cancelled++
-	}
+	p.count(err)
 	return err
 }
 

@@ -2,4 +2,6 @@
 
 package streaminfer_test
 
+func threadID() int { return 0 }
+
 func onFirstThread() bool { return false }

@@ -30,7 +30,7 @@ func TestThreadsAreBounded(t *testing.T) {
 }
 
 func countThreads(t *testing.T) {
-	const goroutines, rounds, sessions, other = 10_000, 3, 8, 16
+	const goroutines, rounds, sessions, workers, other = 10_000, 3, 8, 4, 16
 	engine := openLibrary(t)
 	defer engine.Close()
 	w := &world{T: t, engine: engine}
@@ -53,6 +53,17 @@ func countThreads(t *testing.T) {
 		}
 	}()
 	var group sync.WaitGroup
+	for range workers {
+		b := w.bound(model, streaminfer.BoundOptions{})
+		for range 100 {
+			group.Go(func() {
+				run := func(ctx context.Context, s *streaminfer.Session) error { return s.Run(ctx) }
+				if err := b.Do(context.Background(), run); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 	for range goroutines {
 		group.Go(func() {
 			r := newAffineRequest(1)
@@ -69,7 +80,7 @@ func countThreads(t *testing.T) {
 	<-counted
 	stats, err := engine.Stats()
 	w.ok(err)
-	bound := runtime.GOMAXPROCS(0) + stats.Threads + other
+	bound := runtime.GOMAXPROCS(0) + stats.Threads + workers + other
 	t.Logf("%d threads, at most %d are allowed; %d requests waited at once", most, bound, pool.Stats().QueuedMax)
 	if most > bound {
 		t.Errorf("%d threads, more than %d", most, bound)

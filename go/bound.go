@@ -1,0 +1,212 @@
+package streaminfer
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+)
+
+// BoundOptions are the choices made when a bound worker is made.
+type BoundOptions struct {
+	// QueueMax bounds the calls that wait for the worker; one more waits until there is room, or its context ends. 0 means
+	// 1024.
+	QueueMax int
+	// Session are the options of the worker's session.
+	Session SessionOptions
+}
+
+// Bound is a worker: one goroutine, on one thread of its own, with one session bound to that thread. On a GPU the device's
+// context then stays current on the thread, and no call has to switch to it and back; the price is that every request
+// changes threads twice, to the worker and back, which costs some microseconds. So it pays for work of several calls,
+// or where a library must always be called from the same thread; a [Pool] is better for single requests. The tests'
+// benchmarks compare both.
+//
+// Its methods may be called from any goroutine.
+type Bound struct {
+	*boundWorker
+	cleanup runtime.Cleanup
+}
+
+// boundWorker is the part of a Bound that its goroutine refers to, so that a forgotten Bound is collected.
+type boundWorker struct {
+	calls chan *boundCall
+	// stop asks the goroutine to end; ended is closed when it has, and failure says why if nobody asked.
+	stop    chan struct{}
+	stopped atomic.Bool
+	ended   chan struct{}
+	failure error
+}
+
+type boundCall struct {
+	ctx   context.Context
+	fn    func(context.Context, *Session) error
+	taken atomic.Bool
+	done  chan boundOutcome
+}
+
+type boundOutcome struct {
+	err error
+	// panicked says that fn panicked with value.
+	panicked bool
+	value    any
+}
+
+// NewBound starts a worker with a session of the model. Close it when done with it.
+//
+// Errors: as for [Model.NewSession] and [Session.Bind].
+func NewBound(m *Model, o BoundOptions) (*Bound, error) {
+	if o.QueueMax <= 0 {
+		o.QueueMax = queueDefault
+	}
+	w := &boundWorker{calls: make(chan *boundCall, o.QueueMax), stop: make(chan struct{}), ended: make(chan struct{})}
+	started := make(chan error)
+	go w.run(m, o.Session, started)
+	if err := <-started; err != nil {
+		<-w.ended
+		return nil, err
+	}
+	b := &Bound{boundWorker: w}
+	b.cleanup = runtime.AddCleanup(b, func(w *boundWorker) { w.end() }, w)
+	return b, nil
+}
+
+func (w *boundWorker) end() {
+	if !w.stopped.Swap(true) {
+		close(w.stop)
+	}
+}
+
+// run is the worker's goroutine. It never unlocks its thread before the session has been unbound; if a function makes it
+// exit, the thread ends with it, which unbinds.
+func (w *boundWorker) run(m *Model, options SessionOptions, started chan<- error) {
+	defer close(w.ended)
+	s, err := m.NewSession(options)
+	if err == nil {
+		if err = s.Bind(); err != nil {
+			_ = s.Close()
+		}
+	}
+	started <- err
+	if err != nil {
+		return
+	}
+	w.failure = errExited
+	defer func() {
+		if err := s.Close(); w.failure == nil {
+			w.failure = err
+		}
+	}()
+	for {
+		select {
+		case <-w.stop:
+			w.failure = nil
+			return
+		case call := <-w.calls:
+			if call.taken.Swap(true) {
+				continue // its caller has given up
+			}
+			call.serve(s)
+			if s.state.Load() != stateIdle {
+				return // the function closed the session
+			}
+		}
+	}
+}
+
+var (
+	errExited      = &Error{Op: "bound", Status: StatusStaleHandle, Message: "a function ended the worker's goroutine or session"}
+	errBoundClosed = &Error{Op: "bound", Status: StatusStaleHandle, Message: "the worker is closed"}
+)
+
+func (c *boundCall) serve(s *Session) {
+	outcome := boundOutcome{err: errPanicked, panicked: true}
+	returned := false
+	defer func() {
+		if !returned {
+			// A panic has a value; runtime.Goexit has none and goes on through this function.
+			outcome.value = recover()
+			outcome.panicked = outcome.value != nil
+		}
+		s.tidyBound()
+		c.done <- outcome
+	}()
+	outcome.err = c.fn(c.ctx, s)
+	outcome.panicked, returned = false, true
+}
+
+// Do runs fn on the worker's thread, with the worker's session, after the calls that came before. It returns when fn has,
+// so fn should heed ctx, as [Session.Run] does; a call that still waits when ctx ends returns at once and never runs. What
+// fn leaves in flight is cancelled. A panic in fn goes on to the caller. fn must not call Do of the same worker.
+//
+// Errors: what fn returns; StatusStaleHandle if the worker is closed; StatusCancelled or [ErrDeadline] if ctx ended first.
+func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error) error {
+	const op = "bound do"
+	defer runtime.KeepAlive(b)
+	if ctx.Err() != nil {
+		return leftQueue(op, ctx)
+	}
+	call := &boundCall{ctx: ctx, fn: fn, done: make(chan boundOutcome, 1)}
+	select {
+	case b.calls <- call:
+	case <-b.ended:
+		return b.gone()
+	case <-ctx.Done():
+		return leftQueue(op, ctx)
+	}
+	var outcome boundOutcome
+	select {
+	case outcome = <-call.done:
+	case <-b.ended:
+		if !call.taken.Swap(true) {
+			return b.gone()
+		}
+		outcome = <-call.done // sent before the goroutine ended
+	case <-ctx.Done():
+		if !call.taken.Swap(true) {
+			return leftQueue(op, ctx)
+		}
+		outcome = <-call.done
+	}
+	if outcome.panicked {
+		panic(outcome.value)
+	}
+	return outcome.err
+}
+
+// gone is the failure of a call that the worker did not live to see.
+func (b *Bound) gone() error {
+	if b.failure != nil {
+		return b.failure
+	}
+	return errBoundClosed
+}
+
+// Close ends the worker after the call that it is in, and frees its session and thread. Calls that wait fail with
+// StatusStaleHandle. It must not be called from a function of Do. Closing again does nothing.
+func (b *Bound) Close() error {
+	b.cleanup.Stop()
+	b.end()
+	<-b.ended
+	if b.failure == errExited {
+		return nil
+	}
+	return b.failure
+}
+
+// leftQueue is the failure of a request whose context ended before it was anybody's.
+func leftQueue(op string, ctx context.Context) error {
+	err := givenUp(op, ExecutedNo, ctx).(*Error)
+	if err.Status == StatusTimeout {
+		err.Status = StatusExpired
+	}
+	return err
+}
+
+// tidyBound is tidy for a session that stays bound.
+func (s *Session) tidyBound() {
+	if s.enter("tidy") != nil {
+		return
+	}
+	defer s.leave()
+	s.abandon()
+}
