@@ -1,6 +1,10 @@
 package streaminfer
 
-import "runtime"
+import (
+	"runtime"
+
+	"github.com/streaminfer/streaminfer/go/trace"
+)
 
 // Bind ties the session to the calling goroutine, and that goroutine to its thread (runtime.LockOSThread), until
 // Unbind or Close. On a GPU it makes the device's context current on the thread once instead of on every call. Calls
@@ -22,6 +26,7 @@ func (s *Session) Bind() error {
 		return failure("bind", ExecutedNo, err)
 	}
 	s.bound = true
+	s.traced(trace.Bind, nil, s.tracing(), "")
 	return nil
 }
 
@@ -44,6 +49,7 @@ func (s *Session) unbind() error {
 		return failure("unbind", ExecutedNo, err)
 	}
 	s.bound = false
+	s.traced(trace.Unbind, nil, s.tracing(), "")
 	runtime.UnlockOSThread()
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"runtime"
 	"sync/atomic"
+
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // BoundOptions are the choices made when a bound worker is made.
@@ -80,7 +82,7 @@ func (w *boundWorker) end() {
 // exit, the thread ends with it, which unbinds.
 func (w *boundWorker) run(m *Model, options SessionOptions, started chan<- error) {
 	defer close(w.ended)
-	s, err := m.NewSession(options)
+	s, err := m.newSession(options, trace.CreatePooled)
 	if err == nil {
 		if err = s.Bind(); err != nil {
 			_ = s.Close()
@@ -91,6 +93,8 @@ func (w *boundWorker) run(m *Model, options SessionOptions, started chan<- error
 		return
 	}
 	w.failure = errExited
+	m.engine.bound.Add(1)
+	defer m.engine.bound.Add(-1)
 	defer func() {
 		if err := s.Close(); w.failure == nil {
 			w.failure = err

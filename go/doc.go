@@ -48,12 +48,24 @@
 //
 // Package pipeline connects pools, functions and models that are linked on the device by bounded channels.
 //
+// # What is wrong when it is slow
+//
+// [Pool.Stats] has histograms of where the time of requests goes. [Engine.Trace] has the slow and failed requests, and, once
+// STREAMINFER_TRACE=api or [Engine.SetTrace] asks for it, the calls on sessions; package trace says in words what is wrong
+// with them and what to change, as does the command streaminfer-doctor with a trace that was written to a file.
+//
 // # Giving up
 //
 // When ctx ends, Run returns an error that wraps ctx.Err() at once, but the device may still be at work on the
 // Session's memory: the Session is draining and its views must not be touched. The next Run waits for the device first;
 // [Session.Drain] does only that, so that new inputs can be written. Close is always safe: the memory is released when
 // the device has finished with it.
+//
+// # Misuse
+//
+// A View's Data must not be touched while its Session's request is in flight. The race detector cannot see that: the memory
+// is not Go's. [View.Write], [View.Read] and [View.Touch] let it: in programs built with -race it then reports what is
+// touched too early or too late as a data race with the device. Sessions of a pool refuse calls while nobody holds them.
 //
 // # Errors
 //

@@ -1,9 +1,11 @@
 package streaminfer
 
 import (
+	"os"
 	"runtime"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // EngineOptions are the choices made when an engine is opened. The zero value opens the best device there is with the
@@ -73,6 +75,9 @@ type Engine struct {
 //
 // Errors: [ErrUnsupported], [*LibraryError], StatusNoDevice, StatusInvalidArgument.
 func Open(options EngineOptions) (*Engine, error) {
+	if _, err := trace.ParseOptions(os.Getenv("STREAMINFER_TRACE")); err != nil {
+		return nil, refusal("open", StatusInvalidArgument, "STREAMINFER_TRACE: %v", err)
+	}
 	opened, err := open(options.backend())
 	if err != nil {
 		return nil, failure("open", ExecutedNo, err)
@@ -118,7 +123,11 @@ func (e *Engine) Stats() (EngineStats, error) {
 // flight are cancelled; their memory is released when the device has finished with it. Closing again does nothing.
 func (e *Engine) Close() error {
 	e.cleanup.Stop()
-	return failure("close", ExecutedNo, e.registry.close())
+	traced := e.writeTrace()
+	if err := failure("close", ExecutedNo, e.registry.close()); err != nil {
+		return err
+	}
+	return traced
 }
 
 func (o *EngineOptions) backend() *backend.EngineOptions {

@@ -14,8 +14,8 @@ import (
 type lane struct {
 	pool    *Pool
 	session *Session
-	// checkout numbers the times that the lane was handed out.
-	checkout atomic.Uint64
+	// heldBy is the number of the loan while the lane is handed out, byPool while the pool itself is at work on it, else 0.
+	heldBy atomic.Uint64
 	// again paces repeated submits while the device has no permit left.
 	again *time.Timer
 
@@ -26,7 +26,6 @@ type lane struct {
 
 	// What follows is written with the pool's lock: bucket and service time expected of the request that holds the lane,
 	// since when, and a session that replaces the present one when it is given back.
-	held            bool
 	since, expected time.Duration
 	bucket          *poolBucket
 	next            *Session
@@ -34,6 +33,9 @@ type lane struct {
 
 	moments moments
 }
+
+// byPool is no loan: the pool drains the session.
+const byPool = ^uint64(0)
 
 // moments of one request, by the clock of backend.Now.
 type moments struct {
@@ -52,6 +54,7 @@ func newLane(p *Pool, s *Session) *lane {
 func (l *lane) adopt(s *Session) {
 	inputs, outputs := len(s.model.inputs), len(s.model.outputs)
 	l.session, l.selected = s, false
+	s.holder = &l.heldBy
 	l.request = backend.Bucket{Shapes: make([][]int64, inputs), Values: make([][]int64, inputs)}
 	l.inputs, l.outputs = make([]backend.View, inputs), make([]backend.View, outputs)
 }

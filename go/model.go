@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // Dynamic stands for an extent that the model leaves open.
@@ -173,6 +174,12 @@ type forgotten struct {
 	registry *registry
 	token    uint64
 	object   interface{ Free() error }
+}
+
+// freeSession is free for a session, which the trace tells of.
+func (f forgotten) freeSession() {
+	f.registry.recording.Event(0, trace.Event{Kind: trace.Leaked, At: backend.Now(), Session: f.token})
+	f.free()
 }
 
 func (f forgotten) free() {

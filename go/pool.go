@@ -3,11 +3,13 @@ package streaminfer
 import (
 	"context"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // PoolOptions are the choices made when a pool is made. The zero value is right for a start.
@@ -27,6 +29,10 @@ type PoolOptions struct {
 	// PlanMax is the number of shapes that may be planned because requests asked for them: the request itself gets
 	// ErrNoBucket, and planning goes on beside the traffic. 0 means that only Model.Prepare adds shapes.
 	PlanMax int
+	// Name appears in CPU profiles, if ProfileLabels says so: goroutines in Infer and Do then carry the label
+	// streaminfer_pool, and afterwards those of their own context.
+	Name          string
+	ProfileLabels bool
 	// Session are the options of each session. Its Links are not possible in a pool.
 	Session SessionOptions
 }
@@ -76,6 +82,8 @@ type Pool struct {
 	// lifetime ends with Close.
 	lifetime context.Context
 	end      context.CancelFunc
+	// labels has the profile labels; nil if there are none to set.
+	labels context.Context
 	// background counts the goroutines that drain, replace or plan.
 	background sync.WaitGroup
 	// buckets is replaced as a whole when the model has got more.
@@ -90,8 +98,9 @@ type Pool struct {
 	busy, draining int
 	queue          waiters
 	// free are waiters for reuse.
-	free    *waiter
-	arrived uint64
+	free *waiter
+	// arrived and loans number the waiters and the loans of sessions.
+	arrived, loans uint64
 	// refusing is what new requests get once the pool drains, is closed or has lost its engine.
 	refusing error
 	closed   bool
@@ -114,10 +123,13 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	}
 	p := &Pool{model: m, options: o, quiet: make(chan struct{})}
 	p.lifetime, p.end = context.WithCancel(context.Background())
+	if o.ProfileLabels {
+		p.labels = pprof.WithLabels(context.Background(), pprof.Labels("streaminfer_pool", o.Name))
+	}
 	buckets := m.poolBuckets(o.Session.Buckets, nil)
 	p.buckets.Store(&buckets)
 	for range o.Sessions + o.Spares {
-		s, err := m.NewSession(o.Session)
+		s, err := m.newSession(o.Session, trace.CreatePooled)
 		if err != nil {
 			p.Close()
 			return nil, err
@@ -170,8 +182,14 @@ func (p *Pool) Infer(ctx context.Context, in, out []Tensor) error {
 		return err
 	}
 	l.moments = moments{arrived: arrived, acquired: backend.Now()}
+	if p.labels != nil {
+		pprof.SetGoroutineLabels(p.labels)
+	}
 	err = l.infer(ctx, in, out)
-	p.release(l, bucket, err)
+	if p.labels != nil {
+		pprof.SetGoroutineLabels(ctx)
+	}
+	p.release(ctx, l, bucket, err)
 	return err
 }
 
@@ -188,15 +206,23 @@ func (p *Pool) Do(ctx context.Context, fn func(context.Context, *Session) error)
 	}
 	l.moments = moments{arrived: arrived, acquired: backend.Now()}
 	l.selected = false
+	lent := ctx
+	if l.session.tracing() >= 0 {
+		lent = context.WithValue(ctx, lentKey{}, l.heldBy.Load())
+	}
 	ended := false
+	if p.labels != nil {
+		pprof.SetGoroutineLabels(p.labels)
+		defer pprof.SetGoroutineLabels(ctx)
+	}
 	defer func() {
 		if !ended {
 			err = errPanicked
 		}
 		l.session.tidy()
-		p.release(l, &p.direct, err)
+		p.release(ctx, l, &p.direct, err)
 	}()
-	err = fn(ctx, l.session)
+	err = fn(lent, l.session)
 	ended = true
 	return err
 }

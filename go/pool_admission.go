@@ -63,7 +63,7 @@ func (p *Pool) admit(op string, bucket *poolBucket, now, deadline time.Duration)
 func (p *Pool) expectedWait(now, due time.Duration) time.Duration {
 	first := time.Duration(-1)
 	for _, l := range p.lanes {
-		if l.held {
+		if by := l.heldBy.Load(); by != 0 && by != byPool {
 			if left := max(l.since+l.expected-now, 0); first < 0 || left < first {
 				first = left
 			}

@@ -8,6 +8,7 @@ import (
 	"weak"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // Prepare plans buckets as AddBucket does and gives them to the model's pools: it returns when every session of theirs
@@ -137,7 +138,7 @@ func (p *Pool) renew(ctx context.Context) error {
 	lanes := slices.Clone(p.lanes)
 	p.mu.Unlock()
 	for _, l := range lanes {
-		s, err := p.model.NewSession(p.options.Session)
+		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
 		if err != nil {
 			return err
 		}

@@ -200,8 +200,8 @@ func (p *Pool) hold(l *lane, bucket *poolBucket, now time.Duration) {
 	p.busy++
 	p.stats.BusyMax = max(p.stats.BusyMax, p.busy)
 	l.since, l.bucket, l.expected = now, bucket, bucket.service
-	l.checkout.Add(1)
-	l.held = true
+	p.loans++
+	l.heldBy.Store(p.loans)
 }
 
 // dispatch hands idle lanes to the waiters that are due first, one lane to one waiter. It is called after everything

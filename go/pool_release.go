@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // release gives a lane back after a request, which ended with err.
-func (p *Pool) release(l *lane, bucket *poolBucket, err error) {
+func (p *Pool) release(ctx context.Context, l *lane, bucket *poolBucket, err error) {
 	now := backend.Now()
 	p.mu.Lock()
+	p.record(ctx, l, now, err)
 	if err == nil {
 		bucket.observe(now - l.since)
 		p.stats.Succeeded++
@@ -46,7 +48,7 @@ func (p *Pool) count(err error) {
 // giveBack decides what becomes of a lane whose request has ended. It is called with the lock, by the lane's holder.
 func (p *Pool) giveBack(l *lane) {
 	p.busy--
-	l.held = false
+	l.heldBy.Store(0)
 	switch {
 	case p.closed:
 		p.settleQuiet()
@@ -55,6 +57,7 @@ func (p *Pool) giveBack(l *lane) {
 		p.background.Add(1)
 		go p.replace(l)
 	case l.session.draining:
+		l.heldBy.Store(byPool)
 		p.draining++
 		p.background.Add(1)
 		go p.awaitDrained(l)
@@ -88,6 +91,7 @@ func (p *Pool) awaitDrained(l *lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.draining--
+	l.heldBy.Store(0)
 	if p.closed {
 		p.settleQuiet()
 		return
@@ -111,7 +115,7 @@ func (p *Pool) replace(l *lane) {
 	defer p.background.Done()
 	_ = l.session.Close()
 	for pause := replacePause; ; pause = min(2*pause, replacePauseOf) {
-		s, err := p.model.NewSession(p.options.Session)
+		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
 		p.mu.Lock()
 		if err == nil && !p.closed {
 			l.adopt(s)

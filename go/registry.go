@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"weak"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
@@ -12,7 +13,10 @@ import (
 // registry is the part of an Engine that outlives it by a moment: what its reaper goroutine needs, and what Close must
 // find. It refers to its children weakly, so that a forgotten one can still be collected.
 type registry struct {
-	backend backend.Engine
+	backend   backend.Engine
+	recording recording
+	// bound counts the bound workers.
+	bound atomic.Int64
 
 	mu       sync.Mutex
 	closed   bool
@@ -31,7 +35,7 @@ type child struct {
 }
 
 func newRegistry(b backend.Engine) *registry {
-	return &registry{backend: b, children: map[uint64]child{}, stopped: make(chan struct{})}
+	return &registry{backend: b, children: map[uint64]child{}, recording: newRecording(), stopped: make(chan struct{})}
 }
 
 // adopt registers a child and returns its token, which is never reused.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // SessionOptions are the choices made when a session is created.
@@ -49,6 +50,9 @@ type Session struct {
 	// done receives the completion of a parked request.
 	done chan backend.Completion
 
+	// holder is the number of the loan by which somebody has the session of a pool, 0 if nobody has; nil outside a pool.
+	holder *atomic.Uint64
+
 	// sequence is the last request's, 0 before the first. Cancel reads it from anywhere.
 	sequence atomic.Uint32
 
@@ -57,6 +61,7 @@ type Session struct {
 	draining   bool
 	bound      bool
 	poisoned   bool
+	shadow     shadow
 	spinBudget time.Duration
 	typical    time.Duration
 }
@@ -73,6 +78,10 @@ const (
 //
 // Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument, StatusShapeMismatch (links).
 func (m *Model) NewSession(options SessionOptions) (*Session, error) {
+	return m.newSession(options, trace.Create)
+}
+
+func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, error) {
 	const op = "new session"
 	if options.Threads < 0 {
 		return nil, refusal(op, StatusInvalidArgument, "%d threads", options.Threads)
@@ -90,7 +99,7 @@ func (m *Model) NewSession(options SessionOptions) (*Session, error) {
 		return nil, failure(op, ExecutedNo, err)
 	}
 	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, closing: make(chan struct{}),
-		done: make(chan backend.Completion, 1)}
+		done: make(chan backend.Completion, 1), shadow: newShadow()}
 	if s.spinBudget == 0 {
 		s.spinBudget = spinBudgetDefault
 	}
@@ -104,7 +113,8 @@ func (m *Model) NewSession(options SessionOptions) (*Session, error) {
 		_ = raw.Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	s.cleanup = runtime.AddCleanup(s, forgotten.free, forgotten{m.engine.registry, s.token, raw})
+	s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, s.token, raw})
+	s.traced(kind, nil, s.tracing(), "")
 	return s, nil
 }
 
@@ -161,6 +171,7 @@ func (s *Session) Run(ctx context.Context) error {
 		return err
 	}
 	defer s.leave()
+	s.checkLoan(ctx, "run")
 	if err := s.submit(ctx, "run"); err != nil {
 		return err
 	}
@@ -174,10 +185,20 @@ func (s *Session) Submit(ctx context.Context) error {
 		return err
 	}
 	defer s.leave()
+	s.checkLoan(ctx, "submit")
 	return s.submit(ctx, "submit")
 }
 
 func (s *Session) submit(ctx context.Context, op string) error {
+	at := s.tracing()
+	err := s.start(ctx, op)
+	if at >= 0 && err == nil {
+		s.traced(trace.Submit, ctx, at, "")
+	}
+	return err
+}
+
+func (s *Session) start(ctx context.Context, op string) error {
 	if ctx.Err() != nil {
 		return givenUp(op, ExecutedNo, ctx)
 	}
@@ -197,6 +218,7 @@ func (s *Session) submit(ctx context.Context, op string) error {
 	}
 	s.sequence.Store(sequence)
 	s.inFlight = true
+	s.shadow.begin()
 	return nil
 }
 
@@ -228,7 +250,9 @@ func (s *Session) poll(op string) (ended bool, err error) {
 	}
 	status, err := s.context.Poll(s.sequence.Load())
 	if err == nil {
-		s.inFlight = status != backend.OK
+		if s.inFlight = status != backend.OK; !s.inFlight {
+			s.shadow.end()
+		}
 		return !s.inFlight, nil
 	}
 	// A request that was cancelled from elsewhere leaves the device at work.
@@ -245,6 +269,8 @@ func (s *Session) failed(op string, executed Executed, err error) error {
 		switch Status(reported.Status) {
 		case StatusPanicked, StatusPoisoned, StatusStaleHandle:
 			s.poisoned = true
+		case StatusWrongThread:
+			s.misused(trace.Foreign, op, "bound to another thread")
 		}
 	}
 	return failure(op, executed, err)
@@ -272,10 +298,15 @@ func (s *Session) Timings() (Timings, error) {
 
 // enter claims the session for one call.
 func (s *Session) enter(op string) error {
+	if s.holder != nil && s.holder.Load() == 0 {
+		s.misused(trace.Foreign, op, "the session is in its pool")
+		return refusal(op, StatusWrongState, "the session is in its pool: nobody holds it")
+	}
 	if s.state.CompareAndSwap(stateIdle, stateInCall) {
 		return nil
 	}
 	if s.state.Load() == stateInCall {
+		s.misused(trace.Overlap, op, "another goroutine is in a call")
 		return refusal(op, StatusBusy, "another goroutine is in a call on this session")
 	}
 	return refusal(op, StatusStaleHandle, "the session is closed")
@@ -343,6 +374,7 @@ func (s *Session) Close() error {
 }
 
 func (s *Session) free() error {
+	s.traced(trace.Close, nil, s.tracing(), "")
 	s.cleanup.Stop()
 	s.unbindIfOurs()
 	s.model.engine.forget(s.token)

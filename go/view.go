@@ -20,24 +20,42 @@ type View[T Element] struct {
 
 	// A View keeps its Session reachable, so that the net under a forgotten Close does not catch what is in use.
 	session *Session
+	memory  touched
 }
+
+// Write copies elements into the view and returns how many, the smaller of both lengths. Unlike writing Data itself, it is
+// seen by the race detector: programs built with -race report a view that is touched while a request is in flight.
+func (v View[T]) Write(from []T) int {
+	v.memory.write()
+	return copy(v.Data, from)
+}
+
+// Read copies elements out of the view and returns how many, the smaller of both lengths. The race detector sees it, as
+// it sees Write.
+func (v View[T]) Read(into []T) int {
+	v.memory.read()
+	return copy(into, v.Data)
+}
+
+// Touch tells the race detector that Data is about to be read and written directly. It does nothing in other programs.
+func (v View[T]) Touch() { v.memory.write() }
 
 // Input returns the named input of s for writing. T must be the input's element type.
 //
 // Errors: StatusInvalidArgument for an unknown name, StatusShapeMismatch for another element type, StatusDraining,
 // StatusBusy.
 func Input[T Element](s *Session, name string) (View[T], error) {
-	return viewOf[T](s, "input", name, s.model.inputs, backend.Context.Input)
+	return viewOf[T](s, "input", name, s.model.inputs, backend.Context.Input, (*shadow).input)
 }
 
 // Output returns the named output of s for reading. Where an extent depends on data, the Shape is that of the last
 // request: fetch the view again after Run. Errors as for [Input].
 func Output[T Element](s *Session, name string) (View[T], error) {
-	return viewOf[T](s, "output", name, s.model.outputs, backend.Context.Output)
+	return viewOf[T](s, "output", name, s.model.outputs, backend.Context.Output, (*shadow).output)
 }
 
 func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
-	get func(backend.Context, int, *backend.View) error) (View[T], error) {
+	get func(backend.Context, int, *backend.View) error, memory func(*shadow) touched) (View[T], error) {
 	index, err := indexOf(op, tensors, op, name)
 	if err != nil {
 		return View[T]{}, err
@@ -59,7 +77,7 @@ func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
 		raw.Strides[axis] /= size
 	}
 	data := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(raw.Data))), int64(len(raw.Data))/size)
-	return View[T]{Data: data, Shape: raw.Shape, Strides: raw.Strides, session: s}, nil
+	return View[T]{Data: data, Shape: raw.Shape, Strides: raw.Strides, session: s, memory: memory(&s.shadow)}, nil
 }
 
 func indexOf(op string, tensors []TensorInfo, kind, name string) (int, error) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 const (
@@ -27,6 +28,19 @@ var spinnersMax atomic.Int32
 
 // wait returns when the request in flight has ended, or gives it up when ctx or the session does.
 func (s *Session) wait(ctx context.Context, op string) error {
+	at := s.tracing()
+	err := s.await(ctx, op)
+	if at >= 0 {
+		note := ""
+		if err != nil {
+			note = err.Error()
+		}
+		s.traced(trace.Wait, ctx, at, note)
+	}
+	return err
+}
+
+func (s *Session) await(ctx context.Context, op string) error {
 	started := backend.Now()
 	for {
 		// Requests that regularly take much longer than the budget are not worth spinning for. Twice, because what is
@@ -150,6 +164,8 @@ func (s *Session) settled(op string) (bool, error) {
 		return true, nil
 	}
 	drained, err := s.context.Drained()
-	s.draining = !drained
+	if s.draining = !drained; drained {
+		s.shadow.end()
+	}
 	return drained, failure(op, ExecutedNo, err)
 }

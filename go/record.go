@@ -1,0 +1,164 @@
+package streaminfer
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
+)
+
+// recording is an engine's trace, and what its process was like when the engine was opened.
+type recording struct {
+	*trace.Recorder
+	// file is where Close writes the trace; empty means nowhere.
+	file             string
+	throttledPeriods int
+	throttled        time.Duration
+}
+
+// newRecording begins as the environment says. What is no option is taken for none: Open has refused it.
+func newRecording() recording {
+	options, _ := trace.ParseOptions(os.Getenv("STREAMINFER_TRACE"))
+	r := recording{Recorder: trace.NewRecorder(options)}
+	if options.API > 0 {
+		r.file = os.Getenv("STREAMINFER_TRACE_FILE")
+	}
+	r.throttledPeriods, r.throttled = trace.Throttling(os.DirFS("/"))
+	return r
+}
+
+// SetTrace changes what is recorded from now on. An engine begins with what the environment variable STREAMINFER_TRACE
+// says, which [trace.ParseOptions] describes; if that asks for events and STREAMINFER_TRACE_FILE names a file, Close writes
+// the trace there.
+func (e *Engine) SetTrace(options trace.Options) { e.recording.Set(options) }
+
+// Trace returns what has been recorded, and the state of the process. [trace.Diagnose] reads it.
+//
+// Errors: as for Stats.
+func (e *Engine) Trace() (*trace.Trace, error) {
+	stats, err := e.Stats()
+	if err != nil {
+		return nil, err
+	}
+	root := os.DirFS("/")
+	t := e.recording.Take()
+	periods, stopped := trace.Throttling(root)
+	t.Process = trace.Process{GoMaxProcs: runtime.GOMAXPROCS(0), Threads: trace.CountThreads(root), EngineThreads: stats.Threads,
+		BoundWorkers: int(e.bound.Load()), Throttled: stopped - e.recording.throttled,
+		ThrottledPeriods: periods - e.recording.throttledPeriods}
+	return t, nil
+}
+
+func (e *Engine) writeTrace() error {
+	if e.recording.file == "" {
+		return nil
+	}
+	t, err := e.Trace()
+	if err != nil {
+		return nil // it is closed already
+	}
+	file, err := os.Create(e.recording.file)
+	if err != nil {
+		return err
+	}
+	if err := t.Write(file); err != nil {
+		_ = file.Close()
+		return err
+	}
+	return file.Close()
+}
+
+// tracing returns the time if calls are recorded, else -1.
+func (s *Session) tracing() time.Duration {
+	if on, _ := s.model.engine.recording.API(); !on {
+		return -1
+	}
+	return backend.Now()
+}
+
+// traced records a call that began when tracing said. ctx is nil where the call has none.
+func (s *Session) traced(kind trace.Kind, ctx context.Context, at time.Duration, note string) {
+	if at < 0 {
+		return
+	}
+	recorder := s.model.engine.recording
+	event := trace.Event{Kind: kind, At: at, Took: backend.Now() - at, Session: s.token, Thread: threadID(), Note: note}
+	if s.holder != nil {
+		event.Checkout = s.holder.Load()
+	}
+	if ctx != nil {
+		event.Label = trace.Label(ctx)
+	}
+	if _, full := recorder.API(); full {
+		event.Goroutine = goroutineID()
+	}
+	if kind == trace.Create || kind == trace.CreatePooled {
+		event.Label = callSite()
+	}
+	recorder.Event(s.sequence.Load(), event)
+}
+
+// misused records a call that should not have come.
+func (s *Session) misused(kind trace.Kind, op, note string) {
+	s.traced(kind, nil, s.tracing(), op+": "+note)
+}
+
+// callSite is the first line of code above this package.
+func callSite() string {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if !strings.HasPrefix(frame.Function, "github.com/streaminfer/streaminfer/go.") || !more {
+			return frame.File[strings.LastIndexByte(frame.File, '/')+1:] + ":" + strconv.Itoa(frame.Line)
+		}
+	}
+}
+
+// goroutineID reads the goroutine's number where Go tells it: in a stack trace.
+func goroutineID() int {
+	var buffer [64]byte
+	text := bytes.TrimPrefix(buffer[:runtime.Stack(buffer[:], false)], []byte("goroutine "))
+	number, _, _ := bytes.Cut(text, []byte(" "))
+	id, _ := strconv.Atoi(string(number))
+	return id
+}
+
+// lentKey is the key by which a context says which loan of a pool its user has.
+type lentKey struct{}
+
+// checkLoan notes a call with the context of a loan that has ended.
+func (s *Session) checkLoan(ctx context.Context, op string) {
+	if s.holder == nil || s.tracing() < 0 {
+		return
+	}
+	if loan, ok := ctx.Value(lentKey{}).(uint64); ok && loan != s.holder.Load() {
+		s.misused(trace.Foreign, op, "lent to another by now")
+	}
+}
+
+// record keeps the span of a request that was slow or failed, and of others now and then. It is called with the lock.
+func (p *Pool) record(ctx context.Context, l *lane, now time.Duration, err error) {
+	recorder := p.model.engine.recording
+	slow := l.expected > 0 && now-l.since > 2*l.expected+slowMargin
+	if err == nil && !slow && !recorder.Sampled() {
+		return
+	}
+	m := &l.moments
+	span := trace.Span{Session: l.session.token, Checkout: l.heldBy.Load(), Label: trace.Label(ctx), Service: l.expected,
+		Arrived: m.arrived, Acquired: m.acquired, Copied: m.copied, Submitted: m.device.Submitted, Started: m.device.Started,
+		Inputs: m.device.Inputs, Computed: m.device.Computed, Done: m.device.Done, Woke: m.woke, Ended: now}
+	if err != nil {
+		span.Error = err.Error()
+	}
+	recorder.Span(&span)
+}
+
+// slowMargin, and twice the usual service time, make a request a slow one.
+const slowMargin = 500 * time.Microsecond

@@ -1,0 +1,254 @@
+// Package trace records what a service does with package streaminfer, and says in words what is wrong with it.
+//
+// Two rings are kept per engine. Spans are the parts of pooled requests' time: one of many, and every one that was slow or
+// failed. They are always recorded. Events are the calls on sessions with thread, label and check-out: they are recorded
+// once that is asked for, by the environment (STREAMINFER_TRACE) or Engine.SetTrace, of one request in so many or of all.
+//
+//	t, err := engine.Trace()
+//	for _, finding := range trace.Diagnose(t) {
+//		log.Print(finding)
+//	}
+//	err = t.Write(file) // opens in Perfetto; streaminfer-doctor reads it, too
+package trace
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Kind is what an event tells of.
+type Kind string
+
+// The kinds of events.
+const (
+	Create Kind = "create"
+	// CreatePooled is a session made for a pool or a bound worker.
+	CreatePooled Kind = "create pooled"
+
+	Bind   Kind = "bind"
+	Unbind Kind = "unbind"
+	Submit Kind = "submit"
+	Wait   Kind = "wait"
+	Close  Kind = "close"
+	// Overlap is a call that found another goroutine in a call on the same session.
+	Overlap Kind = "overlap"
+	// Foreign is a call by somebody who does not hold the session: it is in its pool, lent to another, or bound to another
+	// thread.
+	Foreign Kind = "foreign"
+	// Leaked is a session that was never closed and was found by the garbage collector.
+	Leaked Kind = "leaked"
+)
+
+// Event is a call on a session. Times are since the program began to run.
+type Event struct {
+	Kind Kind          `json:"kind"`
+	At   time.Duration `json:"at"`
+	Took time.Duration `json:"took,omitempty"`
+	// Session numbers sessions, models and events of an engine in the order they were made.
+	Session uint64 `json:"session"`
+	// Checkout is the pool's number of the loan by which the session is held; 0 for a session without a pool.
+	Checkout uint64 `json:"checkout,omitempty"`
+	// Thread is the calling OS thread's number, 0 where it is not known; Goroutine only known under a full trace.
+	Thread    int `json:"thread,omitempty"`
+	Goroutine int `json:"goroutine,omitempty"`
+	// Label is the caller's, from WithLabel; of Create, the line of code that made the session.
+	Label string `json:"label,omitempty"`
+	// Note says more.
+	Note string `json:"note,omitempty"`
+}
+
+// Span is one request through a pool. Moments are since the program began to run; one that was not reached is 0.
+type Span struct {
+	// Session and Checkout as in Event.
+	Session  uint64 `json:"session"`
+	Checkout uint64 `json:"checkout"`
+	Label    string `json:"label,omitempty"`
+	// Error is why the request failed, empty if it did not.
+	Error string `json:"error,omitempty"`
+	// Service is what a request of this bucket was expected to take from Acquired to Ended.
+	Service time.Duration `json:"service"`
+	// Arrived, then Acquired a session, then Copied the inputs.
+	Arrived  time.Duration `json:"arrived"`
+	Acquired time.Duration `json:"acquired"`
+	Copied   time.Duration `json:"copied,omitempty"`
+	// Submitted, Started, Inputs (in place), Computed, Done (outputs visible) are the device's, on the same clock.
+	Submitted time.Duration `json:"submitted,omitempty"`
+	Started   time.Duration `json:"started,omitempty"`
+	Inputs    time.Duration `json:"inputs,omitempty"`
+	Computed  time.Duration `json:"computed,omitempty"`
+	Done      time.Duration `json:"done,omitempty"`
+	// Woke is when the waiting goroutine ran again, Ended when the outputs were copied.
+	Woke  time.Duration `json:"woke,omitempty"`
+	Ended time.Duration `json:"ended"`
+}
+
+// Process is what the process looked like when the trace was taken.
+type Process struct {
+	GoMaxProcs int `json:"gomaxprocs"`
+	// Threads of the process; 0 where they cannot be counted. EngineThreads are the library's, BoundWorkers those of Go
+	// that have a thread of their own.
+	Threads       int `json:"threads"`
+	EngineThreads int `json:"engine_threads"`
+	BoundWorkers  int `json:"bound_workers"`
+	// Throttled is how long the control group's quota kept the process off its processors since the engine was opened, in
+	// ThrottledPeriods periods.
+	Throttled        time.Duration `json:"throttled"`
+	ThrottledPeriods int           `json:"throttled_periods"`
+}
+
+// Trace is what was recorded, oldest first.
+type Trace struct {
+	Process Process `json:"process"`
+	// Counts are exact, while Events may have been sampled and overwritten.
+	Counts map[Kind]uint64 `json:"counts"`
+	Events []Event         `json:"events"`
+	Spans  []Span          `json:"spans"`
+}
+
+// Options say what is recorded.
+type Options struct {
+	// API records events: of one request in Every, of all if that is 1; 0 records none. What is rare or wrong is always
+	// recorded, unless it is 0.
+	API int
+	// Spans records one of so many requests of pools, besides those that are slow or failed; 0 means 128.
+	Spans int
+}
+
+// The rings' sizes, and the defaults of Options.
+const (
+	eventsMax    = 1 << 14
+	spansMax     = 1 << 10
+	spansDefault = 128
+	apiDefault   = 16
+)
+
+// ParseOptions reads the environment variable STREAMINFER_TRACE: "" or "off", "api" (one request in 16), "api=full", or
+// "api=N" (one in N).
+func ParseOptions(text string) (Options, error) {
+	name, value, set := strings.Cut(text, "=")
+	switch {
+	case text == "" || text == "off":
+		return Options{}, nil
+	case name != "api":
+	case !set:
+		return Options{API: apiDefault}, nil
+	case value == "full":
+		return Options{API: 1}, nil
+	default:
+		if n, err := strconv.Atoi(value); err == nil && n > 0 {
+			return Options{API: n}, nil
+		}
+	}
+	return Options{}, fmt.Errorf("trace: %q is none of off, api, api=full, api=N", text)
+}
+
+// Recorder has the rings of one engine. Its methods may be called from any goroutine.
+type Recorder struct {
+	api, every atomic.Int64
+	requests   atomic.Int64
+
+	mu     sync.Mutex
+	counts map[Kind]uint64
+	events ring[Event]
+	spans  ring[Span]
+}
+
+// NewRecorder returns one that records what the options say.
+func NewRecorder(o Options) *Recorder {
+	r := &Recorder{counts: map[Kind]uint64{}, events: ring[Event]{max: eventsMax}, spans: ring[Span]{max: spansMax}}
+	r.Set(o)
+	return r
+}
+
+// Set changes what is recorded from now on.
+func (r *Recorder) Set(o Options) {
+	if o.Spans <= 0 {
+		o.Spans = spansDefault
+	}
+	r.every.Store(int64(o.Spans))
+	r.api.Store(int64(o.API))
+}
+
+// API reports whether events are recorded, and whether all are.
+func (r *Recorder) API() (on, full bool) {
+	every := r.api.Load()
+	return every > 0, every == 1
+}
+
+// Event records a call; of the frequent kinds only those of every so-many-th request, whose number is given.
+func (r *Recorder) Event(request uint32, e Event) {
+	every := r.api.Load()
+	if every <= 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counts[e.Kind]++
+	if e.Kind == Submit || e.Kind == Wait {
+		if int64(request)%every != 0 {
+			return
+		}
+	}
+	r.events.add(e)
+}
+
+// Sampled reports whether it is the turn of one more request to have its span recorded.
+func (r *Recorder) Sampled() bool { return r.requests.Add(1)%r.every.Load() == 0 }
+
+// Span records a request.
+func (r *Recorder) Span(s *Span) {
+	r.mu.Lock()
+	r.spans.add(*s)
+	r.mu.Unlock()
+}
+
+// Take returns what was recorded so far.
+func (r *Recorder) Take() *Trace {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &Trace{Counts: map[Kind]uint64{}, Events: r.events.all(), Spans: r.spans.all()}
+	for kind, count := range r.counts {
+		t.Counts[kind] = count
+	}
+	return t
+}
+
+// ring keeps the last max values. It takes its memory with the first.
+type ring[T any] struct {
+	max, next int
+	values    []T
+}
+
+func (r *ring[T]) add(value T) {
+	if r.values == nil {
+		r.values = make([]T, 0, r.max)
+	}
+	if len(r.values) < r.max {
+		r.values = append(r.values, value)
+		return
+	}
+	r.values[r.next] = value
+	r.next = (r.next + 1) % r.max
+}
+
+func (r *ring[T]) all() []T {
+	return append(append([]T(nil), r.values[r.next:]...), r.values[:r.next]...)
+}
+
+type labelKey struct{}
+
+// WithLabel gives the calls made with ctx a name, such as the handler's, that events and spans then carry.
+func WithLabel(ctx context.Context, label string) context.Context {
+	return context.WithValue(ctx, labelKey{}, label)
+}
+
+// Label returns the name that WithLabel gave, or "".
+func Label(ctx context.Context) string {
+	label, _ := ctx.Value(labelKey{}).(string)
+	return label
+}

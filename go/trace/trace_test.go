@@ -1,0 +1,113 @@
+package trace
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+const us = time.Microsecond
+
+// request is a span whose parts take the given times, in the order of parts.
+func request(took ...time.Duration) Span {
+	s := Span{Session: 1, Service: 120 * us, Arrived: 1000 * us, Acquired: 1100 * us}
+	at := s.Acquired
+	for i, moment := range []*time.Duration{&s.Copied, &s.Submitted, &s.Started, &s.Inputs, &s.Computed, &s.Done, &s.Woke, &s.Ended} {
+		at += took[i]
+		*moment = at
+	}
+	return s
+}
+
+func usualParts() []time.Duration {
+	return []time.Duration{5 * us, 2 * us, 3 * us, 10 * us, 70 * us, 10 * us, 15 * us, 5 * us}
+}
+
+func TestSlowPartsAreFound(t *testing.T) {
+	clean := &Trace{Counts: map[Kind]uint64{}}
+	for range 100 {
+		clean.Spans = append(clean.Spans, request(usualParts()...))
+	}
+	// As long as the queue explains it a request may take any time.
+	queued := request(usualParts()...)
+	queued.Arrived = 0
+	clean.Spans = append(clean.Spans, queued)
+	if findings := Diagnose(clean); len(findings) != 0 {
+		t.Fatalf("clean, but %v", findings)
+	}
+	for i, part := range parts {
+		took := usualParts()
+		took[i] += 2 * time.Millisecond
+		planted := &Trace{Counts: clean.Counts, Spans: append(append([]Span(nil), clean.Spans...), request(took...))}
+		planted.Spans[100+1].Label = "handler"
+		findings := Diagnose(planted)
+		if len(findings) != 1 || findings[0].Name != "slow "+part.name || !strings.Contains(findings[0].What, "by handler") {
+			t.Errorf("%s planted, found %v", part.name, findings)
+		}
+	}
+}
+
+func TestThrottlingIsFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		files fstest.MapFS
+		want  time.Duration
+	}{
+		"version 2": {fstest.MapFS{"proc/self/cgroup": {Data: []byte("0::/a/b\n")},
+			"sys/fs/cgroup/a/b/cpu.stat": {Data: []byte("usage_usec 9\nnr_throttled 3\nthrottled_usec 1500\n")}}, 1500 * us},
+		"container": {fstest.MapFS{"proc/self/cgroup": {Data: []byte("0::/\n")},
+			"sys/fs/cgroup/cpu.stat": {Data: []byte("nr_periods 9\nnr_throttled 3\nthrottled_usec 1500\n")}}, 1500 * us},
+		"version 1": {fstest.MapFS{"sys/fs/cgroup/cpu/cpu.stat": {Data: []byte("nr_throttled 3\nthrottled_time 1500000\n")}}, 1500 * us},
+		"nothing":   {fstest.MapFS{}, 0},
+	} {
+		periods, stopped := Throttling(test.files)
+		if stopped != test.want || periods > 0 != (test.want > 0) {
+			t.Errorf("%s: %d periods, %v", name, periods, stopped)
+		}
+		findings := Diagnose(&Trace{Process: Process{Throttled: stopped, ThrottledPeriods: periods}})
+		if found := len(findings) == 1 && findings[0].Name == "CPU throttling"; found != (test.want > 0) {
+			t.Errorf("%s: %v", name, findings)
+		}
+	}
+}
+
+func TestRingKeepsTheLast(t *testing.T) {
+	r := NewRecorder(Options{API: 1})
+	for i := range eventsMax + 10 {
+		r.Event(0, Event{Kind: Submit, Session: uint64(i)})
+	}
+	taken := r.Take()
+	if len(taken.Events) != eventsMax || taken.Events[0].Session != 10 || taken.Events[eventsMax-1].Session != eventsMax+9 ||
+		taken.Counts[Submit] != eventsMax+10 {
+		t.Errorf("%d events from %d to %d", len(taken.Events), taken.Events[0].Session, taken.Events[eventsMax-1].Session)
+	}
+}
+
+func TestOptionsAreParsed(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "off": 0, "api": apiDefault, "api=full": 1, "api=50": 50} {
+		if o, err := ParseOptions(text); err != nil || o.API != want {
+			t.Errorf("%q: %+v, %v", text, o, err)
+		}
+	}
+	for _, text := range []string{"api=0", "api=-1", "api=", "all", "off=1"} {
+		if _, err := ParseOptions(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+func TestForeignFilesAreRefused(t *testing.T) {
+	for _, text := range []string{"", "no JSON", `{"traceEvents":[]}`} {
+		if _, err := Read(strings.NewReader(text)); err == nil {
+			t.Errorf("%q is read", text)
+		}
+	}
+	var buffer bytes.Buffer
+	if err := (&Trace{}).Write(&buffer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(&buffer); err != nil {
+		t.Error(err)
+	}
+}

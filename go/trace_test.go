@@ -1,0 +1,334 @@
+package streaminfer_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/trace"
+)
+
+// traced returns what has been recorded; what the machine and the test's process do to it is left out.
+func (w *world) traced() *trace.Trace {
+	w.Helper()
+	t, err := w.engine.Trace()
+	w.ok(err)
+	return t
+}
+
+// finds fails the test unless exactly the named problems are found. Slow requests and threads belong to the machine that
+// runs the tests, so they only count when asked for.
+func (w *world) finds(t *trace.Trace, names ...string) {
+	w.Helper()
+	var found []string
+	for _, f := range trace.Diagnose(t) {
+		machine := strings.HasPrefix(f.Name, "slow ") || f.Name == "thread explosion" || f.Name == "CPU throttling"
+		if f.Severity == trace.Problem && (!machine || slices.Contains(names, f.Name)) {
+			found = append(found, f.Name)
+			w.Log(f)
+		}
+	}
+	slices.Sort(found)
+	slices.Sort(names)
+	if !slices.Equal(found, names) {
+		w.Fatalf("found %q, not %q", found, names)
+	}
+}
+
+func TestCleanRunIsSilent(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		w.engine.SetTrace(trace.Options{API: 1, Spans: 1})
+		model := w.load(affine)
+		pool := w.pool(model, streaminfer.PoolOptions{Sessions: 4})
+		bound := w.bound(model, streaminfer.BoundOptions{})
+		var group sync.WaitGroup
+		for range 16 {
+			group.Go(func() {
+				ctx := trace.WithLabel(context.Background(), "worker")
+				r := newAffineRequest(1)
+				for range 50 {
+					if err := pool.Infer(ctx, r.in, r.out); err != nil {
+						w.Error(err)
+					}
+					run := func(ctx context.Context, s *streaminfer.Session) error { return s.Run(ctx) }
+					if err := errors.Join(pool.Do(ctx, run), bound.Do(ctx, run)); err != nil {
+						w.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		record := w.traced()
+		w.finds(record)
+		if record.Counts[trace.Submit] != record.Counts[trace.Wait] || record.Counts[trace.Submit] < 16*150 ||
+			record.Counts[trace.CreatePooled] != 6 || record.Process.BoundWorkers != 1 {
+			w.Errorf("%v, %+v", record.Counts, record.Process)
+		}
+		for _, e := range record.Events {
+			if e.Kind == trace.Submit && (e.Session == 0 || e.Goroutine == 0 || e.Label != "worker" && e.Label != "" || e.At <= 0) {
+				w.Fatalf("%+v", e)
+			}
+		}
+	})
+}
+
+func TestTraceIsSampled(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(affine))
+		for _, every := range []int{0, 10} {
+			w.engine.SetTrace(trace.Options{API: every})
+			for range 100 {
+				w.ok(s.Run(context.Background()))
+			}
+		}
+		submits := 0
+		record := w.traced()
+		for _, e := range record.Events {
+			if e.Kind == trace.Submit {
+				submits++
+			}
+		}
+		if submits != 10 || record.Counts[trace.Submit] != 100 {
+			w.Errorf("%d of %v recorded", submits, record.Counts)
+		}
+	})
+}
+
+func TestOverlappingUseIsFound(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		w.engine.SetTrace(trace.Options{API: 100})
+		s := w.session(w.load(endless))
+		w.ok(s.Submit(context.Background()))
+		ended := make(chan error)
+		go func() {
+			err := s.Wait(context.Background())
+			for errors.Is(err, streaminfer.StatusBusy) {
+				err = s.Wait(context.Background())
+			}
+			ended <- err
+		}()
+		eventually(w, "two calls to meet", func() bool {
+			_, err := s.Poll()
+			return errors.Is(err, streaminfer.StatusBusy)
+		})
+		w.ok(s.Cancel())
+		<-ended
+		w.finds(w.traced(), "overlapping use")
+	})
+}
+
+func TestUseByANonHolderIsFound(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		model := w.load(affine)
+		background := context.Background()
+		for name, plant := range map[string]func(*streaminfer.Pool){
+			"after Do": func(pool *streaminfer.Pool) {
+				var kept *streaminfer.Session
+				w.ok(pool.Do(background, func(_ context.Context, s *streaminfer.Session) error { kept = s; return nil }))
+				w.is(kept.Run(background), streaminfer.StatusWrongState)
+			},
+			"during another's Do": func(pool *streaminfer.Pool) {
+				var kept *streaminfer.Session
+				var loan context.Context
+				w.ok(pool.Do(background, func(ctx context.Context, s *streaminfer.Session) error { kept, loan = s, ctx; return nil }))
+				w.ok(pool.Do(background, func(context.Context, *streaminfer.Session) error { return kept.Run(loan) }))
+			},
+			"on another thread": func(*streaminfer.Pool) {
+				bound := w.bound(model, streaminfer.BoundOptions{})
+				var kept *streaminfer.Session
+				w.ok(bound.Do(background, func(_ context.Context, s *streaminfer.Session) error { kept = s; return nil }))
+				w.is(kept.Run(background), streaminfer.StatusWrongThread)
+			},
+		} {
+			w.engine.SetTrace(trace.Options{API: 100})
+			before := w.traced().Counts[trace.Foreign]
+			plant(w.pool(model, streaminfer.PoolOptions{Sessions: 1, Spares: -1}))
+			record := w.traced()
+			if record.Counts[trace.Foreign] != before+1 {
+				w.Errorf("%s: not seen: %v", name, record.Counts)
+			}
+			w.finds(record, "use by a non-holder")
+		}
+	})
+}
+
+func TestSessionsPerRequestAreFound(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		w.engine.SetTrace(trace.Options{API: 1})
+		model := w.load(affine)
+		for range 10 {
+			s := w.session(model)
+			w.ok(s.Run(context.Background()))
+			w.ok(s.Close())
+		}
+		w.finds(w.traced(), "sessions per request")
+	})
+}
+
+func TestLeakedSessionsAreFound(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		w.engine.SetTrace(trace.Options{API: 1})
+		model := w.load(affine)
+		for range 3 {
+			w.ok(w.session(model).Run(context.Background()))
+		}
+		w.settle(0)
+		record := w.traced()
+		w.finds(record, "leaked sessions")
+		if f := trace.Diagnose(record)[0]; !strings.Contains(f.What, "3 sessions") || !strings.Contains(f.What, "worlds_test.go:") {
+			w.Error(f)
+		}
+	})
+}
+
+func TestThreadExplosionIsFound(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("threads are counted in /proc")
+	}
+	inBothWorlds(t, func(w *world) {
+		var started, ended sync.WaitGroup
+		gate := make(chan struct{})
+		for range 100 {
+			started.Add(1)
+			ended.Go(func() {
+				runtime.LockOSThread() // and the thread ends with the goroutine
+				started.Done()
+				<-gate
+			})
+		}
+		started.Wait()
+		w.finds(w.traced(), "thread explosion")
+		close(gate)
+		ended.Wait()
+	})
+}
+
+// A slow and a failed request are kept whatever is sampled, with moments in order, on the host's and the device's clock.
+func TestSlowAndFailedRequestsAreKept(t *testing.T) {
+	run := func(x float32) (float32, error) {
+		switch {
+		case x == 1:
+			time.Sleep(200 * time.Millisecond)
+		case x < 0:
+			return 0, errPlanted
+		}
+		return x, nil
+	}
+	w, pool := fakePool(t, scalars(run), streaminfer.PoolOptions{Sessions: 1, WarmUp: 10})
+	w.engine.SetTrace(trace.Options{Spans: 1 << 30})
+	for _, x := range []float32{0, 0, 1, 0, -1} {
+		_, err := infer(trace.WithLabel(context.Background(), "handler"), pool, x)
+		if (err != nil) != (x < 0) {
+			w.Fatal(err)
+		}
+	}
+	record := w.traced()
+	var slow, failed int
+	for _, s := range record.Spans {
+		moments := []time.Duration{s.Arrived, s.Acquired, s.Copied, s.Submitted, s.Started, s.Inputs, s.Computed, s.Done, s.Woke, s.Ended}
+		switch {
+		case s.Label != "handler":
+			w.Errorf("%+v", s)
+		case s.Error != "":
+			failed++
+		case s.Computed-s.Inputs >= 200*time.Millisecond:
+			slow++
+			fallthrough
+		default:
+			if !slices.IsSorted(moments) {
+				w.Errorf("the moments are not in order: %v", moments)
+			}
+		}
+	}
+	if failed != 1 || slow != 1 {
+		w.Errorf("%d failed, %d slow: %+v", failed, slow, record.Spans)
+	}
+	w.finds(record, "slow computing")
+}
+
+// The library's stamps are on Go's clock: within a tolerance for a look at two clocks.
+func TestDeviceStampsAreOnTheHostsClock(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		const tolerance = 100 * time.Microsecond
+		w.engine.SetTrace(trace.Options{Spans: 1})
+		pool := w.pool(w.load(affine), streaminfer.PoolOptions{Sessions: 1})
+		r := newAffineRequest(1)
+		for range 20 {
+			w.ok(pool.Infer(context.Background(), r.in, r.out))
+		}
+		spans := w.traced().Spans
+		if len(spans) != 20 {
+			w.Fatal(len(spans))
+		}
+		for _, s := range spans {
+			if s.Submitted < s.Copied-tolerance || s.Started < s.Submitted || s.Computed < s.Inputs || s.Done < s.Computed ||
+				s.Woke < s.Done-tolerance || s.Ended < s.Woke {
+				w.Errorf("%+v", s)
+			}
+		}
+	})
+}
+
+func TestTraceFile(t *testing.T) {
+	t.Setenv("STREAMINFER_TRACE", "api=full")
+	path := filepath.Join(t.TempDir(), "trace.json")
+	t.Setenv("STREAMINFER_TRACE_FILE", path)
+	w, pool := fakePool(t, scalars(func(x float32) (float32, error) { return x, nil }), streaminfer.PoolOptions{Sessions: 2})
+	w.engine.SetTrace(trace.Options{API: 1, Spans: 1})
+	for range 5 {
+		_, err := infer(context.Background(), pool, 1)
+		w.ok(err)
+	}
+	want := w.traced()
+	w.ok(w.engine.Close())
+	data, err := os.ReadFile(path)
+	w.ok(err)
+	read, err := trace.Read(bytes.NewReader(data))
+	w.ok(err)
+	if len(read.Spans) != 5 || !slices.Equal(read.Spans, want.Spans) || !slices.Equal(read.Events, want.Events) {
+		w.Errorf("read %d spans and %d events of %d and %d", len(read.Spans), len(read.Events), len(want.Spans), len(want.Events))
+	}
+	var chrome struct {
+		TraceEvents []struct {
+			Name, Ph string
+			TS, Dur  float64
+		}
+	}
+	w.ok(json.Unmarshal(data, &chrome))
+	counts := map[string]int{}
+	for _, e := range chrome.TraceEvents {
+		counts[e.Name+"/"+e.Ph]++
+	}
+	for name, want := range map[string]int{"request/X": 5, "compute/X": 5, "wake/X": 5, "queue/b": 5, "queue/e": 5, "create pooled/X": 3} {
+		if counts[name] != want {
+			w.Errorf("%d of %s, not %d", counts[name], name, want)
+		}
+	}
+	t.Setenv("STREAMINFER_TRACE", "everything")
+	if _, err := streaminfer.Open(streaminfer.EngineOptions{}); !errors.Is(err, streaminfer.StatusInvalidArgument) {
+		t.Error(err)
+	}
+}
+
+func TestProfileLabelsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	inBothWorlds(t, func(w *world) {
+		pool := w.pool(w.load(affine), streaminfer.PoolOptions{Sessions: 1, Name: "suite", ProfileLabels: true})
+		r := newAffineRequest(1)
+		if allocations := testing.AllocsPerRun(200, func() { w.ok(pool.Infer(context.Background(), r.in, r.out)) }); allocations != 0 {
+			w.Errorf("%v allocations", allocations)
+		}
+	})
+}
