@@ -1,9 +1,9 @@
 # Package streaminfer for Go, its examples, and the proof that its module zip works elsewhere.
-GO_FOLDERS := go examples/go tests/gomodule
+GO_FOLDERS := go examples/go tests/gomodule benches/go
 GO_WITH := STREAMINFER_LIBRARY=$(CURDIR)/$(LIBRARY) STREAMINFER_MODELS=$(CURDIR)/$(MODELS)
 GO_MUST := $(GO_WITH) STREAMINFER_REQUIRE=1
 
-.PHONY: demo test-go test-go-linked test-go-module bench-go
+.PHONY: demo test-go test-go-linked test-go-module bench-go bench-tail
 demo: build $(DEMO_MODELS) ## two real models at work from Go: files named by type, sentences found by meaning, latencies
 	cd examples/go && $(GO) build -o ../../target/demo ./demo
 	$(GO_WITH) target/demo -models $(MODELS)
@@ -16,6 +16,7 @@ test-go: build $(DEMO_MODELS) $(MODELS)/mlp.onnx ## the Go tests: on the fake an
 	cd go && $(GO_MUST) GOEXPERIMENT=cgocheck2 $(GO) test .
 	cd go && CGO_ENABLED=0 $(GO) test . ./fake
 	cd examples/go && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
+	cd benches/go && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
 	$(GO_WITH) sh -c 'cd examples/go && $(GO) build -o ../../target/readme ./readme' && $(GO_WITH) target/readme
 
 test-go-linked: ## the Go tests with the library linked at build time, as installed and described by pkg-config
@@ -28,3 +29,10 @@ test-go-module: build ## the module zip, unpacked elsewhere, built and run
 
 bench-go: build ## the border between Go and the library: one call, one request
 	cd go && $(GO_MUST) $(GO) test -run '^$$' -bench . -benchtime 2s -count 3 .
+	cd benches/go && $(GO_MUST) $(GO) test -run '^$$' -bench . ./crossing
+
+# Cells that the file has are not run again. FULL=1 runs those of pool and bound workers on to 270,336 samples.
+TAIL := target/bench-tail$(if $(FULL),-full).jsonl
+bench-tail: build $(MODELS)/mlp.onnx $(MODELS)/minilm.onnx ## the tail under concurrency: ways to share a device, closed and open loops; some ten minutes
+	cd benches/go && $(GO) build -o ../../target/tail ./tail
+	$(GO_WITH) target/tail -models $(MODELS) -out $(TAIL) $(if $(FULL),-full)
