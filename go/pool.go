@@ -70,8 +70,8 @@ const (
 //
 // Admission: the pool knows each bucket's service time, a moving average of what requests took from getting a session to
 // giving it back. A request with a deadline is expected to wait for the session that will be free first, and then for its
-// share of the service time of those queued with an earlier deadline; if that and its own service time end after its
-// deadline it is refused at once with [ErrDeadline], while the caller still has time for something else. One that turns
+// share of the service time of those queued with an earlier deadline; if that, its own service time and, where it has to
+// wait, a margin of half as much end after its deadline it is refused at once with [ErrDeadline], while the caller still has time for something else. One that turns
 // out to be too late when its turn comes is refused instead of served. So an overloaded pool spends its device on requests
 // that are in time.
 //

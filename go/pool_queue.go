@@ -80,6 +80,9 @@ func (q *waiters) remove(w *waiter) {
 // acquire returns a lane for a request, now or when it is its turn.
 func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now time.Duration) (*lane, error) {
 	if ctx.Err() != nil {
+		p.mu.Lock()
+		p.stats.Requests++
+		p.mu.Unlock()
 		return nil, p.left(op, ctx)
 	}
 	var deadline time.Duration
@@ -233,6 +236,7 @@ func (p *Pool) flush(why error) {
 	for len(p.queue) > 0 {
 		w := p.queue[0]
 		p.queue.remove(w)
+		p.stats.RefusedClosed++
 		w.refused = why
 		w.ready <- nil
 	}

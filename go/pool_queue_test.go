@@ -419,8 +419,8 @@ func TestRandomCancels(t *testing.T) {
 		group.Wait()
 		w.ok(pool.Drain(context.Background()))
 		s := pool.Stats()
-		if sum := s.Succeeded + s.RefusedDeadline + s.RefusedFull + s.Expired + s.Cancelled + s.Failed; s.Sessions != 6 ||
-			s.Draining != 0 || s.Failed != 0 || sum < s.Requests || ended.Load() != total {
+		if sum := s.Succeeded + s.RefusedDeadline + s.RefusedFull + s.RefusedClosed + s.Expired + s.Cancelled + s.Failed; s.Sessions != 6 ||
+			s.Draining != 0 || s.Failed != 0 || sum != s.Requests || ended.Load() != total {
 			w.Errorf("%d ended of %d: %+v", ended.Load(), total, s)
 		}
 		w.Logf("%d well, %d cancelled, %d expired, %d refused", s.Succeeded, s.Cancelled, s.Expired, s.RefusedDeadline+s.RefusedFull)

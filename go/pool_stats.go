@@ -12,13 +12,13 @@ type PoolStats struct {
 	Sessions, Busy, Draining, BusyMax int
 	// Queued requests wait for a session; QueuedMax is the most that did at once.
 	Queued, QueuedMax int
-	// Requests have come. Each ends as one of the following.
+	// Requests have come, those apart whose tensors are not the model's. Each ends as one of the following.
 	Requests uint64
 	// Succeeded requests had their outputs copied or their function return nil.
 	Succeeded uint64
 	// RefusedDeadline were refused on arrival because they would have ended after their deadline, RefusedFull because the
-	// queue was full, RefusedNoBucket because nobody had prepared their shape.
-	RefusedDeadline, RefusedFull, RefusedNoBucket uint64
+	// queue was full, RefusedNoBucket because nobody had prepared their shape, RefusedClosed because the pool was closed.
+	RefusedDeadline, RefusedFull, RefusedNoBucket, RefusedClosed uint64
 	// Expired requests ran out of time, in the queue or on the device; Cancelled ones were given up by their context.
 	Expired, Cancelled uint64
 	// Failed requests had another error.

@@ -303,3 +303,36 @@ func TestInferDoesNotAllocate(t *testing.T) {
 		}
 	})
 }
+
+// Only the library has operators whose result's shape a small input decides.
+func TestPoolSelectsByValuesOfShapeInputs(t *testing.T) {
+	engine := openLibrary(t)
+	finish(t, engine, runtime.NumGoroutine())
+	w := &world{T: t, engine: engine}
+	expand := graph{nodes: []message{node("Expand", "y", "x", "n")},
+		inputs: []message{value("x", onnxFloat, 1), value("n", onnxInt64, 1)}, outputs: []message{value("y", onnxFloat, "m")}}
+	var buckets []streaminfer.Bucket
+	for _, n := range []int64{2, 5} {
+		buckets = append(buckets, streaminfer.Bucket{Values: map[string][]int64{"n": {n}}})
+	}
+	model, err := engine.LoadBytes(expand.model(), streaminfer.ModelOptions{Buckets: buckets})
+	w.ok(err)
+	pool := w.pool(model, streaminfer.PoolOptions{Sessions: 1, Spares: -1})
+	for _, n := range []int64{2, 5, 5, 2, 3, 5} {
+		y := make([]float32, 8)
+		in := []streaminfer.Tensor{streaminfer.NewTensor("n", []int64{n}), streaminfer.NewTensor("x", []float32{float32(n)}, 1)}
+		out := []streaminfer.Tensor{streaminfer.NewTensor("y", y)}
+		err := pool.Infer(context.Background(), in, out)
+		if n == 3 {
+			w.is(err, streaminfer.ErrNoBucket)
+			continue
+		}
+		w.ok(err)
+		if !slices.Equal(out[0].Shape, []int64{n}) || len(out[0].Data) != 4*int(n) || y[0] != float32(n) || y[n-1] != float32(n) || y[n] != 0 {
+			t.Fatalf("%d: %v of shape %v", n, y, out[0].Shape)
+		}
+	}
+	if b := pool.Stats().Buckets; b[0].Served != 2 || b[1].Served != 3 {
+		t.Errorf("%+v", b)
+	}
+}
