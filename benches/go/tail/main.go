@@ -5,7 +5,7 @@
 //
 // Loads: closed loops of so many goroutines, each with its next request as soon as the last has ended; and open loops, whose
 // requests come at random moments (Poisson) at a given part of the pool's own peak, whether or not others have ended, with
-// latency counted from the moment that was intended. Ways: shared (one session and a mutex), request (a session made for
+// latency counted from the moment that was intended, some with deadlines, at up to twice that peak. Ways: shared (one session and a mutex), request (a session made for
 // each request), bound (workers with a thread each), pool.
 //
 // Each cell is one JSON line; those in the file already are not run again. A percentile p is given only where n (1 - p) is
@@ -20,6 +20,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +35,9 @@ type cell struct {
 	Loop       string  `json:"loop"`
 	Load       float64 `json:"load,omitempty"`
 	Goroutines int     `json:"goroutines"`
-	Samples    int     `json:"samples_min"`
+	// Deadline of each request, in times of the pool's service time at its peak; 0 is none.
+	Deadline int `json:"deadline,omitempty"`
+	Samples  int `json:"samples_min"`
 }
 
 // result is a cell's line.
@@ -42,6 +45,8 @@ type result struct {
 	cell
 	N           int     `json:"n"`
 	Failed      int     `json:"failed"`
+	Refused     int     `json:"refused,omitempty"`
+	RefusedP99  float64 `json:"refused_p99_us,omitempty"`
 	Rate        float64 `json:"requests_per_s"`
 	P50         float64 `json:"p50_us,omitempty"`
 	P99         float64 `json:"p99_us,omitempty"`
@@ -58,6 +63,7 @@ type result struct {
 
 type options struct {
 	models, out, device string
+	only                string
 	sessions            int
 	time, warm          time.Duration
 	full                bool
@@ -68,6 +74,7 @@ func main() {
 	flag.StringVar(&o.models, "models", ".cache/models", "folder of mlp.onnx and minilm.onnx")
 	flag.StringVar(&o.out, "out", "bench-tail.jsonl", "file of results, which is continued")
 	flag.StringVar(&o.device, "device", "host", "device to measure")
+	flag.StringVar(&o.only, "only", "", "model, mlp or minilm, whose cells alone are run")
 	flag.IntVar(&o.sessions, "sessions", max(2, runtime.GOMAXPROCS(0)), "sessions of the pool, and bound workers at most")
 	flag.DurationVar(&o.time, "time", 10*time.Second, "time of a cell")
 	flag.DurationVar(&o.warm, "warm", time.Second, "time before a cell that does not count")
@@ -83,7 +90,11 @@ func main() {
 const headline = 270_336
 
 // plan lists the cells of a run, the pool's closed loops first: the open ones are relative to their peak.
-func plan(full bool) (cells []cell) {
+func plan(o *options) []cell {
+	return slices.DeleteFunc(allCells(o.full), func(c cell) bool { return o.only != "" && c.Model != o.only })
+}
+
+func allCells(full bool) (cells []cell) {
 	samples := func(way string) int {
 		if full && (way == "pool" || way == "bound") {
 			return headline
@@ -99,6 +110,10 @@ func plan(full bool) (cells []cell) {
 		for _, goroutines := range []int{1, 4, 16, 64, 1024} {
 			cells = append(cells, cell{Model: "mlp", Way: way, Loop: "open", Load: 0.5, Goroutines: goroutines, Samples: samples(way)})
 		}
+	}
+	// Twice as much as the pool can do, half and all of it, each request to be answered within ten service times.
+	for _, load := range []float64{0.5, 1, 2} {
+		cells = append(cells, cell{Model: "mlp", Way: "pool", Loop: "open", Load: load, Goroutines: 1024, Deadline: 10})
 	}
 	for _, way := range []string{"pool", "bound", "shared", "request"} {
 		cells = append(cells, cell{Model: "minilm", Way: way, Loop: "closed", Goroutines: 16})
@@ -123,7 +138,7 @@ func run(o *options, text io.Writer) error {
 	defer engine.Close()
 	models := map[string]*workload{}
 	heading(text)
-	for _, c := range plan(o.full) {
+	for _, c := range plan(o) {
 		r, done := had[c]
 		if !done {
 			w := models[c.Model]
@@ -199,8 +214,12 @@ func row(text io.Writer, r *result) {
 	if r.Load > 0 {
 		loop += fmt.Sprintf(" %.0f%%", 100*r.Load)
 	}
-	fmt.Fprintf(text, "%-7s %-8s %-10s %10d %9d %10.0f %10s %10s %10s %11s\n", r.Model, r.Way, loop, r.Goroutines, r.N, r.Rate,
+	fmt.Fprintf(text, "%-7s %-8s %-10s %10d %9d %10.0f %10s %10s %10s %11s", r.Model, r.Way, loop, r.Goroutines, r.N, r.Rate,
 		number(r.P50), number(r.P99), number(r.P999), number(r.Max))
+	if r.Deadline > 0 {
+		fmt.Fprintf(text, "  in time; %d refused, P99 of that %s us; %d failed", r.Refused, number(r.RefusedP99), r.Failed)
+	}
+	fmt.Fprintln(text)
 }
 
 func loadAverage() string {

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
+
+	streaminfer "github.com/streaminfer/streaminfer/go"
 )
 
 // arrivals are the moments at which an open loop's requests are to begin, handed out in order.
@@ -43,18 +47,24 @@ func measure(o *options, w *workload, c cell, peak float64) (result, error) {
 			return r, fmt.Errorf("no closed loop of the pool to be relative to")
 		}
 	}
-	if _, _, _, err := loop(way, c, rate, o.warm, 0); err != nil {
+	var deadline time.Duration
+	if c.Deadline > 0 {
+		deadline = time.Duration(float64(c.Deadline*sessions) / peak * float64(time.Second))
+	}
+	if _, err := loop(way, c, rate, deadline, o.warm, 0); err != nil {
 		return r, err
 	}
-	samples, failed, took, err := loop(way, c, rate, o.time, c.Samples)
+	got, err := loop(way, c, rate, deadline, o.time, c.Samples)
 	if err != nil {
 		return r, err
 	}
-	slices.Sort(samples)
-	r.N, r.Failed, r.Rate, r.Intended = len(samples), failed, float64(len(samples))/took.Seconds(), rate
-	r.P50, r.P99, r.P999 = percentile(samples, 0.5), percentile(samples, 0.99), percentile(samples, 0.999)
-	if len(samples) > 0 {
-		r.Max = micros(samples[len(samples)-1])
+	slices.Sort(got.took)
+	slices.Sort(got.refused)
+	r.N, r.Failed, r.Rate, r.Intended = len(got.took), got.failed, float64(len(got.took))/got.time.Seconds(), rate
+	r.P50, r.P99, r.P999 = percentile(got.took, 0.5), percentile(got.took, 0.99), percentile(got.took, 0.999)
+	r.Refused, r.RefusedP99 = len(got.refused), percentile(got.refused, 0.99)
+	if r.N > 0 {
+		r.Max = micros(got.took[r.N-1])
 	}
 	return r, nil
 }
@@ -70,13 +80,51 @@ func percentile(sorted []time.Duration, p float64) float64 {
 	return micros(sorted[len(sorted)-int(above+0.001)])
 }
 
+// outcome is what the requests of a loop, or of one goroutine of it, came to.
+type outcome struct {
+	// took has the latency of each request that ended well and in time, refused how long it took to refuse each that was.
+	took, refused []time.Duration
+	failed        int
+	wrong         error
+	time          time.Duration
+}
+
+func (o *outcome) requests() int { return len(o.took) + len(o.refused) + o.failed }
+
+func (o *outcome) add(other *outcome) {
+	o.took, o.refused = append(o.took, other.took...), append(o.refused, other.refused...)
+	o.failed += other.failed
+	o.wrong = cmp.Or(o.wrong, other.wrong)
+}
+
+// one runs a request that was to begin at from.
+func (o *outcome) one(request func(context.Context) error, from time.Time, deadline time.Duration) {
+	ctx := context.Background()
+	if deadline > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, from.Add(deadline))
+		defer cancel()
+	}
+	began := time.Now()
+	err := request(ctx)
+	ended := time.Now()
+	switch {
+	case err == nil && (deadline == 0 || ended.Sub(from) <= deadline):
+		o.took = append(o.took, ended.Sub(from))
+	case err == errWrong:
+		o.wrong = err
+	case errors.Is(err, streaminfer.ErrDeadline) || errors.Is(err, streaminfer.ErrQueueFull):
+		o.refused = append(o.refused, ended.Sub(began))
+	default:
+		o.failed++
+	}
+}
+
 // loop runs the cell's goroutines for a while, and on until there are so many samples. A wrong output is an error; a
-// request that fails otherwise is counted.
-func loop(way way, c cell, rate float64, duration time.Duration, samplesMin int) ([]time.Duration, int, time.Duration, error) {
+// request that fails otherwise, or is late, is counted.
+func loop(way way, c cell, rate float64, deadline, duration time.Duration, samplesMin int) (*outcome, error) {
 	var mu sync.Mutex
-	var all []time.Duration
-	var failed int
-	var wrong error
+	all := &outcome{}
 	started := time.Now()
 	open := &arrivals{random: rand.New(rand.NewPCG(1, 2)), next: started, mean: time.Duration(float64(time.Second) / max(rate, 1e-9))}
 	end := started.Add(duration)
@@ -84,39 +132,25 @@ func loop(way way, c cell, rate float64, duration time.Duration, samplesMin int)
 	var group sync.WaitGroup
 	for number := range c.Goroutines {
 		group.Go(func() {
-			var own []time.Duration
-			var bad int
-			var first error
-			one := way.worker(number)
-			for {
+			own := &outcome{}
+			request := way.worker(number)
+			for own.wrong == nil {
 				from := time.Now()
 				if rate > 0 {
 					from = open.take()
 					time.Sleep(time.Until(from))
 				}
-				if (from.After(end) || time.Now().After(end)) && len(own)+bad >= perGoroutine {
+				if (from.After(end) || time.Now().After(end)) && own.requests() >= perGoroutine {
 					break
 				}
-				switch err := one(context.Background()); {
-				case err == nil:
-					own = append(own, time.Since(from))
-				case err == errWrong:
-					first = err
-				default:
-					bad++
-				}
-				if first != nil {
-					break
-				}
+				own.one(request, from, deadline)
 			}
 			mu.Lock()
-			defer mu.Unlock()
-			all, failed = append(all, own...), failed+bad
-			if wrong == nil {
-				wrong = first
-			}
+			all.add(own)
+			mu.Unlock()
 		})
 	}
 	group.Wait()
-	return all, failed, time.Since(started), wrong
+	all.time = time.Since(started)
+	return all, all.wrong
 }
