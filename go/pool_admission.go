@@ -30,6 +30,14 @@ func (b *poolBucket) observe(took time.Duration) {
 	}
 }
 
+// lengthen takes into account that a request timed out after so long: how long it would have taken nobody knows. One such
+// request may be bad luck; when all do, a few are enough.
+func (b *poolBucket) lengthen(took time.Duration) {
+	if took > b.service {
+		b.service = min(2*took, b.service*3/2+took/32)
+	}
+}
+
 // forget lets an estimate that keeps everything out shrink until a request is let through, whose time then is the truth.
 func (b *poolBucket) forget() { b.service -= b.service / 64 }
 

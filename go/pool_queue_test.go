@@ -214,6 +214,33 @@ func TestAdmissionRecovers(t *testing.T) {
 	})
 }
 
+// Requests that time out on the device tell that it has become slower, though none of them ends.
+func TestAdmissionLearnsFromTimeouts(t *testing.T) {
+	var slow atomic.Bool
+	stop := make(chan struct{})
+	run := func(x float32) (float32, error) {
+		if slow.Load() {
+			<-stop
+		}
+		return x, nil
+	}
+	w, pool := fakePool(t, scalars(run), streaminfer.PoolOptions{Sessions: 1, Spares: 30, WarmUp: 2})
+	defer close(stop)
+	slow.Store(true)
+	for range 30 {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		_, err := infer(ctx, pool, 1)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			w.Fatal(err)
+		}
+		if pool.Stats().RefusedDeadline > 0 {
+			return
+		}
+	}
+	w.Errorf("%+v", pool.Stats().Buckets)
+}
+
 // A request that is given up on the device leaves at once; a spare takes the place of its session.
 func TestSparesServeWhileSessionsDrain(t *testing.T) {
 	inBothWorlds(t, func(w *world) {

@@ -20,6 +20,9 @@ func (p *Pool) release(ctx context.Context, l *lane, bucket *poolBucket, err err
 		p.stats.count(bucket != &p.direct, l)
 	} else {
 		p.count(err)
+		if errors.Is(err, StatusTimeout) {
+			bucket.lengthen(now - l.since)
+		}
 	}
 	p.giveBack(l)
 	p.mu.Unlock()
