@@ -3,7 +3,6 @@ package streaminfer_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -291,49 +290,4 @@ func TestChainIsGivenUpAsAWhole(t *testing.T) {
 			w.Error("the first model is linked to nothing")
 		}
 	})
-}
-
-func Example_pipeline() {
-	engine, model := double()
-	defer engine.Close()
-	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 2})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer pool.Close()
-
-	type request struct {
-		text  string
-		x, y  []float32
-		worst float32
-	}
-	p, err := pipeline.New(
-		pipeline.Stage[*request]{Name: "parse", Workers: 2, Run: func(_ context.Context, r *request) error {
-			_, err := fmt.Sscan(r.text, &r.x[0], &r.x[1], &r.x[2])
-			return err
-		}},
-		pipeline.Infer("double", pool, 4, func(r *request) (in, out []streaminfer.Tensor) {
-			return []streaminfer.Tensor{streaminfer.NewTensor("x", r.x, 3)}, []streaminfer.Tensor{streaminfer.NewTensor("y", r.y)}
-		}),
-		pipeline.Stage[*request]{Name: "pick", Timeout: time.Minute, Run: func(_ context.Context, r *request) error {
-			r.worst = slices.Max(r.y)
-			return nil
-		}},
-	)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer p.Close()
-
-	for _, text := range []string{"1 2 3", "one", "5 4 3"} {
-		r := &request{text: text, x: make([]float32, 3), y: make([]float32, 3)}
-		err := p.Do(context.Background(), r)
-		fmt.Println(r.worst, err)
-	}
-	// Output:
-	// 6 <nil>
-	// 0 pipeline: stage parse: strconv.ParseFloat: parsing "": invalid syntax
-	// 10 <nil>
 }

@@ -50,6 +50,7 @@ const (
 
 const (
 	queueDefault   = 1024
+	queueRoomMax   = 1 << 16
 	warmUpDefault  = 3
 	warmUpTimeMax  = time.Second
 	againPauseMin  = 50 * time.Microsecond
@@ -71,7 +72,7 @@ const (
 // Admission: the pool knows each bucket's service time, a moving average of what requests took from getting a session to
 // giving it back. A request with a deadline is expected to wait for the session that will be free first, and then for its
 // share of the service time of those queued with an earlier deadline; if that, its own service time and, where it has to
-// wait, a margin of half as much end after its deadline it is refused at once with [ErrDeadline], while the caller still has time for something else. One that turns
+// wait, a margin of half as much end after its deadline, or if one that waits already would become late because of it, it is refused at once with [ErrDeadline], while the caller still has time for something else. One that turns
 // out to be too late when its turn comes is refused instead of served. So an overloaded pool spends its device on requests
 // that are in time.
 //
@@ -96,7 +97,7 @@ type Pool struct {
 	idle []*lane
 	// busy counts the lanes handed out, draining those whose device is still at work on a request that was given up.
 	busy, draining int
-	queue          waiters
+	queue          waiters // has room for all that may wait, up to queueRoomMax
 	// free are waiters for reuse.
 	free *waiter
 	// arrived and loans number the waiters and the loans of sessions.
@@ -121,7 +122,7 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{model: m, options: o, quiet: make(chan struct{})}
+	p := &Pool{model: m, options: o, quiet: make(chan struct{}), queue: make(waiters, 0, min(o.QueueMax, queueRoomMax))}
 	p.lifetime, p.end = context.WithCancel(context.Background())
 	if o.ProfileLabels {
 		p.labels = pprof.WithLabels(context.Background(), pprof.Labels("streaminfer_pool", o.Name))

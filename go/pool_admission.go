@@ -49,17 +49,9 @@ func (p *Pool) admit(op string, bucket *poolBucket, now, deadline time.Duration)
 	}
 	free := p.busy < p.options.Sessions && len(p.idle) > 0
 	if deadline > 0 && p.options.Admission == AdmitFeasible && bucket.service > 0 {
-		var wait time.Duration
-		if !free {
-			// Under overload every request that is let in is just in time, so an estimate that errs a little would let in
-			// many that turn out to be late. The margin costs nothing: the queue is a little shorter.
-			wait = p.expectedWait(now, deadline) + bucket.service/2
-		} else if now+bucket.service > deadline {
-			bucket.forget()
-		}
-		if end := now + wait + bucket.service; end > deadline {
+		if over := p.lateness(bucket, now, deadline, free); over > 0 {
 			p.stats.RefusedDeadline++
-			return late(op, "it would end "+(end-deadline).String()+" after its deadline")
+			return late(op, "it, or one that waits, would end "+over.String()+" after its deadline")
 		}
 	}
 	if !free && len(p.queue) >= p.options.QueueMax {
@@ -69,9 +61,50 @@ func (p *Pool) admit(op string, bucket *poolBucket, now, deadline time.Duration)
 	return nil
 }
 
-// expectedWait is how long a request that is due at the given time will wait, if service times are what they were: until
-// the first lane is free, and then while those that are due earlier share the lanes.
-func (p *Pool) expectedWait(now, due time.Duration) time.Duration {
+// lateness is by how much a request would miss its deadline, or make one miss it that waits, if service times are what
+// they were; 0 if all are in time.
+func (p *Pool) lateness(bucket *poolBucket, now, deadline time.Duration, free bool) time.Duration {
+	if free {
+		over := max(now+bucket.service-deadline, 0)
+		if over > 0 {
+			bucket.forget()
+		}
+		return over
+	}
+	// From the first lane that is free on, what is due earlier shares the lanes, and delays what is due later.
+	at := now + p.firstFree(now)
+	lanes := time.Duration(p.options.Sessions)
+	own := bucket.service / lanes
+	ours := false
+	for i := len(p.queue) - 1; i >= 0; i-- {
+		w := p.queue[i]
+		if !ours && w.due > deadline {
+			if over := p.over(bucket, at, deadline); over > 0 {
+				return over
+			}
+			ours = true
+		}
+		end := at + w.bucket.service
+		if ours && w.deadline > 0 && end <= w.deadline && end+own > w.deadline {
+			return end + own - w.deadline
+		}
+		at += w.bucket.service / lanes
+	}
+	if ours {
+		return 0
+	}
+	return p.over(bucket, at, deadline)
+}
+
+// over is by how much a request that has to wait until the given time would miss its deadline. Under overload every request
+// that is let in is just in time, so estimates that err a little would let in many that turn out to be late: hence a
+// margin of half a service time. It costs nothing: the queue is a little shorter.
+func (p *Pool) over(bucket *poolBucket, at, deadline time.Duration) time.Duration {
+	return max(at+bucket.service*3/2-deadline, 0)
+}
+
+// firstFree is how long it will take until a lane is free.
+func (p *Pool) firstFree(now time.Duration) time.Duration {
 	first := time.Duration(-1)
 	for _, l := range p.lanes {
 		if by := l.heldBy.Load(); by != 0 && by != byPool {
@@ -80,13 +113,7 @@ func (p *Pool) expectedWait(now, due time.Duration) time.Duration {
 			}
 		}
 	}
-	var ahead time.Duration
-	for _, w := range p.queue {
-		if w.due <= due {
-			ahead += w.bucket.service
-		}
-	}
-	return max(first, 0) + ahead/time.Duration(p.options.Sessions)
+	return max(first, 0)
 }
 
 // bucketOf checks the tensors of a request and returns the smallest bucket that it fits.

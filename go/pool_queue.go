@@ -1,8 +1,10 @@
 package streaminfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
@@ -15,67 +17,40 @@ type waiter struct {
 	ready   chan *lane
 	refused error
 	bucket  *poolBucket
-	// due orders the queue; deadline is 0 for a request that has none.
+	place
+	queued bool
+	next   *waiter
+}
+
+// place decides the order in the queue: what is due first, then what came first. deadline is 0 for a request that has none.
+type place struct {
 	due, deadline time.Duration
 	number        uint64
-	// index in the queue, -1 outside.
-	index int
-	next  *waiter
 }
 
-// waiters is a heap, the one due first at its root. It is container/heap without interfaces, which would allocate.
+// waiters are in the order in which they are due, the first at the end, where it is taken from.
 type waiters []*waiter
 
-func (q waiters) before(i, j int) bool {
-	return q[i].due < q[j].due || q[i].due == q[j].due && q[i].number < q[j].number
-}
-
-func (q waiters) swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].index, q[j].index = i, j
-}
-
-func (q waiters) up(i int) {
-	for parent := (i - 1) / 2; i > 0 && q.before(i, parent); i, parent = parent, (parent-1)/2 {
-		q.swap(i, parent)
-	}
-}
-
-func (q waiters) down(i int) {
-	for {
-		least := i
-		for child := 2*i + 1; child <= 2*i+2 && child < len(q); child++ {
-			if q.before(child, least) {
-				least = child
-			}
-		}
-		if least == i {
-			return
-		}
-		q.swap(i, least)
-		i = least
-	}
+// at returns where a waiter is, or where it belongs.
+func (q waiters) at(w *waiter) int {
+	index, _ := slices.BinarySearchFunc(q, w, func(a, b *waiter) int {
+		return cmp.Or(cmp.Compare(b.due, a.due), cmp.Compare(b.number, a.number))
+	})
+	return index
 }
 
 func (q *waiters) push(w *waiter) {
-	w.index = len(*q)
-	*q = append(*q, w)
-	q.up(w.index)
+	*q = slices.Insert(*q, q.at(w), w)
+	w.queued = true
 }
 
 func (q *waiters) remove(w *waiter) {
-	i, last := w.index, len(*q)-1
-	if i != last {
-		q.swap(i, last)
-	}
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	if i != last {
-		q.down(i)
-		q.up(i)
-	}
-	w.index = -1
+	at := q.at(w)
+	*q = slices.Delete(*q, at, at+1)
+	w.queued = false
 }
+
+func (q waiters) first() *waiter { return q[len(q)-1] }
 
 // acquire returns a lane for a request, now or when it is its turn.
 func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now time.Duration) (*lane, error) {
@@ -118,7 +93,7 @@ func (p *Pool) await(ctx context.Context, op string, w *waiter) (*lane, error) {
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	if w.index >= 0 {
+	if w.queued {
 		p.queue.remove(w)
 		p.recycle(w)
 		p.settleQuiet()
@@ -211,7 +186,7 @@ func (p *Pool) hold(l *lane, bucket *poolBucket, now time.Duration) {
 // that may let one go on.
 func (p *Pool) dispatch() {
 	for len(p.queue) > 0 {
-		first := p.queue[0]
+		first := p.queue.first()
 		now := backend.Now()
 		if p.options.Admission == AdmitFeasible && first.deadline > 0 && now+first.bucket.service > first.deadline {
 			p.queue.remove(first)
@@ -234,7 +209,7 @@ func (p *Pool) dispatch() {
 // flush refuses everything that waits.
 func (p *Pool) flush(why error) {
 	for len(p.queue) > 0 {
-		w := p.queue[0]
+		w := p.queue.first()
 		p.queue.remove(w)
 		p.stats.RefusedClosed++
 		w.refused = why

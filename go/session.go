@@ -297,86 +297,14 @@ func (s *Session) Timings() (Timings, error) {
 }
 
 // enter claims the session for one call.
-func (s *Session) enter(op string) error {
-	if s.holder != nil && s.holder.Load() == 0 {
-		s.misused(trace.Foreign, op, "the session is in its pool")
-		return refusal(op, StatusWrongState, "the session is in its pool: nobody holds it")
-	}
-	if s.state.CompareAndSwap(stateIdle, stateInCall) {
-		return nil
-	}
-	if s.state.Load() == stateInCall {
-		s.misused(trace.Overlap, op, "another goroutine is in a call")
-		return refusal(op, StatusBusy, "another goroutine is in a call on this session")
-	}
-	return refusal(op, StatusStaleHandle, "the session is closed")
-}
-
 // cutOff is the refusal to enter a call that learns how a request ended. One that was in flight when Close came may
 // have run. Nobody writes inFlight once the session is closed.
-func (s *Session) cutOff(refused error) error {
-	if failed, ok := refused.(*Error); ok && s.state.Load() == stateClosed && s.inFlight {
-		failed.Executed = ExecutedMaybe
-	}
-	return refused
-}
-
 // leave ends the call; if Close came meanwhile, it does what Close would have done.
-func (s *Session) leave() {
-	if !s.state.CompareAndSwap(stateInCall, stateIdle) {
-		s.state.Store(stateClosed)
-		_ = s.free()
-	}
-}
-
 // Cancel gives up the request in flight, if there is one: a goroutine in Run or Wait returns with StatusCancelled, and
 // the session is draining. It may be called from any goroutine.
-func (s *Session) Cancel() error {
-	sequence := s.sequence.Load()
-	if sequence == 0 {
-		return nil
-	}
-	_, err := s.context.Cancel(sequence)
-	runtime.KeepAlive(s)
-	return failure("cancel", ExecutedNo, err)
-}
-
 // Drain waits until the device has finished with a request that was given up, so that the views may be touched again.
 // It does nothing if there is none.
-func (s *Session) Drain(ctx context.Context) error {
-	if err := s.enter("drain"); err != nil {
-		return err
-	}
-	defer s.leave()
-	return s.drain(ctx, "drain")
-}
-
 // Close frees the session. It may be called from any goroutine at any time: a request in flight is cancelled, a
 // goroutine in Run or Wait returns with StatusStaleHandle, and the memory is released when the device has finished
 // with it. The views must not be touched any more. A session bound to the calling goroutine is unbound first. Closing
 // again does nothing.
-func (s *Session) Close() error {
-	for {
-		switch state := s.state.Load(); state {
-		case stateIdle:
-			if s.state.CompareAndSwap(state, stateClosed) {
-				return failure("close", ExecutedNo, s.free())
-			}
-		case stateInCall:
-			if s.state.CompareAndSwap(state, stateClosing) {
-				close(s.closing)
-				return nil
-			}
-		default:
-			return nil
-		}
-	}
-}
-
-func (s *Session) free() error {
-	s.traced(trace.Close, nil, s.tracing(), "")
-	s.cleanup.Stop()
-	s.unbindIfOurs()
-	s.model.engine.forget(s.token)
-	return s.context.Free()
-}
