@@ -62,6 +62,10 @@ func TestDoTidiesUp(t *testing.T) {
 		works()
 		w.ok(pool.Do(background, func(_ context.Context, s *streaminfer.Session) error { return s.Close() }))
 		works()
+		var kept *streaminfer.Session
+		w.ok(pool.Do(background, func(_ context.Context, s *streaminfer.Session) error { kept = s; return nil }))
+		w.ok(kept.Close()) // by one who does not hold it any more
+		works()
 		own := errors.New("the function's own")
 		if err := pool.Do(background, func(context.Context, *streaminfer.Session) error { return own }); err != own {
 			w.Error(err)
@@ -81,7 +85,7 @@ func TestDoTidiesUp(t *testing.T) {
 		}()
 		<-gone
 		works()
-		if s := pool.Stats(); s.Replaced != 1 || s.Failed != 3 {
+		if s := pool.Stats(); s.Replaced != 2 || s.Failed != 3 {
 			w.Errorf("%+v", s)
 		}
 	})

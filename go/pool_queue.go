@@ -153,24 +153,26 @@ func (p *Pool) recycle(w *waiter) {
 	w.next, p.free = p.free, w
 }
 
-// take returns an idle lane if one may be used, best the one whose last request had the same bucket.
+// take returns an idle lane if one may be used, best the one whose last request had the same bucket. Sessions that somebody
+// closed who no longer held them are replaced.
 func (p *Pool) take(bucket *poolBucket) *lane {
-	if p.busy >= p.options.Sessions || len(p.idle) == 0 {
-		return nil
-	}
-	last := len(p.idle) - 1
-	at := last
-	for i := last; i >= 0; i-- {
-		if p.idle[i].bucket == bucket {
-			at = i
-			break
+	for p.busy < p.options.Sessions && len(p.idle) > 0 {
+		at := len(p.idle) - 1
+		for i := at; i >= 0; i-- {
+			if p.idle[i].bucket == bucket {
+				at = i
+				break
+			}
 		}
+		l := p.idle[at]
+		p.idle = slices.Delete(p.idle, at, at+1)
+		if !l.session.broken() {
+			return l
+		}
+		p.background.Add(1)
+		go p.replace(l)
 	}
-	l := p.idle[at]
-	copy(p.idle[at:], p.idle[at+1:])
-	p.idle[last] = nil
-	p.idle = p.idle[:last]
-	return l
+	return nil
 }
 
 // hold marks the lane as handed out.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -318,6 +319,30 @@ func TestTraceFile(t *testing.T) {
 	if _, err := streaminfer.Open(streaminfer.EngineOptions{}); !errors.Is(err, streaminfer.StatusInvalidArgument) {
 		t.Error(err)
 	}
+}
+
+// The labels are the goroutine's while it is in the pool, then those of its context.
+func TestProfileLabels(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		pool := w.pool(w.load(affine), streaminfer.PoolOptions{Sessions: 1, Name: "suite", ProfileLabels: true})
+		profile := func() string {
+			var text strings.Builder
+			w.ok(pprof.Lookup("goroutine").WriteTo(&text, 1))
+			return text.String()
+		}
+		const inPool, own = `{"streaminfer_pool":"suite"}`, `{"handler":"h"}`
+		pprof.Do(context.Background(), pprof.Labels("handler", "h"), func(ctx context.Context) {
+			w.ok(pool.Do(ctx, func(context.Context, *streaminfer.Session) error {
+				if text := profile(); !strings.Contains(text, inPool) || strings.Contains(text, own) {
+					w.Errorf("inside: %s", text)
+				}
+				return nil
+			}))
+			if text := profile(); strings.Contains(text, inPool) || !strings.Contains(text, own) {
+				w.Errorf("outside: %s", text)
+			}
+		})
+	})
 }
 
 func TestProfileLabelsDoNotAllocate(t *testing.T) {
