@@ -138,6 +138,28 @@ func BenchmarkFakeRun(b *testing.B) {
 	}
 }
 
+// BenchmarkInfer is a request through a pool, copies, queue and figures included; BenchmarkRun's "spin" is the one in it.
+func BenchmarkInfer(b *testing.B) {
+	engine := openLibrary(b)
+	defer engine.Close()
+	model, err := engine.LoadBytes(onnxFile(affine), streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{batch(1)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 2})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer pool.Close()
+	r := newAffineRequest(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := pool.Infer(context.Background(), r.in, r.out); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkWaiting compares ways to wait for a request of some ten microseconds: closed loops through a pool of 4 sessions.
 func BenchmarkWaiting(b *testing.B) {
 	for _, goroutines := range []int{1, 4, 16, 64, 1024} {

@@ -62,6 +62,7 @@ func TestContextEndedDuringRunLeavesTheSessionDraining(t *testing.T) {
 	})
 }
 
+// isDraining fails the test unless the device is still at work on a request that was given up.
 func (w *world) isDraining(s *streaminfer.Session) {
 	w.Helper()
 	_, err := streaminfer.Input[float32](s, "x")
@@ -73,6 +74,7 @@ func (w *world) isDraining(s *streaminfer.Session) {
 	w.is(s.Drain(short), streaminfer.StatusTimeout)
 }
 
+// drainsWhileWatched gives requests up until one is seen at work afterwards: the library may stop before the test looks.
 func (w *world) drainsWhileWatched(s *streaminfer.Session) {
 	w.Helper()
 	eventually(w, "a request at work after it was given up", func() bool {
@@ -89,6 +91,7 @@ func (w *world) drainsWhileWatched(s *streaminfer.Session) {
 	})
 }
 
+// A deadline that Run hands on may pass before the device starts the request, or after.
 func TestDeadlineDuringRun(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		model := w.load(endless)
@@ -124,6 +127,8 @@ func TestRunDrainsFirst(t *testing.T) {
 	})
 }
 
+// A race between completion and the end of ctx must end in one of two ways, and leave no completion behind that a
+// later request would take for its own.
 func TestContextRacesCompletion(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		model := w.load(affine)

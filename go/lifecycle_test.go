@@ -22,11 +22,6 @@ func (w *world) executed(err error) streaminfer.Executed {
 	return failure.Executed
 }
 
-// isDraining fails the test unless the device is still at work on a request that was given up.
-// drainsWhileWatched gives requests up until one is seen at work afterwards: the library may stop before the test looks.
-// A deadline that Run hands on may pass before the device starts the request, or after.
-// A race between completion and the end of ctx must end in one of two ways, and leave no completion behind that a
-// later request would take for its own.
 func TestCancelFromElsewhere(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		s := w.session(w.load(endless))

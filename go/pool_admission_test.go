@@ -11,6 +11,7 @@ import (
 	streaminfer "github.com/streaminfer/streaminfer/go"
 )
 
+// isLate fails the test unless err says that a request was not run because of its deadline.
 func (w *world) isLate(err error) {
 	w.Helper()
 	if !errors.Is(err, streaminfer.ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedNo {
@@ -18,6 +19,7 @@ func (w *world) isLate(err error) {
 	}
 }
 
+// The model sleeps, so its service time is at least that, however slow the machine is.
 func TestAdmission(t *testing.T) {
 	const service = 40 * time.Millisecond
 	var runs atomic.Int32
@@ -76,6 +78,7 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
+// An estimate that keeps everything out is forgotten after a while, and found again.
 func TestAdmissionRecovers(t *testing.T) {
 	var pause atomic.Int64
 	pause.Store(int64(20 * time.Millisecond))
@@ -98,6 +101,7 @@ func TestAdmissionRecovers(t *testing.T) {
 	})
 }
 
+// Requests that time out on the device tell that it has become slower, though none of them ends.
 func TestAdmissionLearnsFromTimeouts(t *testing.T) {
 	var slow atomic.Bool
 	stop := make(chan struct{})

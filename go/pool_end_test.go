@@ -11,6 +11,7 @@ import (
 	streaminfer "github.com/streaminfer/streaminfer/go"
 )
 
+// A request that is given up on the device leaves at once; a spare takes the place of its session.
 func TestSparesServeWhileSessionsDrain(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		const spares = 2
@@ -91,6 +92,7 @@ func TestDoTidiesUp(t *testing.T) {
 	})
 }
 
+// A session that a panic of the library poisoned is replaced; the other requests do not notice.
 func TestPoisonedSessionsAreReplaced(t *testing.T) {
 	run := func(x float32) (float32, error) {
 		if x < 0 {

@@ -83,7 +83,11 @@ func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now t
 	p.queue.push(w)
 	p.stats.QueuedMax = max(p.stats.QueuedMax, len(p.queue))
 	p.mu.Unlock()
-	return p.await(ctx, op, w)
+	l, err := p.await(ctx, op, w)
+	if err != nil {
+		p.recordLeft(ctx, now, err)
+	}
+	return l, err
 }
 
 func (p *Pool) await(ctx context.Context, op string, w *waiter) (*lane, error) {

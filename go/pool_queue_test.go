@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -117,18 +118,21 @@ func TestQueueIsBoundedAndCanBeLeft(t *testing.T) {
 	if want := []float32{0, 2}; !slices.Equal(g.ran(), want) {
 		w.Errorf("ran %v, not %v", g.ran(), want)
 	}
+	var left []string
+	for _, span := range w.traced().Spans {
+		if span.Session == 0 && span.Acquired > span.Arrived {
+			left = append(left, span.Error)
+		}
+	}
+	if len(left) != 2 || !strings.Contains(left[0], "cancel") || !strings.Contains(left[1], "deadline") {
+		w.Errorf("left the queue: %q", left)
+	}
 	s := pool.Stats()
 	if s.Succeeded != 2 || s.RefusedFull != 1 || s.Cancelled != 1 || s.Expired != 1 || s.QueuedMax != 2 {
 		w.Errorf("%+v", s)
 	}
 }
 
-// isLate fails the test unless err says that a request was not run because of its deadline.
-// The model sleeps, so its service time is at least that, however slow the machine is.
-// An estimate that keeps everything out is forgotten after a while, and found again.
-// Requests that time out on the device tell that it has become slower, though none of them ends.
-// A request that is given up on the device leaves at once; a spare takes the place of its session.
-// A session that a panic of the library poisoned is replaced; the other requests do not notice.
 // Requests end at random moments: refused, out of the queue, on the device, or well. None may see another's data, none
 // may be stuck, no session may be lost. STREAMINFER_CANCELS says how many requests; it is a few seconds' worth otherwise.
 func TestRandomCancels(t *testing.T) {

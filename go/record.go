@@ -160,5 +160,11 @@ func (p *Pool) record(ctx context.Context, l *lane, now time.Duration, err error
 	recorder.Span(&span)
 }
 
+// recordLeft keeps the span of a request that waited and got no session.
+func (p *Pool) recordLeft(ctx context.Context, arrived time.Duration, err error) {
+	now := backend.Now()
+	p.model.engine.recording.Span(&trace.Span{Label: trace.Label(ctx), Error: err.Error(), Arrived: arrived, Acquired: now, Ended: now})
+}
+
 // slowMargin, and twice the usual service time, make a request a slow one.
 const slowMargin = 500 * time.Microsecond

@@ -295,16 +295,3 @@ func (s *Session) Timings() (Timings, error) {
 	return Timings{Queue: at.Started - at.Submitted, Inputs: at.Inputs - at.Started, Compute: at.Computed - at.Inputs,
 		Outputs: at.Done - at.Computed}, failure("timings", ExecutedNo, err)
 }
-
-// enter claims the session for one call.
-// cutOff is the refusal to enter a call that learns how a request ended. One that was in flight when Close came may
-// have run. Nobody writes inFlight once the session is closed.
-// leave ends the call; if Close came meanwhile, it does what Close would have done.
-// Cancel gives up the request in flight, if there is one: a goroutine in Run or Wait returns with StatusCancelled, and
-// the session is draining. It may be called from any goroutine.
-// Drain waits until the device has finished with a request that was given up, so that the views may be touched again.
-// It does nothing if there is none.
-// Close frees the session. It may be called from any goroutine at any time: a request in flight is cancelled, a
-// goroutine in Run or Wait returns with StatusStaleHandle, and the memory is released when the device has finished
-// with it. The views must not be touched any more. A session bound to the calling goroutine is unbound first. Closing
-// again does nothing.

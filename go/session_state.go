@@ -7,6 +7,7 @@ import (
 	"github.com/streaminfer/streaminfer/go/trace"
 )
 
+// enter claims the session for one call.
 func (s *Session) enter(op string) error {
 	if s.holder != nil && s.holder.Load() == 0 {
 		s.misused(trace.Foreign, op, "the session is in its pool")
@@ -22,6 +23,8 @@ func (s *Session) enter(op string) error {
 	return refusal(op, StatusStaleHandle, "the session is closed")
 }
 
+// cutOff is the refusal to enter a call that learns how a request ended. One that was in flight when Close came may
+// have run. Nobody writes inFlight once the session is closed.
 func (s *Session) cutOff(refused error) error {
 	if failed, ok := refused.(*Error); ok && s.state.Load() == stateClosed && s.inFlight {
 		failed.Executed = ExecutedMaybe
@@ -29,6 +32,7 @@ func (s *Session) cutOff(refused error) error {
 	return refused
 }
 
+// leave ends the call; if Close came meanwhile, it does what Close would have done.
 func (s *Session) leave() {
 	if !s.state.CompareAndSwap(stateInCall, stateIdle) {
 		s.state.Store(stateClosed)
@@ -36,6 +40,8 @@ func (s *Session) leave() {
 	}
 }
 
+// Cancel gives up the request in flight, if there is one: a goroutine in Run or Wait returns with StatusCancelled, and
+// the session is draining. It may be called from any goroutine.
 func (s *Session) Cancel() error {
 	sequence := s.sequence.Load()
 	if sequence == 0 {
@@ -46,6 +52,8 @@ func (s *Session) Cancel() error {
 	return failure("cancel", ExecutedNo, err)
 }
 
+// Drain waits until the device has finished with a request that was given up, so that the views may be touched again.
+// It does nothing if there is none.
 func (s *Session) Drain(ctx context.Context) error {
 	if err := s.enter("drain"); err != nil {
 		return err
@@ -54,6 +62,10 @@ func (s *Session) Drain(ctx context.Context) error {
 	return s.drain(ctx, "drain")
 }
 
+// Close frees the session. It may be called from any goroutine at any time: a request in flight is cancelled, a
+// goroutine in Run or Wait returns with StatusStaleHandle, and the memory is released when the device has finished
+// with it. The views must not be touched any more. A session bound to the calling goroutine is unbound first. Closing
+// again does nothing.
 func (s *Session) Close() error {
 	for {
 		switch state := s.state.Load(); state {

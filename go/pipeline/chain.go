@@ -10,6 +10,7 @@ import (
 
 // Link is one model of a [Chain].
 type Link struct {
+	// Model is the model; all of a chain are of one engine.
 	Model *streaminfer.Model
 	// Inputs names the inputs that are outputs of the model before: input name to output name. The first model has none.
 	Inputs map[string]string

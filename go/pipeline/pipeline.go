@@ -54,8 +54,10 @@ type Stage[T any] struct {
 
 // StageError says at which stage an item failed. It wraps why: the stage's error, or context.DeadlineExceeded.
 type StageError struct {
+	// Stage is the stage's name.
 	Stage string
-	Err   error
+	// Err is why the item failed.
+	Err error
 }
 
 // Error returns the stage and the reason.

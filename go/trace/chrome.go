@@ -80,7 +80,11 @@ func (s *Span) chrome(number int) []chromeEvent {
 	begin, end := queue, queue
 	begin.Phase, begin.At = "b", float64(s.Arrived)/1e3
 	end.Phase, end.At = "e", float64(s.Acquired)/1e3
-	events := []chromeEvent{begin, end, slice("request", trackHost, s.Session, s.Acquired, s.Ended, args)}
+	events := []chromeEvent{begin, end}
+	if s.Session == 0 {
+		return events
+	}
+	events = append(events, slice("request", trackHost, s.Session, s.Acquired, s.Ended, args))
 	add := func(name string, pid int, from, to time.Duration) {
 		if from > 0 && to > 0 {
 			events = append(events, slice(name, pid, s.Session, from, to, nil))

@@ -19,6 +19,7 @@ const (
 
 // Finding is one thing that Diagnose has found.
 type Finding struct {
+	// Severity says whether there is something to mend.
 	Severity Severity
 	// Name is short and always the same for the same kind of finding, such as "overlapping use".
 	Name string

@@ -46,6 +46,7 @@ const (
 
 // Event is a call on a session. Times are since the program began to run.
 type Event struct {
+	// Kind is what was called; At is when, and Took how long it took.
 	Kind Kind          `json:"kind"`
 	At   time.Duration `json:"at"`
 	Took time.Duration `json:"took,omitempty"`
@@ -62,7 +63,8 @@ type Event struct {
 	Note string `json:"note,omitempty"`
 }
 
-// Span is one request through a pool. Moments are since the program began to run; one that was not reached is 0.
+// Span is one request through a pool. Moments are since the program began to run; one that was not reached is 0. A request
+// that left the queue without a session has Session 0 and Acquired when it left.
 type Span struct {
 	// Session and Checkout as in Event.
 	Session  uint64 `json:"session"`
@@ -89,6 +91,7 @@ type Span struct {
 
 // Process is what the process looked like when the trace was taken.
 type Process struct {
+	// GoMaxProcs is how many threads run Go at once.
 	GoMaxProcs int `json:"gomaxprocs"`
 	// Threads of the process; 0 where they cannot be counted. EngineThreads are the library's, BoundWorkers those of Go
 	// that have a thread of their own.
@@ -103,11 +106,13 @@ type Process struct {
 
 // Trace is what was recorded, oldest first.
 type Trace struct {
+	// Process is what the process looked like at the end.
 	Process Process `json:"process"`
 	// Counts are exact, while Events may have been sampled and overwritten.
 	Counts map[Kind]uint64 `json:"counts"`
-	Events []Event         `json:"events"`
-	Spans  []Span          `json:"spans"`
+	// Events are the calls, Spans the requests.
+	Events []Event `json:"events"`
+	Spans  []Span  `json:"spans"`
 }
 
 // Options say what is recorded.
