@@ -41,24 +41,25 @@ func (b *poolBucket) lengthen(took time.Duration) {
 // forget lets an estimate that keeps everything out shrink until a request is let through, whose time then is the truth.
 func (b *poolBucket) forget() { b.service -= b.service / 64 }
 
-// admit refuses what the pool does not take. It is called with the lock.
-func (p *Pool) admit(op string, bucket *poolBucket, now, deadline time.Duration) error {
+// admit refuses what the pool does not take; over is by how much the request, or one that waits, would be late. It is
+// called with the lock.
+func (p *Pool) admit(bucket *poolBucket, now, deadline time.Duration) (over time.Duration, refused error) {
 	if p.refusing != nil {
 		p.stats.RefusedClosed++
-		return p.refusing
+		return 0, p.refusing
 	}
 	free := p.busy < p.options.Sessions && len(p.idle) > 0
 	if deadline > 0 && p.options.Admission == AdmitFeasible && bucket.service > 0 {
 		if over := p.lateness(bucket, now, deadline, free); over > 0 {
 			p.stats.RefusedDeadline++
-			return late(op, "it, or one that waits, would end "+over.String()+" after its deadline")
+			return over, ErrDeadline
 		}
 	}
 	if !free && len(p.queue) >= p.options.QueueMax {
 		p.stats.RefusedFull++
-		return &Error{Op: op, Status: StatusAgain, Message: "the pool's queue is full", cause: ErrQueueFull}
+		return 0, ErrQueueFull
 	}
-	return nil
+	return 0, nil
 }
 
 // lateness is by how much a request would miss its deadline, or make one miss it that waits, if service times are what

@@ -66,9 +66,9 @@ func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now t
 	}
 	p.mu.Lock()
 	p.stats.Requests++
-	if err := p.admit(op, bucket, now, deadline); err != nil {
+	if over, refused := p.admit(bucket, now, deadline); refused != nil {
 		p.mu.Unlock()
-		return nil, err
+		return nil, p.refusal(op, over, refused)
 	}
 	if l := p.take(bucket); l != nil {
 		p.hold(l, bucket, now)
@@ -112,6 +112,17 @@ func (p *Pool) await(ctx context.Context, op string, w *waiter) (*lane, error) {
 	}
 	p.putBack(l)
 	return nil, p.left(op, ctx)
+}
+
+// refusal gives a refusal its words, without the lock.
+func (p *Pool) refusal(op string, over time.Duration, refused error) error {
+	switch refused {
+	case ErrDeadline:
+		return late(op, "it, or one that waits, would end "+over.String()+" after its deadline")
+	case ErrQueueFull:
+		return &Error{Op: op, Status: StatusAgain, Message: "as many requests wait as may", cause: ErrQueueFull}
+	}
+	return refused
 }
 
 // answer reads what the waiter has been sent.

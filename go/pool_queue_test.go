@@ -185,3 +185,34 @@ func TestRandomCancels(t *testing.T) {
 		w.settle(0)
 	})
 }
+
+// Whatever comes, so many wait and no more; the rest is turned away, and what waits is served.
+func TestOverloadIsBounded(t *testing.T) {
+	const sessions, room, come = 2, 32, 500
+	g := newGated()
+	w, pool := fakePool(t, scalars(g.run), streaminfer.PoolOptions{Sessions: sessions, QueueMax: room, WarmUp: -1})
+	var group sync.WaitGroup
+	g.occupy(w, pool, &group, sessions)
+	var served, full atomic.Int32
+	for range come {
+		group.Go(func() {
+			switch _, err := infer(context.Background(), pool, 1); {
+			case err == nil:
+				served.Add(1)
+			case errors.Is(err, streaminfer.ErrQueueFull) && w.executed(err) == streaminfer.ExecutedNo:
+				full.Add(1)
+			default:
+				w.Error(err)
+			}
+		})
+	}
+	eventually(w, "all to come", func() bool { return pool.Stats().Requests == sessions+come })
+	if s := pool.Stats(); s.Queued != room || s.QueuedMax != room || s.Busy != sessions || s.RefusedFull != come-room {
+		w.Errorf("%d wait, %d at most, %d are served, %d were refused", s.Queued, s.QueuedMax, s.Busy, s.RefusedFull)
+	}
+	close(g.gate)
+	group.Wait()
+	if served.Load() != room || full.Load() != come-room {
+		w.Errorf("%d served, %d refused", served.Load(), full.Load())
+	}
+}

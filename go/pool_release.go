@@ -12,8 +12,8 @@ import (
 // release gives a lane back after a request, which ended with err.
 func (p *Pool) release(ctx context.Context, l *lane, bucket *poolBucket, err error) {
 	now := backend.Now()
-	p.mu.Lock()
 	p.record(ctx, l, now, err)
+	p.mu.Lock()
 	if err == nil {
 		bucket.observe(now - l.since)
 		p.stats.Succeeded++

@@ -143,7 +143,7 @@ func (s *Session) checkLoan(ctx context.Context, op string) {
 	}
 }
 
-// record keeps the span of a request that was slow or failed, and of others now and then. It is called with the lock.
+// record keeps the span of a request that was slow or failed, and of others now and then. It is called by the lane's holder.
 func (p *Pool) record(ctx context.Context, l *lane, now time.Duration, err error) {
 	recorder := p.model.engine.recording
 	slow := l.expected > 0 && now-l.since > 2*l.expected+slowMargin
