@@ -77,8 +77,8 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
-// BenchmarkBound compares a request on a bound worker's thread with one on a pool's session that moves freely, and visits
-// of ten requests each.
+// BenchmarkBound compares a request on a bound worker's thread, waiting in Go or blocking in the library, with one on a
+// pool's session that moves freely, and visits of ten requests each.
 func BenchmarkBound(b *testing.B) {
 	engine := openLibrary(b)
 	defer engine.Close()
@@ -96,6 +96,11 @@ func BenchmarkBound(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer bound.Close()
+	blocking, err := streaminfer.NewBound(model, streaminfer.BoundOptions{Session: streaminfer.SessionOptions{Block: true}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer blocking.Close()
 	for _, requests := range []int{1, 10} {
 		visit := func(ctx context.Context, s *streaminfer.Session) error {
 			for range requests {
@@ -106,7 +111,7 @@ func BenchmarkBound(b *testing.B) {
 			return nil
 		}
 		for name, do := range map[string]func(context.Context, func(context.Context, *streaminfer.Session) error) error{
-			"pool": pool.Do, "bound": bound.Do} {
+			"pool": pool.Do, "bound": bound.Do, "blocking": blocking.Do} {
 			b.Run(fmt.Sprintf("%s/requests=%d", name, requests), func(b *testing.B) {
 				for b.Loop() {
 					if err := do(context.Background(), visit); err != nil {

@@ -21,6 +21,11 @@ type SessionOptions struct {
 	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; 0 means 30 us,
 	// a negative budget means to sleep at once. docs/waiting.md has measurements.
 	SpinBudget time.Duration
+	// Block lets Run and Wait block their thread in the library, while the session is bound, instead of spinning and putting
+	// the goroutine to sleep: the thread is nobody else's, and waking it directly spares a visit to Go's scheduler. It needs
+	// idle processors: a goroutine that comes back from a long call has to get one again. A context that can end then costs
+	// some allocations per request.
+	Block bool
 }
 
 // Link makes an input of a new session be the device-side output of another, so that the tensor never visits the host.
@@ -62,6 +67,7 @@ type Session struct {
 	bound      bool
 	poisoned   bool
 	shadow     shadow
+	block      bool
 	spinBudget time.Duration
 	typical    time.Duration
 }
@@ -98,7 +104,7 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 	if err != nil {
 		return nil, failure(op, ExecutedNo, err)
 	}
-	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, closing: make(chan struct{}),
+	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, block: options.Block, closing: make(chan struct{}),
 		done: make(chan backend.Completion, 1), shadow: newShadow()}
 	if s.spinBudget == 0 {
 		s.spinBudget = spinBudgetDefault

@@ -76,6 +76,9 @@ func (s *Session) Close() error {
 		case stateInCall:
 			if s.state.CompareAndSwap(state, stateClosing) {
 				close(s.closing)
+				if s.block {
+					_, _ = s.context.Cancel(s.sequence.Load()) // a thread may be blocked in the library
+				}
 				return nil
 			}
 		default:

@@ -42,6 +42,14 @@ func (s *Session) wait(ctx context.Context, op string) error {
 
 func (s *Session) await(ctx context.Context, op string) error {
 	started := backend.Now()
+	if s.block && s.bound {
+		if err := s.blockThread(ctx, op); err != nil {
+			return err
+		}
+		if ended, err := s.poll(op); ended {
+			return err
+		}
+	}
 	for {
 		// Requests that regularly take much longer than the budget are not worth spinning for. Twice, because what is
 		// typical includes being woken, and a session that has once slept shall find its way back.
@@ -82,6 +90,31 @@ func (s *Session) spin(ctx context.Context, started time.Duration) bool {
 		}
 	}
 	return false
+}
+
+// blockThread waits in the library. It returns an error if the request was given up here.
+func (s *Session) blockThread(ctx context.Context, op string) error {
+	sequence := s.sequence.Load()
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { _, _ = s.context.Cancel(sequence) })
+		defer stop()
+	}
+	if s.state.Load() != stateClosing { // else Close came before there was anything to cancel
+		s.context.Wait(sequence)
+	}
+	closing := s.state.Load() == stateClosing
+	if ctx.Err() == nil && !closing {
+		return nil
+	}
+	_, _ = s.context.Cancel(sequence)
+	if _, err := s.context.Poll(sequence); !errors.Is(failure(op, ExecutedMaybe, err), StatusCancelled) {
+		return nil // it has ended by itself after all: poll tells how
+	}
+	s.inFlight, s.draining = false, true
+	if closing {
+		return closedMeanwhile(op)
+	}
+	return givenUp(op, ExecutedMaybe, ctx)
 }
 
 // hinted reads the completion record. It is two loads: no call, no lock.

@@ -143,6 +143,14 @@ func (l *lane) Poll(sequence uint32) (int32, error) {
 	return backend.OK, l.failure
 }
 
+func (l *lane) Wait(sequence uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for sequence == l.sequence && l.phase == inFlight && !l.freed {
+		l.ended.Wait()
+	}
+}
+
 func (l *lane) Park(sequence uint32) error {
 	if err := l.enter(); err != nil {
 		return err
@@ -182,6 +190,7 @@ func (l *lane) Cancel(sequence uint32) (int32, error) {
 	}
 	l.end(status(streaminfer.StatusCancelled, "the request was cancelled"))
 	l.phase = draining
+	l.ended.Broadcast()
 	return backend.OK, nil
 }
 

@@ -180,6 +180,9 @@ type Context interface {
 	Record() Record
 	// Poll returns OK, Pending or Parked, and an error if the request failed.
 	Poll(sequence uint32) (int32, error)
+	// Wait blocks the calling thread until the request has ended, which Cancel from elsewhere does, too. How it ended Poll
+	// tells.
+	Wait(sequence uint32)
 	Park(sequence uint32) error
 	// Unpark returns OK if no completion will come, TooLate if one will.
 	Unpark(sequence uint32) (int32, error)

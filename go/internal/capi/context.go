@@ -27,6 +27,8 @@ package capi
 #cgo nocallback call_completion
 #cgo noescape call_poll
 #cgo nocallback call_poll
+#cgo noescape call_wait
+#cgo nocallback call_wait
 #cgo noescape call_park
 #cgo nocallback call_park
 #cgo noescape call_unpark
@@ -207,6 +209,10 @@ func (c *context) Record() backend.Record {
 func (c *context) Poll(sequence uint32) (int32, error) {
 	status := C.call_poll(c.table, c.handle, C.uint32_t(sequence), c.scratch)
 	return int32(status), c.failed(status)
+}
+
+func (c *context) Wait(sequence uint32) {
+	C.call_wait(c.table, c.handle, C.uint32_t(sequence), c.scratch)
 }
 
 func (c *context) Park(sequence uint32) error {

@@ -15,7 +15,7 @@
     X(si_model_output) X(si_model_free)                                                                             \
     X(si_context_new) X(si_context_link) X(si_context_prepare) X(si_context_bind) X(si_context_unbind)              \
     X(si_context_shape) X(si_context_input) X(si_context_output) X(si_context_submit) X(si_context_completion)      \
-    X(si_context_poll) X(si_context_park) X(si_context_unpark) X(si_context_cancel) X(si_context_timings)           \
+    X(si_context_poll) X(si_context_wait) X(si_context_park) X(si_context_unpark) X(si_context_cancel) X(si_context_timings)           \
     X(si_context_free)                                                                                              \
     X(si_event_new) X(si_event_record) X(si_event_wait) X(si_event_free)
 
@@ -64,6 +64,9 @@ SHIM call_submit(const table *t, si_context context, scratch *s, uint64_t token,
 }
 SHIM call_poll(const table *t, si_context context, uint32_t sequence, scratch *s) {
     return t->si_context_poll(context, sequence, &s->error);
+}
+SHIM call_wait(const table *t, si_context context, uint32_t sequence, scratch *s) {
+    return t->si_context_wait(context, sequence, SI_TIMEOUT_INFINITE, &s->error);
 }
 SHIM call_park(const table *t, si_context context, uint32_t sequence, scratch *s) {
     return t->si_context_park(context, sequence, &s->error);
