@@ -185,21 +185,22 @@ func (p *Pool) warmUp() {
 	for round := range p.options.WarmUp {
 		for _, b := range *p.buckets.Load() {
 			for i := range p.lanes {
-				// Time is measured on one session, as if it were alone; the traffic will tell the rest.
-				if ctx.Err() != nil || !p.warm(ctx, b, i == 0 && round > 0) {
+				if ctx.Err() != nil {
 					return
 				}
+				// Time is measured on one session, as if it were alone; the traffic will tell the rest.
+				p.warm(ctx, b, i == 0 && round > 0)
 			}
 		}
 	}
 }
 
-// warm runs a bucket on the session that was idle longest. It reports whether that went well.
-func (p *Pool) warm(ctx context.Context, b *poolBucket, measured bool) bool {
+// warm runs a bucket on the session that was idle longest. What zeros make fail is left to fail with real requests.
+func (p *Pool) warm(ctx context.Context, b *poolBucket, measured bool) {
 	p.mu.Lock()
 	if len(p.idle) == 0 {
 		p.mu.Unlock()
-		return false
+		return
 	}
 	l := p.idle[0]
 	p.idle = append(p.idle[:0], p.idle[1:]...)
@@ -228,5 +229,4 @@ func (p *Pool) warm(ctx context.Context, b *poolBucket, measured bool) bool {
 	}
 	p.giveBack(l)
 	p.mu.Unlock()
-	return err == nil
 }
