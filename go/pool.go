@@ -41,7 +41,8 @@ type PoolOptions struct {
 type Admission uint8
 
 const (
-	// AdmitFeasible refuses a request at once when measured service times and the queue say that it would end too late.
+	// AdmitFeasible refuses a request at once when measured service times and the queue say that it, or one that waits
+	// already, would end too late.
 	// It is the default.
 	AdmitFeasible Admission = iota
 	// AdmitAll lets every request wait as long as its deadline has not passed.
@@ -49,14 +50,14 @@ const (
 )
 
 const (
-	queueDefault   = 1024
-	queueRoomMax   = 1 << 16
-	warmUpDefault  = 3
-	warmUpTimeMax  = time.Second
-	againPauseMin  = 50 * time.Microsecond
-	againPauseMax  = time.Millisecond
-	replacePause   = 10 * time.Millisecond
-	replacePauseOf = time.Second
+	queueDefault    = 1024
+	queueRoomMax    = 1 << 16
+	warmUpDefault   = 3
+	warmUpTimeMax   = time.Second
+	againPauseMin   = 50 * time.Microsecond
+	againPauseMax   = time.Millisecond
+	replacePauseMin = 10 * time.Millisecond
+	replacePauseMax = time.Second
 	// patience is after how long a request without deadline is as urgent as one whose deadline is now, so that it is not
 	// overtaken for ever.
 	patience = time.Second

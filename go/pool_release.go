@@ -117,7 +117,7 @@ func (s *Session) broken() bool { return s.state.Load() != stateIdle || s.poison
 func (p *Pool) replace(l *lane) {
 	defer p.background.Done()
 	_ = l.session.Close()
-	for pause := replacePause; ; pause = min(2*pause, replacePauseOf) {
+	for pause := replacePauseMin; ; pause = min(2*pause, replacePauseMax) {
 		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
 		p.mu.Lock()
 		if err == nil && !p.closed {
