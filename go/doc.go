@@ -46,6 +46,9 @@
 //	err = pool.Infer(ctx, in, out)
 //	if errors.Is(err, streaminfer.ErrDeadline) { ... } // it has not run: try elsewhere, or answer less
 //
+// A new version of a model is served by a new pool: warm it, exchange the pointer to it, and [Pool.Drain] and Close the old
+// one. A request that meets a pool that drains gets [ErrPoolClosed] and can be repeated; no other notices.
+//
 // Package pipeline connects pools, functions and models that are linked on the device by bounded channels.
 //
 // # What is wrong when it is slow
