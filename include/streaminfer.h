@@ -22,17 +22,18 @@
  *         die(error.message);
  *     use(out.data);
  *
- * OBJECTS. Four nouns: si_engine, si_model, si_context, si_event. Each is a 64-bit handle in a struct of its own type,
- * passed by value; copies are equal. The zero handle is no object: freeing it is a no-op, anything else with it answers
+ * OBJECTS. Five nouns: si_engine, si_model, si_context, si_event, si_batcher. Each is a 64-bit handle in a struct of its own
+ * type, passed by value; copies are equal. The zero handle is no object: freeing it is a no-op, anything else with it answers
  * SI_INVALID_HANDLE. A handle that was freed answers SI_STALE_HANDLE for ever, one of another noun SI_WRONG_TYPE, a
- * number that was never a handle SI_INVALID_HANDLE. None of these touches memory.
+ * number that was never a handle SI_INVALID_HANDLE. None of these touches memory. An si_slot is a part of a batcher and names it;
+ * the same holds for it, but that it is always given back by its own calls.
  *
  * OWNERSHIP. Objects may be freed in any order: what a context needs of its model, and a model of its engine, stays until
  * the last user is gone. Every pointer in this header is one of four: borrowed for the call; owned by the caller (and
  * freed with the function named); owned by an object, valid until a moment named; consumed. Outputs come last, are
  * written only on success, and then all of them.
  *
- * THREADS. Engines, models and events: any thread, several at once. Contexts: one thread at a time; see si_context. The
+ * THREADS. Engines, models, events and batchers: any thread, several at once. Contexts: one thread at a time; see si_context. The
  * library's own threads block all signals, and it installs no signal handler and no atexit function. A child made by fork()
  * has none of these threads: there, calls that need them answer SI_DEVICE_LOST, and the parent's objects can be freed; an engine
  * that the child opens itself works.
@@ -109,6 +110,31 @@ typedef struct si_event {
     uint64_t handle;
 } si_event;
 
+/**
+ * A bounded queue in front of contexts of one model that merges requests into batches. Any thread may use it, several at once.
+ *
+ * The queue is the contexts' own memory: a request reserves a slot, which is rows of a batch that forms, writes its inputs
+ * there, commits, and reads its outputs there. A batch closes when it is full and all of it is committed, after its delay, or in
+ * time for the earliest deadline of its slots, and runs in the smallest of the model's buckets that holds it. What is not
+ * committed by then has expired, and runs as padding; rows are proved independent when the model is loaded, so it changes nothing.
+ * Requests are merged whose buckets differ in their batch alone.
+ */
+typedef struct si_batcher {
+    /** 0 is no batcher. */
+    uint64_t handle;
+} si_batcher;
+
+/**
+ * The part of a batch that one request has: si_batcher_reserve, then si_slot_commit or si_slot_abandon, after a commit the end,
+ * then si_slot_release. Its calls may come from different threads, one after the other; si_slot_cancel may come at any time.
+ */
+typedef struct si_slot {
+    /** Its batcher's handle. */
+    uint64_t batcher;
+    /** What the batcher calls it, never twice the same; 0 is no slot. */
+    uint64_t number;
+} si_slot;
+
 /* ---- Versions ------------------------------------------------------------------------------------------------ */
 
 /** Version of the binary interface. It grows only when a host built against an older header would break. */
@@ -161,6 +187,12 @@ typedef struct si_event {
 
 /** `si_timings` */
 #define SI_STRUCT_TIMINGS 16
+
+/** `si_batcher_options` */
+#define SI_STRUCT_BATCHER_OPTIONS 17
+
+/** `si_batch_stats` */
+#define SI_STRUCT_BATCH_STATS 18
 
 /**
  * The library's binary interface version.
@@ -443,8 +475,9 @@ typedef struct si_tensor_info {
 } si_tensor_info;
 
 /**
- * Where one input or output of a context lies for the bucket selected. The memory is owned by the context and stays at
- * its address from `si_context_prepare` until the context is freed. Element (i, j, ..) is at
+ * Where one input or output of a context lies for the bucket selected, or a slot's rows of it. The memory is owned by the
+ * context and stays at its address from `si_context_prepare` until the context is freed; that of a slot is the slot's until it is
+ * released or abandoned, or its batcher is freed. Element (i, j, ..) is at
  * `data + i * strides_bytes[0] + j * strides_bytes[1] + ..`.
  */
 typedef struct si_tensor_view {
@@ -463,7 +496,7 @@ typedef struct si_tensor_view {
      * padded to a larger bucket has gaps between its rows.
      */
     int64_t strides_bytes[SI_RANK_MAX];
-    /** First element. Owned by the context, valid until it is freed; never null. */
+    /** First element. Owned by the context, valid until it is freed, or by the slot, valid until it is given back; never null. */
     void *data;
     /** Bytes that may be touched from `data` on. */
     uint64_t capacity_bytes;
@@ -484,7 +517,10 @@ typedef struct si_engine_options {
      * the host device, a measured figure on others.
      */
     uint32_t in_flight_max;
-    /** Live contexts, and freed ones whose completion has not been reaped yet. 0: 4096. */
+    /**
+     * Live contexts, freed ones whose completion has not been reaped yet, and slots of batchers: all that may have a completion on
+     * its way. A batcher takes one for each of its contexts and for each row of their largest batch. 0: 4096.
+     */
     uint32_t contexts_max;
     /** Bytes that weights, arenas, inputs and outputs may take together. 0: no bound. */
     uint64_t memory_bytes_max;
@@ -502,7 +538,7 @@ typedef struct si_stats {
     uint32_t contexts;
     /** Events alive. */
     uint32_t events;
-    /** Threads that the engine's contexts and reactor run. */
+    /** Threads that the engine's contexts and reactor run, and the one that closes batches, if there has been a batcher. */
     uint32_t threads;
     /** Requests in flight. */
     uint32_t in_flight;
@@ -520,15 +556,19 @@ typedef struct si_stats {
     uint64_t requests;
     /** Those of them that failed, expired or were cancelled. */
     uint64_t failures;
+    /** Batchers alive, those included that are freed and not drained yet. */
+    uint32_t batchers;
+    /** Zero. */
+    uint32_t reserved;
 } si_stats;
 
-/** The end of a parked request. Its layout is frozen. */
+/** The end of a parked request or slot. Its layout is frozen. */
 typedef struct si_completion {
-    /** The context. It may have been freed since. */
+    /** The context; for a slot, its batcher's handle. It may have been freed since. */
     si_context context;
-    /** `si_submit_options.token` of the request. */
+    /** `si_submit_options.token` of the request, or what `si_slot_commit` was given. */
     uint64_t token;
-    /** The request's sequence number. */
+    /** The request's sequence number; 0 for a slot. */
     uint32_t sequence;
     /** How it ended: SI_OK, SI_EXPIRED, SI_CANCELLED, SI_DEVICE_LOST or the failure of the computation. */
     si_result status;
@@ -583,8 +623,8 @@ si_result si_engine_completion_fd(si_engine engine,
                                   si_error *error);
 
 /**
- * Takes completions of parked requests out of the engine's queue, oldest first. Each is given exactly once, to one
- * caller. Its context is idle from then on.
+ * Takes completions of parked requests and slots out of the engine's queue, oldest first. Each is given exactly once, to
+ * one caller. Its context is idle from then on.
  *
  * @param engine Borrowed for the call.
  * @param out_completions Receives the completions, room for completions_max. Owned by the caller.
@@ -1235,6 +1275,250 @@ si_result si_event_wait(si_event event,
  * Threads: any. Since: 0.1.
  */
 si_result si_event_free(si_event event, si_error *error);
+
+/* ---- Batchers ------------------------------------------------------------------------------------------------ */
+
+/** How a batcher is made. All zero (but struct_size) means every default; a null pointer does too. */
+typedef struct si_batcher_options {
+    /** Set by the caller to sizeof(si_batcher_options). */
+    uint32_t struct_size;
+    /** Contexts, each of which holds one batch that forms, runs or is read, at most 64. 0: 2. */
+    uint32_t contexts;
+    /** Host threads that each context computes with. 0: the engine's default. */
+    uint32_t threads;
+    /** Elements of buckets. */
+    uint32_t bucket_count;
+    /** The model's buckets to use. Borrowed for the call. With none: all that the model has now. */
+    const si_bucket *buckets;
+    /** How long a batch waits for more requests after its first. 0: a millisecond. */
+    uint64_t delay_ns;
+} si_batcher_options;
+
+/** What a batcher is at, and what has happened since it was made. */
+typedef struct si_batch_stats {
+    /** Set by the caller to sizeof(si_batch_stats). */
+    uint32_t struct_size;
+    /** Kinds of requests that are not merged with each other: the model's buckets, without their batch. */
+    uint32_t class_count;
+    /** Slots that are not given back. */
+    uint32_t slots;
+    /** Batches that take reservations or wait for their slots. */
+    uint32_t forming;
+    /** Batches on the device, or refused by it for now. */
+    uint32_t running;
+    /** Zero. */
+    uint32_t reserved;
+    /** Slots reserved. */
+    uint64_t reservations;
+    /** Reservations refused with SI_AGAIN. */
+    uint64_t refusals;
+    /** Slots that ended with SI_OK. */
+    uint64_t completed;
+    /** Slots abandoned. */
+    uint64_t abandoned;
+    /** Reservations refused and slots ended with SI_EXPIRED. */
+    uint64_t expired;
+    /** Slots ended with SI_CANCELLED or SI_TIMEOUT. */
+    uint64_t cancelled;
+    /** Slots whose batch failed. */
+    uint64_t failed;
+    /** Batches launched. */
+    uint64_t batches;
+    /** Rows that they ran for slots. */
+    uint64_t rows;
+    /** Rows that they ran for nobody. */
+    uint64_t padding_rows;
+} si_batch_stats;
+
+/**
+ * Makes a batcher with its contexts, and measures how long each bucket takes: it runs each of them twice. Nothing is
+ * allocated afterwards.
+ *
+ * @param model Borrowed for the call; the batcher keeps what it needs of it. It was loaded with one padding dimension of the kind
+ *     SI_PADDING_BATCH, which every input but shape inputs has.
+ * @param options Borrowed for the call; null means every default.
+ * @param out_batcher Receives the batcher, owned by the caller, free with si_batcher_free.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_UNSUPPORTED (no batch dimension, more than one, or an input without it), SI_NO_BUCKET, SI_SHAPE_MISMATCH,
+ *     SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_TOO_LARGE, SI_LIMIT_REACHED
+ *     (si_engine_options.contexts_max, or no thread), SI_OUT_OF_MEMORY, SI_AGAIN, SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_batcher_new(si_model model,
+                         const si_batcher_options *options,
+                         si_batcher *out_batcher,
+                         si_error *error);
+
+/**
+ * Takes rows of a batch that forms. They are filled where the request is smaller than its bucket; what the request has of
+ * them holds anything.
+ *
+ * @param batcher Borrowed for the call.
+ * @param bucket The request's shapes, and the values of shape inputs. Borrowed for the call. Its batch is the number of rows to take, at
+ *     most that of the largest bucket; other axes that the load options made paddable may be smaller than the bucket's, too.
+ * @param deadline_ns CLOCK_MONOTONIC nanoseconds. The batch closes early enough that it usually ends by then; a slot that cannot
+ *     have its result by then does not run. 0: none.
+ * @param out_slot Receives the slot, owned by the caller, free with si_slot_abandon or, once committed, si_slot_release.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_AGAIN (every batch is full, running or being read), SI_EXPIRED (the deadline cannot be met),
+ *     SI_NO_BUCKET, SI_SHAPE_MISMATCH (the number of inputs), SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE,
+ *     SI_WRONG_STATE (the batcher is being freed), SI_POISONED (panics have left no context), SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_batcher_reserve(si_batcher batcher,
+                             const si_bucket *bucket,
+                             uint64_t deadline_ns,
+                             si_slot *out_slot,
+                             si_error *error);
+
+/**
+ * Counts what the batcher is at and has done.
+ *
+ * @param batcher Borrowed for the call.
+ * @param out_stats Receives the figures. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_batcher_stats(si_batcher batcher, si_batch_stats *out_stats, si_error *error);
+
+/**
+ * Frees a batcher. Its slots are cancelled first: waiters return, and parked slots have their completions. Nobody may touch a
+ * slot's memory any more. Contexts, memory and threads go when the device is done, and the call does not wait for that.
+ *
+ * @param batcher Consumed. The zero handle is a no-op.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_batcher_free(si_batcher batcher,
+                          si_error *error);
+
+/**
+ * Says where a slot's rows of an input lie. Its owner writes there from si_batcher_reserve to si_slot_commit, in place: there is no
+ * copy. A slot that has expired meanwhile keeps its rows until it is abandoned.
+ *
+ * @param slot Borrowed for the call.
+ * @param input_index From 0.
+ * @param out_view Receives the view, whose data is owned by the slot. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_WRONG_STATE (a shape input, whose values are the bucket's),
+ *     SI_IN_FLIGHT (committed, and not ended), or how the slot ended; SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_input(si_slot slot,
+                        uint32_t input_index,
+                        si_tensor_view *out_view,
+                        si_error *error);
+
+/**
+ * Says where a slot's rows of an output lie, or the whole of an output that does not depend on the batch. Its owner reads there
+ * from the slot's end with SI_OK to si_slot_release.
+ *
+ * @param slot Borrowed for the call.
+ * @param output_index From 0.
+ * @param out_view Receives the view, whose data is owned by the slot. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (the index is too high), SI_WRONG_STATE (not committed), SI_IN_FLIGHT (not ended), or how the
+ *     slot failed; SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_output(si_slot slot,
+                         uint32_t output_index,
+                         si_tensor_view *out_view,
+                         si_error *error);
+
+/**
+ * Says that a slot's inputs are written: it runs with its batch. The call that completes a batch launches it.
+ *
+ * @param slot Borrowed for the call. Its owner leaves its memory alone until it has ended.
+ * @param token Comes back in `si_completion.token`.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_EXPIRED (its batch has closed without it: abandon it), SI_IN_FLIGHT (committed before), SI_WRONG_STATE (it has
+ *     ended with SI_OK), or how it ended; SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_commit(si_slot slot,
+                         uint64_t token,
+                         si_error *error);
+
+/**
+ * Gives a slot back that has not been committed. Its rows are another's at once, unless its batch runs.
+ *
+ * @param slot Consumed.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_IN_FLIGHT (committed: cancel it), SI_WRONG_STATE (it has ended: release it), SI_INVALID_HANDLE, SI_STALE_HANDLE,
+ *     SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_abandon(si_slot slot,
+                          si_error *error);
+
+/**
+ * Says whether a slot has ended, without waiting.
+ *
+ * @param slot Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK (it has ended and its outputs may be read), SI_PENDING, SI_PARKED (until its completion is reaped), or how it failed:
+ *     SI_EXPIRED, SI_CANCELLED, SI_TIMEOUT, SI_DEVICE_LOST, or the failure of its batch. Of the call itself: SI_WRONG_STATE (not
+ *     committed), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_poll(si_slot slot,
+                       si_error *error);
+
+/**
+ * Waits until a slot has ended. The thread sleeps.
+ *
+ * @param slot Borrowed for the call.
+ * @param timeout_ns At most this long; 0 polls, SI_TIMEOUT_INFINITE waits for good.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return As si_slot_poll, without SI_PENDING (a timeout of 0 excepted), and SI_TIMEOUT when the time runs out: the slot is given up,
+ *     as by si_slot_cancel.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_wait(si_slot slot,
+                       uint64_t timeout_ns,
+                       si_error *error);
+
+/**
+ * Asks for a completion in the engine's queue instead of a waiting thread. Success promises exactly one, also when the slot has
+ * ended already, is cancelled or released, or its batcher is freed.
+ *
+ * @param slot Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_WRONG_STATE (not committed, or asked for before), SI_EXPIRED (its batch has closed without it),
+ *     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_park(si_slot slot,
+                       si_error *error);
+
+/**
+ * Gives a committed slot up. Whoever waits for it gets SI_CANCELLED at once; it can be released at once, too. Its rows are
+ * nobody else's before its batch is over.
+ *
+ * @param slot Borrowed for the call.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_TOO_LATE (it has ended or was given up before), SI_WRONG_STATE (not committed: abandon it), SI_INVALID_HANDLE,
+ *     SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any, also while another thread waits. Since: 0.1.
+ */
+si_result si_slot_cancel(si_slot slot,
+                         si_error *error);
+
+/**
+ * Gives a slot back that has ended. Its memory is another's once all slots of its batch are given back and their completions
+ * reaped.
+ *
+ * @param slot Consumed.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_IN_FLIGHT (not ended: cancel it first), SI_WRONG_STATE (not committed: abandon it), SI_INVALID_HANDLE,
+ *     SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_release(si_slot slot,
+                          si_error *error);
 
 /* ---- The other name of si_result ------------------------------------------------------------------------------- */
 

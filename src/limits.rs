@@ -58,5 +58,22 @@ pub const EVENT_WAITS_MAX: usize = 8;
 pub const CONTEXT_THREADS_MAX: usize = 64;
 /// Bytes of arena, inputs and outputs of one context.
 pub const CONTEXT_BYTES_MAX: usize = 1 << 36;
+/// Contexts of one batcher.
+pub const BATCHER_CONTEXTS_MAX: usize = 64;
+/// Contexts of a batcher whose options do not say: one batch forms while another runs.
+pub const BATCHER_CONTEXTS_DEFAULT: usize = 2;
+/// Slots of one batcher (a slot's index has 16 bits).
+pub const BATCHER_SLOTS_MAX: usize = 1 << 16;
+/// Paddable dimensions of a batcher's model, beside the batch.
+pub const BATCHER_DIMENSIONS_MAX: usize = 8;
+/// How long a batch waits for more requests where the options do not say, nanoseconds.
+pub const BATCH_DELAY_NS_DEFAULT: u64 = 1_000_000;
+/// How much earlier than its usual time a batch is closed for a deadline at least, so that the thread that closes it may wake,
+/// nanoseconds.
+pub const BATCH_WAKE_NS_MIN: u64 = 100_000;
+/// The same at most, whatever that thread's lateness was, nanoseconds.
+pub const BATCH_WAKE_NS_MAX: u64 = 5_000_000;
+/// Pause before a batch that the device has refused is tried again, nanoseconds.
+pub const BATCH_RETRY_NS: u64 = 200_000;
 /// Bytes of an error message in the C struct, terminating zero included.
 pub const ERROR_MESSAGE_BYTES: usize = 496;

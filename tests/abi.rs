@@ -10,6 +10,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use streaminfer::ffi::batcher::{si_batch_stats, si_batcher, si_batcher_options, si_slot};
 use streaminfer::ffi::context::{si_context, si_context_options, si_submit_options, si_timings};
 use streaminfer::ffi::device::si_device_info;
 use streaminfer::ffi::engine::{si_completion, si_engine, si_engine_options, si_stats};
@@ -105,6 +106,8 @@ fn rust_layouts() -> Layouts {
         si_model { handle }
         si_context { handle }
         si_event { handle }
+        si_batcher { handle }
+        si_slot { batcher, number }
         si_error { status, native, message }
         si_device_info { struct_size, kind, processors, reserved, memory_bytes, id, name }
         si_tensor_info { struct_size, dtype, rank, flags, dims, dim_names, name }
@@ -112,7 +115,7 @@ fn rust_layouts() -> Layouts {
         si_engine_options { struct_size, threads, device, in_flight_max, contexts_max, memory_bytes_max }
         si_stats {
             struct_size, device_state, models, contexts, events, threads, in_flight, completions, weights_bytes,
-            retained_bytes, arena_bytes, pinned_bytes, requests, failures,
+            retained_bytes, arena_bytes, pinned_bytes, requests, failures, batchers, reserved,
         }
         si_completion { context, token, sequence, status }
         si_bucket_input { struct_size, rank, dims, value, value_bytes }
@@ -133,6 +136,11 @@ fn rust_layouts() -> Layouts {
             reserved_host,
         }
         si_timings { struct_size, sequence, submit_ns, start_ns, inputs_ns, compute_ns, done_ns }
+        si_batcher_options { struct_size, contexts, threads, bucket_count, buckets, delay_ns }
+        si_batch_stats {
+            struct_size, class_count, slots, forming, running, reserved, reservations, refusals, completed, abandoned,
+            expired, cancelled, failed, batches, rows, padding_rows,
+        }
     }
 }
 
@@ -162,7 +170,7 @@ fn the_c_compiler_lays_structs_out_as_rust_does() {
 fn every_struct_has_a_number_by_which_its_size_is_known() {
     let header = fs::read_to_string(Path::new(ROOT).join("include/streaminfer.h")).unwrap();
     for (name, (bytes, _)) in rust_layouts() {
-        if ["si_engine", "si_model", "si_context", "si_event"].contains(&name.as_str()) {
+        if ["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_slot"].contains(&name.as_str()) {
             continue;
         }
         let constant = format!("#define SI_STRUCT_{} ", name["si_".len()..].to_uppercase());

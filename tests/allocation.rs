@@ -8,7 +8,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use streaminfer::error::Status;
-use streaminfer::runtime::{Bucket, Context, ContextOptions, Engine, EngineOptions, ModelOptions, SubmitOptions};
+use streaminfer::runtime::{
+    Batcher, BatcherOptions, Bucket, Context, ContextOptions, Engine, EngineOptions, ModelOptions, Padding,
+    PaddingKind, SlotView, SubmitOptions,
+};
 
 /// Counts while it is told to.
 struct Counting;
@@ -77,6 +80,49 @@ fn request(engine: &Engine, context: &mut Context) {
     assert!(context.timings().unwrap().stamps.done_ns > 0);
 }
 
+/// A batcher of up to four rows whose batches wait long enough for any writer.
+fn batcher(engine: &Engine) -> Batcher {
+    let paddings = vec![Padding { kind: PaddingKind::Batch, dimension: 0, input: 0, axis: 0, value: 0.0 }];
+    let buckets = [1, 4].map(|rows| Bucket::new([vec![rows, 2]])).to_vec();
+    let model = engine.load_bytes(models::dense(), &ModelOptions { buckets, paddings, ..ModelOptions::default() });
+    let options = BatcherOptions { delay_ns: 100_000_000, ..BatcherOptions::default() };
+    Batcher::new(&model.unwrap(), &options).unwrap()
+}
+
+/// Four requests of one batch, waited for, parked and cancelled, and an abandoned one; or one that its batch's delay sends off.
+fn batched(engine: &Engine, batcher: &Batcher, rows: &Bucket, is_full: bool) {
+    let first_of = |view: SlotView| view.address.cast::<f32>();
+    let reserve = || {
+        let slot = batcher.reserve(rows, u64::MAX).unwrap();
+        // SAFETY: two floats, which are ours until the commit.
+        unsafe { first_of(batcher.input_view(slot, 0).unwrap()).write(2.0) };
+        slot
+    };
+    batcher.abandon(reserve()).unwrap();
+    let slots = [(); 4].map(|()| if is_full { Some(reserve()) } else { None });
+    let slots = if is_full { slots } else { [Some(reserve()), None, None, None] };
+    for (token, &slot) in slots.iter().flatten().enumerate() {
+        batcher.commit(slot, token as u64).unwrap();
+        if token == 1 {
+            batcher.park(slot).unwrap();
+        }
+        if token == 2 {
+            batcher.cancel(slot).unwrap();
+        }
+    }
+    while slots[1].is_some() && engine.reap(4, |completion| assert_eq!(completion.token, 1)) == 0 {
+        std::thread::yield_now();
+    }
+    for (index, &slot) in slots.iter().flatten().enumerate() {
+        if index != 2 {
+            assert_eq!(batcher.wait(slot, u64::MAX).unwrap(), Status::Ok);
+            // SAFETY: an output, which is ours until the release.
+            assert!(unsafe { first_of(batcher.output_view(slot, 0).unwrap()).read() } >= 2.0);
+        }
+        batcher.release(slot).unwrap();
+    }
+}
+
 /// One test, since the allocator is the process's. `STREAMINFER_RUNS=1000000` runs the full number.
 #[test]
 fn warm_requests_allocate_nothing() {
@@ -92,5 +138,10 @@ fn warm_requests_allocate_nothing() {
             let rounds = if name == "affine" && threads == 1 { runs } else { 20 };
             assert_eq!(counted(rounds, || request(&engine, &mut context)), 0, "{name}, {threads} threads");
         }
+    }
+    let (batcher, row) = (batcher(&engine), Bucket::new([vec![1, 2]]));
+    for (is_full, rounds) in [(true, 500), (false, 10)] {
+        batched(&engine, &batcher, &row, is_full);
+        assert_eq!(counted(rounds, || batched(&engine, &batcher, &row, is_full)), 0, "batches, full: {is_full}");
     }
 }

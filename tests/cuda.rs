@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 use streaminfer::error::{Result, Status};
 use streaminfer::runtime::{
-    Bucket, Context, ContextOptions, DeviceState, Engine, EngineOptions, Model, ModelOptions, Precision, SubmitOptions,
-    WaitPolicy,
+    Batcher, BatcherOptions, Bucket, Context, ContextOptions, DeviceState, Engine, EngineOptions, Model, ModelOptions,
+    Padding, PaddingKind, Precision, SubmitOptions, WaitPolicy,
 };
 
 /// A folder in which the simulated driver is called `libcuda.so.1`.
@@ -87,6 +87,7 @@ fn scenario() {
         "many" => many(),
         "churn" => churn(),
         "lost" => lost(),
+        "batch" => batch(),
         other => panic!("there is no scenario {other}"),
     };
     match played {
@@ -226,6 +227,63 @@ fn lost() -> Result<()> {
     let host = Engine::open(&EngineOptions { device: "host".into(), ..EngineOptions::default() })?;
     answer(&mut prepared(&load(&host, Precision::Fp32)?, &ContextOptions::default())?, 0)?;
     Ok(())
+}
+
+/// Several threads on one batcher. A batch that fails fails those whose rows it has, and the next one is as good as any.
+fn batch() -> Result<()> {
+    let gpu = gpu()?;
+    let paddings = vec![Padding { kind: PaddingKind::Batch, dimension: 0, input: 0, axis: 0, value: 0.0 }];
+    let buckets = [1, 4].map(|rows| Bucket::new([vec![rows, 2]])).to_vec();
+    let model = gpu.load_bytes(models::dense(), &ModelOptions { buckets, paddings, ..ModelOptions::default() })?;
+    let batcher =
+        Batcher::new(&model, &BatcherOptions { contexts: 3, delay_ns: 20_000_000, ..BatcherOptions::default() })?;
+    println!("scenario: begins");
+    let request = |x: f32| -> Result<()> {
+        let slot = batcher.reserve(&Bucket::new([vec![1, 2]]), 0)?;
+        let written = batcher.input_view(slot, 0).and_then(|view| {
+            // SAFETY: two floats, which are ours until the commit.
+            unsafe { view.address.cast::<[f32; 2]>().write([x, 1.0]) };
+            batcher.commit(slot, 0)
+        });
+        let ended = match written {
+            Ok(()) => batcher.wait(slot, u64::MAX),
+            Err(error) => {
+                batcher.abandon(slot)?;
+                return Err(error);
+            }
+        };
+        if ended.is_ok() {
+            // SAFETY: three floats, which are ours until the release.
+            let got = unsafe { batcher.output_view(slot, 0)?.address.cast::<[f32; 3]>().read() };
+            assert_eq!(got, [x + 4.0, 2.0 * x + 5.0, 0.0]);
+        }
+        batcher.release(slot)?;
+        ended.map(|_| ())
+    };
+    let failures: usize = std::thread::scope(|scope| {
+        let run = |thread: usize| {
+            let request = &request;
+            scope.spawn(move || (0..20).filter(|round| request((thread * 20 + round) as f32 / 8.0).is_err()).count())
+        };
+        let threads: Vec<_> = (0..3).map(run).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    println!("scenario: {failures} failures");
+    request(1.0)
+}
+
+#[test]
+fn batches_on_a_gpu_come_back_to_their_owners() {
+    for seed in ["1", "2"] {
+        let text = said(&play("batch", &[("FAKECUDA_SEED", seed)]));
+        assert!(text.contains("scenario: 0 failures") && text.contains("scenario: done"), "{text}");
+    }
+    // A launch that the driver refuses, after those of the preparation, of the proof of padding and of the calibration.
+    let launches = calls("batch")["cuGraphLaunch"];
+    let text = said(&play("batch", &[("FAKECUDA_FAIL", &format!("cuGraphLaunch:{}:2", launches - 5))]));
+    assert!(text.contains("scenario: begins") && text.contains("scenario: done"), "{text}");
+    let failed = text.split_once("scenario: begins").unwrap().1.matches("scenario: 0 failures").count();
+    assert_eq!(failed, 0, "the requests of one batch fail: {text}");
 }
 
 #[test]

@@ -18,10 +18,11 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Models", &["si_model", "si_bucket", "si_padding", "SI_PRECISION", "SI_PADDING"]),
     ("Contexts", &["si_context", "si_submit", "si_timings", "si_completion_record", "SI_WAIT", "SI_TIMEOUT_INFINITE"]),
     ("Events", &["si_event"]),
+    ("Batchers", &["si_batch", "si_slot"]),
 ];
 
 /// The handle types.
-const OBJECTS: &[&str] = &["si_engine", "si_model", "si_context", "si_event"];
+const OBJECTS: &[&str] = &["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_slot"];
 
 /// One declaration with its comment.
 struct Item {
@@ -32,7 +33,8 @@ struct Item {
 /// What cbindgen makes of `src/ffi`, item by item.
 fn items() -> Vec<Item> {
     let config = cbindgen::Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
-    let files = ["version", "error", "device", "record", "engine", "tensor", "model", "context", "event", "pointer"];
+    let files =
+        ["version", "error", "device", "record", "engine", "tensor", "model", "context", "event", "batcher", "pointer"];
     let mut builder = cbindgen::Builder::new().with_config(config);
     for file in files {
         builder = builder.with_src(Path::new(ROOT).join(format!("src/ffi/{file}.rs")));

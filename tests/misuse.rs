@@ -14,13 +14,18 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-const HANDLES: [&str; 4] = ["si_engine", "si_model", "si_context", "si_event"];
+const HANDLES: [&str; 5] = ["si_engine", "si_model", "si_context", "si_event", "si_batcher"];
 
 /// What stands around the generated calls.
 const FRAME: &str = include_str!("abi/misuse.c");
 
 fn is_handle(variable: &Variable) -> bool {
     HANDLES.contains(&variable.ty.as_str())
+}
+
+/// A slot is named by its batcher's handle and a number.
+fn is_slot(variable: &Variable) -> bool {
+    variable.ty == "si_slot"
 }
 
 fn is_pointer(variable: &Variable) -> bool {
@@ -31,7 +36,8 @@ fn is_pointer(variable: &Variable) -> bool {
 fn sized_struct(variable: &Variable) -> Option<&str> {
     let name = variable.ty.trim_start_matches("const ").strip_suffix(" *")?;
     let frozen = ["si_error", "si_completion", "si_completion_record"];
-    (name.starts_with("si_") && !HANDLES.contains(&name) && !frozen.contains(&name)).then_some(name)
+    let has_size = name.starts_with("si_") && name != "si_slot" && !HANDLES.contains(&name) && !frozen.contains(&name);
+    has_size.then_some(name)
 }
 
 fn is_options(variable: &Variable) -> bool {
@@ -55,6 +61,9 @@ fn honest(variable: &Variable) -> (String, String) {
         // Only a context that is not prepared can be the target of a link.
         let object = if name == "target" { "fresh" } else { &variable.ty["si_".len()..] };
         return (String::new(), format!("fixture.{object}"));
+    }
+    if is_slot(variable) {
+        return (String::new(), "fixture.slot".into());
     }
     if name == "error" {
         return (String::new(), "&error".into());
@@ -144,6 +153,19 @@ fn bad_values(function: &Function, structs: &[Struct]) -> String {
                 let what = format!("a freed handle of {other}");
                 instead(format!("as_{noun}(stale.{other}.handle)"), "SI_WRONG_TYPE", &what);
             }
+        }
+        if is_slot(parameter) {
+            let mut instead =
+                |value: &str, expected: &str, what: &str| add(Fault::Instead(value.into()), expected, what);
+            instead("zero.slot", "SI_INVALID_HANDLE", "zero");
+            instead("stale.slot", "SI_STALE_HANDLE", "of a freed batcher");
+            instead("forged.slot", "SI_INVALID_HANDLE", "of a forged batcher");
+            instead("future.slot", "SI_INVALID_HANDLE", "of a batcher to come");
+            instead("as_slot(fixture.batcher.handle, 0)", "SI_INVALID_HANDLE", "zero in a batcher");
+            instead("fixture.given_back", "SI_STALE_HANDLE", "given back");
+            instead("as_slot(fixture.batcher.handle, UINT64_MAX)", "SI_INVALID_HANDLE", "forged");
+            instead("as_slot(fixture.batcher.handle, fixture.slot.number + 0x10000)", "SI_INVALID_HANDLE", "to come");
+            instead("as_slot(fixture.engine.handle, fixture.slot.number)", "SI_WRONG_TYPE", "of an engine");
         }
         if is_pointer(parameter) && !is_nullable(parameter) {
             add(Fault::Instead("NULL".into()), "SI_INVALID_ARGUMENT", "null");
@@ -252,11 +274,12 @@ fn generate() -> String {
 #[test]
 fn every_misuse_of_every_export_has_its_own_status() {
     let folder = folder("misuse");
-    let (quick, slow) = (folder.join("quick.onnx"), folder.join("slow.onnx"));
+    let [quick, slow, batched] = ["quick.onnx", "slow.onnx", "batched.onnx"].map(|name| folder.join(name));
     fs::write(&quick, models::affine()).unwrap();
     fs::write(&slow, models::heavy(5_000)).unwrap();
+    fs::write(&batched, models::dense()).unwrap();
     let program = program(&folder, "misuse", &generate());
-    let report = run(Command::new(program).args([&quick, &slow]));
+    let report = run(Command::new(program).args([&quick, &slow, &batched]));
     let count: u32 = report.trim().rsplit(' ').next().and_then(|word| word.parse().ok()).expect("a count");
-    assert!(count > 550, "only {count} misuses: {report}");
+    assert!(count > 750, "only {count} misuses: {report}");
 }

@@ -1,12 +1,12 @@
 //! How far a lane has come: the completion record that C sees, and what threads sleep on.
 
 use super::cuda::MappedRecord;
-use super::host::futex;
+use super::host::futex::Changes;
 use crate::error::Status;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 /// When the parts of a request happened, nanoseconds of the device's clock.
@@ -92,10 +92,8 @@ pub struct Progress {
     watcher: Option<Arc<dyn Watcher>>,
     /// Ordinal of the last request that nobody wants any more.
     given_up: AtomicU64,
-    /// Changes with every end and every cancel; the word slept on.
-    signal: AtomicU32,
-    /// Threads that sleep or are about to.
-    sleepers: AtomicU32,
+    /// With every end and every cancel.
+    changes: Changes,
 }
 
 impl Default for Progress {
@@ -112,13 +110,7 @@ impl fmt::Debug for Progress {
 
 impl Progress {
     fn new(record: Place, watcher: Option<Arc<dyn Watcher>>) -> Self {
-        Progress {
-            record,
-            watcher,
-            given_up: AtomicU64::new(0),
-            signal: AtomicU32::new(0),
-            sleepers: AtomicU32::new(0),
-        }
+        Progress { record, watcher, given_up: AtomicU64::new(0), changes: Changes::default() }
     }
 
     /// A progress that a GPU writes; `watcher` looks after those who sleep.
@@ -189,7 +181,7 @@ impl Progress {
 
     /// Whether anyone sleeps until it changes.
     pub(super) fn has_sleepers(&self) -> bool {
-        self.sleepers.load(SeqCst) > 0
+        self.changes.has_sleepers()
     }
 
     /// Says that somebody waits for the end without looking.
@@ -201,29 +193,14 @@ impl Progress {
 
     /// Makes every sleeper look again.
     pub fn wake(&self) {
-        // The bump and the read of `sleepers` are ordered against `sleep`'s increment and its caller's look: one side
-        // sees the other.
-        self.signal.fetch_add(1, SeqCst);
-        if self.sleepers.load(SeqCst) > 0 {
-            futex::wake_all(&self.signal);
-        }
+        self.changes.tell();
     }
 
     /// Sleeps until `is_over` holds or the monotonic clock passes `until_ns` (`u64::MAX`: never). Answers `is_over`.
     pub fn sleep_until(&self, until_ns: u64, is_over: impl Fn() -> bool) -> bool {
-        self.sleepers.fetch_add(1, SeqCst);
+        let sleeper = self.changes.sleeper();
         self.watch();
-        let over = loop {
-            let seen = self.signal.load(SeqCst);
-            if is_over() {
-                break true;
-            }
-            if !futex::wait_until(&self.signal, seen, until_ns) {
-                break is_over();
-            }
-        };
-        self.sleepers.fetch_sub(1, SeqCst);
-        over
+        sleeper.sleep_until(until_ns, is_over)
     }
 }
 

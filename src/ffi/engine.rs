@@ -33,7 +33,8 @@ pub struct si_engine_options {
     /// Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. 0: as many as contexts on
     /// the host device, a measured figure on others.
     pub in_flight_max: u32,
-    /// Live contexts, and freed ones whose completion has not been reaped yet. 0: 4096.
+    /// Live contexts, freed ones whose completion has not been reaped yet, and slots of batchers: all that may have a completion on
+    /// its way. A batcher takes one for each of its contexts and for each row of their largest batch. 0: 4096.
     pub contexts_max: u32,
     /// Bytes that weights, arenas, inputs and outputs may take together. 0: no bound.
     pub memory_bytes_max: u64,
@@ -53,7 +54,7 @@ pub struct si_stats {
     pub contexts: u32,
     /// Events alive.
     pub events: u32,
-    /// Threads that the engine's contexts and reactor run.
+    /// Threads that the engine's contexts and reactor run, and the one that closes batches, if there has been a batcher.
     pub threads: u32,
     /// Requests in flight.
     pub in_flight: u32,
@@ -71,17 +72,21 @@ pub struct si_stats {
     pub requests: u64,
     /// Those of them that failed, expired or were cancelled.
     pub failures: u64,
+    /// Batchers alive, those included that are freed and not drained yet.
+    pub batchers: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-/// The end of a parked request. Its layout is frozen.
+/// The end of a parked request or slot. Its layout is frozen.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct si_completion {
-    /// The context. It may have been freed since.
+    /// The context; for a slot, its batcher's handle. It may have been freed since.
     pub context: si_context,
-    /// `si_submit_options.token` of the request.
+    /// `si_submit_options.token` of the request, or what `si_slot_commit` was given.
     pub token: u64,
-    /// The request's sequence number.
+    /// The request's sequence number; 0 for a slot.
     pub sequence: u32,
     /// How it ended: SI_OK, SI_EXPIRED, SI_CANCELLED, SI_DEVICE_LOST or the failure of the computation.
     pub status: si_result,
@@ -122,6 +127,8 @@ impl From<&Stats> for si_stats {
             pinned_bytes: stats.pinned_bytes,
             requests: stats.requests,
             failures: stats.failures,
+            batchers: stats.batchers as u32,
+            reserved: 0,
         }
     }
 }
@@ -215,8 +222,8 @@ pub extern "C" fn si_engine_completion_fd(
     })
 }
 
-/// Takes completions of parked requests out of the engine's queue, oldest first. Each is given exactly once, to one
-/// caller. Its context is idle from then on.
+/// Takes completions of parked requests and slots out of the engine's queue, oldest first. Each is given exactly once, to
+/// one caller. Its context is idle from then on.
 ///
 /// @param engine Borrowed for the call.
 /// @param out_completions Receives the completions, room for completions_max. Owned by the caller.

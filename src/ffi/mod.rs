@@ -5,6 +5,7 @@
 //! error. Pointers arrive as the types of [`pointer`], the only place that follows them.
 #![expect(non_camel_case_types, reason = "types have the names that C sees")]
 
+pub mod batcher;
 pub mod context;
 pub mod device;
 pub mod engine;

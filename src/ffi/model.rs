@@ -8,7 +8,7 @@ use super::pointer::{In, Many, Out, Text, place, versioned};
 use super::tensor::{ModelNames, SI_RANK_MAX, si_tensor_info};
 use crate::error::{Result, Status, ensure, fail};
 use crate::limits::SHAPE_INPUT_ELEMENTS_MAX;
-use crate::runtime::{Bucket, Model, ModelOptions, Padding, PaddingKind, Precision};
+use crate::runtime::{Axes, Bucket, Model, ModelOptions, Padding, PaddingKind, Precision, Shapes};
 use bytes::Bytes;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -229,6 +229,27 @@ impl si_padding {
         };
         let (input, axis) = (self.input_index as usize, self.axis as usize);
         Ok(Padding { kind, dimension: self.dimension, input, axis, value: self.value })
+    }
+}
+
+/// A request's shapes, read where they stand.
+impl Shapes for si_bucket {
+    fn input_count(&self) -> usize {
+        self.input_count as usize
+    }
+
+    fn shape(&self, input: usize) -> Result<Axes> {
+        let given = self.inputs.read_element(input as u32, "bucket.inputs")?;
+        let rank = given.rank as usize;
+        ensure!(rank <= SI_RANK_MAX, InvalidArgument, "bucket.inputs[{input}].rank {rank} is above {SI_RANK_MAX}");
+        let negative = given.dims[..rank].iter().find(|&&dim| dim < 0);
+        ensure!(negative.is_none(), InvalidArgument, "bucket.inputs[{input}] has an extent below zero");
+        Ok(Axes::new(given.dims[..rank].iter().map(|&dim| dim as usize)))
+    }
+
+    fn has_values(&self, input: usize, values: Option<&[u8]>) -> bool {
+        let given = self.inputs.read_element(input as u32, "bucket.inputs");
+        given.is_ok_and(|given| given.value.are(given.value_bytes, values))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::model::ModelEntry;
 use super::table::{Noun, Table};
-use crate::runtime::{Context, Controller, Engine, Event};
+use crate::runtime::{Batcher, Context, Controller, Engine, Event};
 
 /// Engines by handle.
 pub static ENGINES: Table<Engine> = Table::new(Noun::Engine);
@@ -12,6 +12,8 @@ pub static MODELS: Table<ModelEntry> = Table::new(Noun::Model);
 pub static CONTEXTS: Table<Controller, Context> = Table::new(Noun::Context);
 /// Events by handle.
 pub static EVENTS: Table<Event> = Table::new(Noun::Event);
+/// Batchers by handle. Their slots are named within them.
+pub static BATCHERS: Table<Batcher> = Table::new(Noun::Batcher);
 
 /// The noun that has issued a handle.
 pub fn noun_of(handle: u64) -> Option<Noun> {
@@ -20,6 +22,7 @@ pub fn noun_of(handle: u64) -> Option<Noun> {
         (Noun::Model, MODELS.has_issued(handle)),
         (Noun::Context, CONTEXTS.has_issued(handle)),
         (Noun::Event, EVENTS.has_issued(handle)),
+        (Noun::Batcher, BATCHERS.has_issued(handle)),
     ];
     issued.into_iter().find_map(|(noun, issued)| issued.then_some(noun))
 }

@@ -112,6 +112,25 @@ impl<T: Versioned> In<T> {
     }
 }
 
+impl<T: Versioned> In<T> {
+    /// Reads one of the structs that stand one behind the other, each with the same `struct_size`. There are more than `index` of
+    /// them.
+    pub fn read_element(self, index: u32, name: &str) -> Result<T> {
+        ensure!(index < ARRAY_COUNT_MAX, InvalidArgument, "{name} has more than {ARRAY_COUNT_MAX} elements");
+        ensure!(!self.0.is_null(), InvalidArgument, "{name} is null");
+        check_place(self.0)?;
+        // SAFETY: the contract of the header: the first four bytes of each element are its `struct_size`.
+        let size_at = |index: usize, bytes: usize| unsafe {
+            self.0.cast::<u8>().wrapping_add(index * bytes).cast::<u32>().read_unaligned()
+        };
+        let bytes = check_size::<T>(size_at(0, 0))?;
+        let index = index as usize;
+        ensure!(size_at(index, bytes) as usize == bytes, InvalidArgument, "{name}[{index}] has another struct_size");
+        let element = In(self.0.cast::<u8>().wrapping_add(index * bytes).cast::<T>());
+        element.required(name).map_err(|error| error.within(format_args!("{name}[{index}]")))
+    }
+}
+
 /// A struct owned by the caller, to be filled in.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -215,6 +234,14 @@ impl Many<std::ffi::c_void> {
     /// A copy of `count` bytes of unspecified type.
     pub fn read_bytes(self, count: usize, name: &str) -> Result<Vec<u8>> {
         Many(self.0.cast::<u8>()).read(count, name)
+    }
+
+    /// Whether the `bytes` bytes are these; null is `None`.
+    pub fn are(self, bytes: u64, expected: Option<&[u8]>) -> bool {
+        let Some(expected) = expected else { return self.0.is_null() };
+        // SAFETY: the contract of the header: as many readable bytes as the other argument says.
+        let given = || unsafe { std::slice::from_raw_parts(self.0.cast::<u8>(), expected.len()) };
+        !self.0.is_null() && bytes == expected.len() as u64 && given() == expected
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Noun {
     Context = 3,
     /// `si_event`
     Event = 4,
+    /// `si_batcher`
+    Batcher = 5,
 }
 
 impl Noun {
@@ -38,6 +40,7 @@ impl Noun {
             Noun::Model => "model",
             Noun::Context => "context",
             Noun::Event => "event",
+            Noun::Batcher => "batcher",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::pointer::versioned;
 use crate::ir::DType;
-use crate::runtime::{InputInfo, Model, OutputInfo, View};
+use crate::runtime::{InputInfo, Model, OutputInfo, SlotView, View};
 use std::ffi::{CString, c_char, c_void};
 
 /// IEEE 754 binary32, 4 bytes. Element types are little-endian.
@@ -52,8 +52,9 @@ pub struct si_tensor_info {
     pub name: *const c_char,
 }
 
-/// Where one input or output of a context lies for the bucket selected. The memory is owned by the context and stays at
-/// its address from `si_context_prepare` until the context is freed. Element (i, j, ..) is at
+/// Where one input or output of a context lies for the bucket selected, or a slot's rows of it. The memory is owned by the
+/// context and stays at its address from `si_context_prepare` until the context is freed; that of a slot is the slot's until it is
+/// released or abandoned, or its batcher is freed. Element (i, j, ..) is at
 /// `data + i * strides_bytes[0] + j * strides_bytes[1] + ..`.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -71,7 +72,7 @@ pub struct si_tensor_view {
     /// Distance in bytes between neighbours along each axis. They belong to the prepared bucket, so a shape that is
     /// padded to a larger bucket has gaps between its rows.
     pub strides_bytes: [i64; SI_RANK_MAX],
-    /// First element. Owned by the context, valid until it is freed; never null.
+    /// First element. Owned by the context, valid until it is freed, or by the slot, valid until it is given back; never null.
     pub data: *mut c_void,
     /// Bytes that may be touched from `data` on.
     pub capacity_bytes: u64,
@@ -158,24 +159,43 @@ impl si_tensor_info {
     }
 }
 
-impl From<&View<'_>> for si_tensor_view {
-    fn from(view: &View) -> Self {
+impl si_tensor_view {
+    fn new(
+        dtype: DType,
+        shape: &[usize],
+        strides: impl IntoIterator<Item = usize>,
+        address: *mut u8,
+        bytes: usize,
+    ) -> Self {
         let mut result = si_tensor_view {
             struct_size: size_of::<Self>() as u32,
-            dtype: dtype_number(view.dtype),
-            rank: view.shape.len() as u32,
+            dtype: dtype_number(dtype),
+            rank: shape.len() as u32,
             reserved: 0,
             dims: [0; SI_RANK_MAX],
             strides_bytes: [0; SI_RANK_MAX],
-            data: view.address.cast(),
-            capacity_bytes: view.capacity_bytes as u64,
+            data: address.cast(),
+            capacity_bytes: bytes as u64,
         };
-        for (to, &extent) in result.dims.iter_mut().zip(view.shape) {
+        for (to, &extent) in result.dims.iter_mut().zip(shape) {
             *to = extent as i64;
         }
-        for (to, stride) in result.strides_bytes.iter_mut().zip(view.strides_bytes()) {
+        for (to, stride) in result.strides_bytes.iter_mut().zip(strides) {
             *to = stride as i64;
         }
         result
+    }
+}
+
+impl From<&View<'_>> for si_tensor_view {
+    fn from(view: &View) -> Self {
+        Self::new(view.dtype, view.shape, view.strides_bytes(), view.address, view.capacity_bytes)
+    }
+}
+
+impl From<&SlotView> for si_tensor_view {
+    fn from(view: &SlotView) -> Self {
+        let strides = view.strides_bytes.as_slice().iter().copied();
+        Self::new(view.dtype, view.shape.as_slice(), strides, view.address, view.capacity_bytes)
     }
 }

@@ -1,6 +1,5 @@
 //! The queue in which parked requests announce their end.
 
-use super::request::Request;
 use crate::device::host::eventfd::EventFd;
 use crate::error::{Result, Status};
 use crossbeam::queue::ArrayQueue;
@@ -12,24 +11,31 @@ use std::sync::atomic::Ordering::SeqCst;
 /// The end of a parked request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// [`super::Context::id`] of its context, which may have been dropped since.
+    /// [`super::Context::id`] of its context or [`super::Batcher::id`] of its batcher, which may have been dropped since.
     pub context: u64,
     /// The request's token.
     pub token: u64,
-    /// The request's number.
+    /// The request's number; 0 for a batcher's slot.
     pub sequence: u32,
     /// How it ended.
     pub status: Status,
 }
 
+/// Where completions come from.
+pub trait Origin: Send + Sync {
+    /// A completion has reached the caller; `number` is what it was pushed with.
+    fn reaped(&self, number: u64);
+}
+
 /// A completion on its way.
 struct Arrival {
-    request: Arc<Request>,
-    ordinal: u64,
+    origin: Arc<dyn Origin>,
+    number: u64,
     completion: Completion,
 }
 
-/// Holds one completion per context at most, so it has room for every one.
+/// Holds one completion at most per context and per slot of a batcher, each of which has a [`super::seat::Seat`], so it has room
+/// for every one.
 pub struct CompletionQueue {
     arrivals: ArrayQueue<Arrival>,
     signal: EventFd,
@@ -38,20 +44,20 @@ pub struct CompletionQueue {
 }
 
 impl CompletionQueue {
-    /// A queue for so many contexts.
-    pub fn new(contexts: usize) -> Result<Self> {
-        let arrivals = ArrayQueue::new(contexts.max(1));
+    /// A queue for so many seats.
+    pub fn new(seats: usize) -> Result<Self> {
+        let arrivals = ArrayQueue::new(seats.max(1));
         Ok(CompletionQueue { arrivals, signal: EventFd::new()?, raised: AtomicBool::new(false) })
     }
 
-    /// Queues a completion and raises the signal. Whoever calls it has moved the request from parked to queued.
-    pub fn push(&self, request: Arc<Request>, ordinal: u64, completion: Completion) {
-        let pushed = self.arrivals.push(Arrival { request, ordinal, completion });
-        debug_assert!(pushed.is_ok(), "the queue has a place for every context");
-        self.raise();
+    /// Queues a completion; [`CompletionQueue::raise`] is to follow. Whoever calls it has moved the request from parked to queued.
+    pub fn push(&self, origin: Arc<dyn Origin>, number: u64, completion: Completion) {
+        let pushed = self.arrivals.push(Arrival { origin, number, completion });
+        debug_assert!(pushed.is_ok(), "the queue has a place for every seat");
     }
 
-    fn raise(&self) {
+    /// Raises the signal.
+    pub fn raise(&self) {
         if !self.raised.swap(true, SeqCst) {
             self.signal.raise();
         }
@@ -68,7 +74,7 @@ impl CompletionQueue {
         while taken < count
             && let Some(arrival) = self.arrivals.pop()
         {
-            arrival.request.reaped(arrival.ordinal);
+            arrival.origin.reaped(arrival.number);
             accept(arrival.completion);
             taken += 1;
         }
@@ -88,7 +94,7 @@ impl CompletionQueue {
         self.signal.duplicate()
     }
 
-    /// Drops what nobody will reap, and with it the requests that hold this queue.
+    /// Drops what nobody will reap, and with it the origins that hold this queue.
     pub fn close(&self) {
         while self.arrivals.pop().is_some() {}
     }

@@ -4,14 +4,16 @@ use super::bucket::Bucket;
 use super::completion::{Completion, CompletionQueue};
 use super::ledger::{Account, Ledger};
 use super::model::{InputInfo, Model, ModelOptions};
-use super::request::Seat;
+use super::seat::Seat;
 use super::source::Source;
+use super::timer::Timer;
 use crate::device::cuda::CudaDevice;
 use crate::device::host::HostDevice;
 use crate::device::{Device, DeviceInfo, DeviceState};
 use crate::error::{Error, Result, ensure, fail};
 use crate::limits::{CONTEXT_THREADS_MAX, CONTEXTS_DEFAULT, CONTEXTS_MAX};
 use bytes::Bytes;
+use once_cell::sync::OnceCell;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,7 +29,7 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Requests in flight on the device at once; 0: as many as contexts.
     pub in_flight_max: usize,
-    /// Contexts, and freed ones whose completion has not been reaped; 0: [`CONTEXTS_DEFAULT`].
+    /// Contexts, freed ones whose completion has not been reaped, and slots of batchers; 0: [`CONTEXTS_DEFAULT`].
     pub contexts_max: usize,
     /// Bytes of weights, arenas, inputs and outputs together; 0: no bound.
     pub memory_bytes_max: u64,
@@ -44,7 +46,9 @@ pub struct Stats {
     pub contexts: u64,
     /// Events alive.
     pub events: u64,
-    /// Threads of contexts.
+    /// Batchers alive.
+    pub batchers: u64,
+    /// Threads of contexts, and the one that closes batches.
     pub threads: u64,
     /// Requests in flight.
     pub in_flight: u64,
@@ -96,6 +100,8 @@ pub struct EngineCore {
     contexts: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// Started with the first batcher.
+    timer: OnceCell<Timer>,
 }
 
 /// Requests in flight, bounded.
@@ -144,12 +150,17 @@ impl EngineCore {
         self.give_back_permit();
     }
 
-    /// A place for one more context.
-    pub fn seat(&self) -> Result<Seat> {
-        Seat::take(&self.seats, self.contexts_max)
+    /// Places for so many contexts or slots.
+    pub fn seats(&self, places: usize) -> Result<Seat> {
+        Seat::take(&self.seats, self.contexts_max, places)
     }
 
-    /// A name for one more context.
+    /// The thread that closes batches.
+    pub fn timer(&self) -> Result<&Timer> {
+        self.timer.get_or_try_init(|| Timer::start(self.ledger.enter(Account::Threads, 1)?))
+    }
+
+    /// A name for one more context or batcher.
     pub fn context_id(&self) -> u64 {
         self.contexts.fetch_add(1, Relaxed) + 1
     }
@@ -204,6 +215,7 @@ impl Engine {
             contexts: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            timer: OnceCell::new(),
         };
         Ok(Engine { core: Arc::new(core) })
     }
@@ -255,6 +267,7 @@ impl Engine {
             models: total(Account::Models),
             contexts: total(Account::Contexts),
             events: total(Account::Events),
+            batchers: total(Account::Batchers),
             threads: total(Account::Threads),
             in_flight: self.core.permits.taken.load(Relaxed) as u64,
             completions: self.core.queue.len() as u64,

@@ -14,6 +14,8 @@ pub enum Account {
     Contexts,
     /// Events alive.
     Events,
+    /// Batchers alive.
+    Batchers,
     /// Threads.
     Threads,
     /// Bytes of weights.

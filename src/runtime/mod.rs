@@ -1,4 +1,4 @@
-//! Engines, models, contexts and events: what a host program handles. The C ABI is a thin layer over this module, and
+//! Engines, models, contexts, events and batchers: what a host program handles. The C ABI is a thin layer over this module, and
 //! Rust programs use it as it is.
 //!
 //! ```no_run
@@ -15,6 +15,7 @@
 //! # }
 //! ```
 
+mod batcher;
 mod bucket;
 mod completion;
 mod context;
@@ -26,12 +27,15 @@ mod model;
 mod owner;
 mod padding;
 mod request;
+mod seat;
 mod source;
+mod timer;
 mod view;
 mod wait;
 
 pub use crate::device::host::memory::Plain;
 pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, Precision, Stamps};
+pub use batcher::{Axes, Batcher, BatcherOptions, BatcherStats, Occupancy, Shapes, SlotId, SlotView, Totals};
 pub use bucket::Bucket;
 pub use completion::Completion;
 pub use context::{Context, ContextOptions, Controller, SubmitOptions, Timings};

@@ -289,7 +289,7 @@ impl Model {
     /// # Errors
     /// `NoBucket`, `LimitReached`, `InvalidArgument`.
     pub fn context(&self, options: &ContextOptions) -> Result<Context> {
-        Context::new(&self.core, options)
+        Context::new(&self.core, options, None)
     }
 }
 

@@ -5,7 +5,8 @@
 //! the one completion of a parked request. That the device has finished stands in [`Progress`] alone. Each transition that two
 //! threads may attempt is a compare-and-swap, so exactly one of them makes it.
 
-use super::completion::{Completion, CompletionQueue};
+use super::completion::{Completion, CompletionQueue, Origin};
+use super::seat::Seat;
 use crate::device::Progress;
 use crate::error::{Result, Status, ensure, fail};
 use std::sync::Arc;
@@ -45,28 +46,6 @@ const fn phase_of(word: u64) -> u64 {
 /// The number that callers see: 1 upwards, never 0.
 pub const fn sequence_of(ordinal: u64) -> u32 {
     if ordinal == 0 { 0 } else { ((ordinal - 1) % u32::MAX as u64 + 1) as u32 }
-}
-
-/// A place among the contexts of an engine, given back when dropped.
-#[derive(Debug)]
-pub struct Seat {
-    taken: Arc<AtomicUsize>,
-}
-
-impl Seat {
-    /// A place, if fewer than `seats` are taken.
-    pub fn take(taken: &Arc<AtomicUsize>, seats: usize) -> Result<Self> {
-        let seat = Seat { taken: taken.clone() };
-        let before = taken.fetch_add(1, Relaxed);
-        ensure!(before < seats, LimitReached, "the engine has {seats} contexts, as many as its options allow");
-        Ok(seat)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(1, Relaxed);
-    }
 }
 
 /// The request of one context.
@@ -296,11 +275,14 @@ impl Request {
             let (context, token) = (self.context(), self.token.load(Relaxed));
             let completion = Completion { context, token, sequence: sequence_of(ordinal), status };
             self.queue.push(self.clone(), ordinal, completion);
+            self.queue.raise();
         }
     }
+}
 
-    /// The completion has reached the caller, who so knows of the end.
-    pub fn reaped(&self, ordinal: u64) {
+impl Origin for Request {
+    /// The caller knows of the end of the request with this ordinal.
+    fn reaped(&self, ordinal: u64) {
         // In this order: who sees the request ended may submit the next one, and finds nothing of this one left.
         self.parking.store(word(ordinal, NOT_PARKED), SeqCst);
         // A request that was given up stays so. Failing means that it did, or that the caller has looked since.

@@ -11,6 +11,9 @@ typedef struct objects {
     si_model model;
     si_context context;
     si_event event;
+    si_batcher batcher;
+    /* Reserved, and given back. */
+    si_slot slot, given_back;
     /* Bound to the main thread. */
     si_context bound;
     /* Not prepared. */
@@ -21,7 +24,7 @@ typedef struct objects {
     si_context busy;
     si_bucket bucket;
     si_bucket_input shape;
-    const char *path;
+    const char *path, *batched;
     uint8_t *data;
     size_t data_bytes;
 } objects;
@@ -33,6 +36,8 @@ static si_engine as_engine(uint64_t handle) { si_engine it; it.handle = handle; 
 static si_model as_model(uint64_t handle) { si_model it; it.handle = handle; return it; }
 static si_context as_context(uint64_t handle) { si_context it; it.handle = handle; return it; }
 static si_event as_event(uint64_t handle) { si_event it; it.handle = handle; return it; }
+static si_batcher as_batcher(uint64_t handle) { si_batcher it; it.handle = handle; return it; }
+static si_slot as_slot(uint64_t batcher, uint64_t number) { si_slot it; it.batcher = batcher; it.number = number; return it; }
 
 static void mark(void *place, size_t bytes, size_t from) { memset((char *)place + from, 0xa5, bytes - from); }
 
@@ -76,6 +81,43 @@ static void must(si_result status, const si_error *error)
     }
 }
 
+/* A batcher of up to four rows of two floats, with a slot given back and another one reserved. */
+static void make_batcher(objects *all)
+{
+    si_error error;
+    si_model model;
+    si_bucket_input shape;
+    si_bucket bucket;
+    si_padding padding;
+    si_model_options options;
+    memset(&shape, 0, sizeof shape);
+    memset(&bucket, 0, sizeof bucket);
+    memset(&padding, 0, sizeof padding);
+    memset(&options, 0, sizeof options);
+    shape.struct_size = (uint32_t)sizeof shape;
+    shape.rank = 2;
+    shape.dims[0] = 4;
+    shape.dims[1] = 2;
+    bucket.struct_size = (uint32_t)sizeof bucket;
+    bucket.input_count = 1;
+    bucket.inputs = &shape;
+    padding.struct_size = (uint32_t)sizeof padding;
+    padding.kind = SI_PADDING_BATCH;
+    options.struct_size = (uint32_t)sizeof options;
+    options.buckets = &bucket;
+    options.bucket_count = 1;
+    options.paddings = &padding;
+    options.padding_count = 1;
+    must(si_model_load(all->engine, all->batched, &options, &model, &error), &error);
+    must(si_batcher_new(model, NULL, &all->batcher, &error), &error);
+    must(si_model_free(model, &error), &error);
+    shape.dims[0] = 1;
+    must(si_batcher_reserve(all->batcher, &bucket, 0, &all->slot, &error), &error);
+    all->given_back = all->slot;
+    must(si_slot_abandon(all->slot, &error), &error);
+    must(si_batcher_reserve(all->batcher, &bucket, 0, &all->slot, &error), &error);
+}
+
 static void make(objects *all)
 {
     si_error error;
@@ -83,6 +125,7 @@ static void make(objects *all)
     must(si_model_load(all->engine, all->path, NULL, &all->model, &error), &error);
     must(si_context_new(all->model, NULL, &all->context, &error), &error);
     must(si_event_new(all->engine, &all->event, &error), &error);
+    make_batcher(all);
 }
 
 /* Freed in an order that C programs get wrong: what others need goes first. */
@@ -93,6 +136,7 @@ static void drop(const objects *all)
     must(si_model_free(all->model, &error), &error);
     must(si_context_free(all->context, &error), &error);
     must(si_event_free(all->event, &error), &error);
+    must(si_batcher_free(all->batcher, &error), &error);
 }
 
 /* FUNCTIONS */
@@ -173,10 +217,11 @@ int main(int argc, char **argv)
 {
     si_error error;
     uint32_t sequence;
-    if (argc != 3)
+    if (argc != 4)
         return 2;
     clear(&error);
     fixture.path = stale.path = argv[1];
+    fixture.batched = stale.batched = argv[3];
     read_file();
 
     make(&stale);
@@ -201,10 +246,14 @@ int main(int argc, char **argv)
     forged.model = as_model(UINT64_C(0x02badbadbad0dead));
     forged.context = as_context(UINT64_C(0x7fffffffffffffff));
     forged.event = as_event(1);
+    forged.batcher = as_batcher(UINT64_C(0x05badbadbad0dead));
+    forged.slot = as_slot(forged.batcher.handle, 1 << 16);
     future.engine = as_engine(fixture.engine.handle + 0x10000);
     future.model = as_model(fixture.model.handle + 0x10000);
     future.context = as_context(fixture.bound.handle + 0x10000);
     future.event = as_event(fixture.event.handle + 0x10000);
+    future.batcher = as_batcher(fixture.batcher.handle + 0x10000);
+    future.slot = as_slot(future.batcher.handle, fixture.slot.number);
 
     /* CALLS */
     try_states(argv[2]);

@@ -2,6 +2,7 @@
 
 use super::clock;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Sleeps while the word is `seen`, at most until the monotonic clock passes `until_ns` (`u64::MAX`: without bound). May wake
 /// for no reason. `false` once the time is over.
@@ -34,4 +35,62 @@ pub fn wait_until(word: &AtomicU32, seen: u32, until_ns: u64) -> bool {
 pub fn wake_all(word: &AtomicU32) {
     // SAFETY: the word outlives the call; waking has no other precondition.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX) };
+}
+
+/// Something that changes from time to time, and threads that sleep until it is as they want it.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Changes with every change; the word slept on.
+    count: AtomicU32,
+    /// Threads that sleep or are about to.
+    sleepers: AtomicU32,
+}
+
+/// A thread that is about to sleep, counted until this is dropped.
+pub struct Sleeper<'a> {
+    changes: &'a Changes,
+}
+
+impl Changes {
+    /// It has changed: every sleeper looks again.
+    pub fn tell(&self) {
+        // The bump and the read of `sleepers` are ordered against `sleeper`'s increment and its caller's look: one side sees
+        // the other.
+        self.count.fetch_add(1, SeqCst);
+        if self.has_sleepers() {
+            wake_all(&self.count);
+        }
+    }
+
+    /// Whether anyone sleeps or is about to.
+    pub fn has_sleepers(&self) -> bool {
+        self.sleepers.load(SeqCst) > 0
+    }
+
+    /// Counts the calling thread among those to be woken.
+    pub fn sleeper(&self) -> Sleeper<'_> {
+        self.sleepers.fetch_add(1, SeqCst);
+        Sleeper { changes: self }
+    }
+}
+
+impl Sleeper<'_> {
+    /// Sleeps until `is_over` holds or the monotonic clock passes `until_ns` (`u64::MAX`: never). Answers `is_over`.
+    pub fn sleep_until(&self, until_ns: u64, is_over: impl Fn() -> bool) -> bool {
+        loop {
+            let seen = self.changes.count.load(SeqCst);
+            if is_over() {
+                return true;
+            }
+            if !wait_until(&self.changes.count, seen, until_ns) {
+                return is_over();
+            }
+        }
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.changes.sleepers.fetch_sub(1, SeqCst);
+    }
 }

@@ -1,5 +1,6 @@
 //! The CPU: memory, threads and fast kernels.
 
+pub mod area;
 mod attention;
 pub mod clock;
 mod conv;

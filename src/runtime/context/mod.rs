@@ -1,7 +1,9 @@
 //! Contexts: one lane of a model, one request in flight, one thread at a time.
 //!
-//! `setup.rs` brings a context to `prepare`, `stage.rs` is what it has from then on, `flight.rs` its requests.
+//! `setup.rs` brings a context to `prepare`, `stage.rs` is what it has from then on, `flight.rs` its requests, `batch.rs` what a
+//! batcher does with it.
 
+mod batch;
 mod flight;
 mod setup;
 mod stage;
@@ -20,6 +22,7 @@ use crate::device::{MARKS_MAX, Mark, Stamps};
 use crate::error::{Result, Status, ensure, fail};
 use crate::limits::CONTEXT_THREADS_MAX;
 use once_cell::sync::OnceCell;
+pub use stage::Listener;
 use stage::{LaneSink, Stage};
 use std::sync::Arc;
 
@@ -94,7 +97,12 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new(model: &Arc<ModelCore>, options: &ContextOptions) -> Result<Context> {
+    /// A context whose ends `listener` hears of, too.
+    pub(super) fn new(
+        model: &Arc<ModelCore>,
+        options: &ContextOptions,
+        listener: Option<Arc<dyn Listener>>,
+    ) -> Result<Context> {
         let engine = &model.engine;
         engine.ensure_alive()?;
         let threads = if options.threads == 0 { engine.threads } else { options.threads };
@@ -102,10 +110,11 @@ impl Context {
         let wanted =
             options.buckets.iter().map(|bucket| model.find(&bucket.resolve(&model.inputs)?)).collect::<Result<_>>()?;
         let progress = engine.device.progress()?;
-        let request = Request::new(engine.context_id(), progress, engine.queue.clone(), engine.seat()?);
+        let request = Request::new(engine.context_id(), progress, engine.queue.clone(), engine.seats(1)?);
         let sink = LaneSink {
             request: request.clone(),
             model: model.clone(),
+            listener,
             _context: engine.ledger.enter(Account::Contexts, 1)?,
             takings: OnceCell::new(),
         };

@@ -14,10 +14,18 @@ use crate::runtime::wait::SpinBudget;
 use once_cell::sync::OnceCell;
 use std::sync::Arc;
 
+/// Who else is told when a context's requests end.
+pub trait Listener: Send + Sync {
+    /// A request has ended, so long after it was submitted. As with [`Sink::ended`], this neither blocks nor allocates.
+    fn ended(&self, status: Status, took_ns: u64);
+}
+
 /// What a lane tells when a request ends, and what it keeps alive: dropped when the last worker has left.
 pub(super) struct LaneSink {
     pub(super) request: Arc<Request>,
     pub(super) model: Arc<ModelCore>,
+    /// The batcher that the context works for.
+    pub(super) listener: Option<Arc<dyn Listener>>,
     /// The context, as long as its memory lives.
     pub(super) _context: Entry,
     /// What `prepare` took: arena, inputs and outputs, threads.
@@ -30,11 +38,15 @@ impl Sink for LaneSink {
     }
 
     fn ended(&self, ordinal: u64, status: Status) {
+        if let Some(listener) = &self.listener {
+            let took_ns = self.request.progress().stamps().done_ns.saturating_sub(self.request.submit_ns());
+            listener.ended(status, took_ns);
+        }
         self.request.deliver(ordinal, status);
     }
 
     fn is_awaited(&self) -> bool {
-        self.request.is_parked()
+        self.listener.is_some() || self.request.is_parked()
     }
 }
 
@@ -78,23 +90,33 @@ impl Stage {
         self.select(index, &wanted.shapes, &model.paddings)
     }
 
-    /// Selects a bucket for requests of these input shapes: puts the values of shape inputs in place, so that a kernel that
-    /// reads them sees the bucket's, and fills what the request leaves unused.
+    /// Selects a bucket for requests of these input shapes: fills what the request leaves unused, and puts the values of shape
+    /// inputs in place, so that a kernel that reads them sees the bucket's.
     fn select(&mut self, index: usize, shapes: &[Shape], paddings: &Paddings) -> Result<()> {
         let prepared = self.buckets[index].clone();
         for (input, ty) in prepared.inputs.iter().enumerate() {
             if self.lane.input(input).is_none() {
                 continue;
             }
-            let memory = self.lane.input_bytes(input)?;
-            if let Some(value) = &prepared.bucket.values[input] {
-                memory[..value.data().len()].copy_from_slice(value.data());
-            }
-            paddings.fill(input, ty, &shapes[input], memory);
+            paddings.fill(input, ty, &shapes[input], self.lane.input_bytes(input)?);
         }
-        self.selected = index;
+        self.take(index)?;
         self.input_shapes = shapes.to_vec();
         self.output_shapes = paddings.output_shapes(&prepared.followers, shapes, &prepared.outputs);
+        Ok(())
+    }
+
+    /// Selects a bucket whose other inputs are in place already: puts the values of shape inputs there.
+    pub(super) fn take(&mut self, index: usize) -> Result<()> {
+        let prepared = self.buckets[index].clone();
+        for (input, value) in prepared.bucket.values.iter().enumerate() {
+            if let Some(value) = value
+                && self.lane.input(input).is_some()
+            {
+                self.lane.input_bytes(input)?[..value.data().len()].copy_from_slice(value.data());
+            }
+        }
+        self.selected = index;
         Ok(())
     }
 

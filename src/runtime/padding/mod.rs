@@ -34,9 +34,10 @@ pub struct Padding {
 /// The dimension that an output axis follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Follower {
-    dimension: u32,
+    /// The caller's number of the dimension.
+    pub dimension: u32,
     /// Indices of the axis for each of the dimension.
-    repeat: usize,
+    pub repeat: usize,
 }
 
 /// Per output and axis, what its extent follows; `None` for an extent of its own.
@@ -82,20 +83,43 @@ impl Paddings {
         self.list.is_empty()
     }
 
+    /// The one dimension that counts independent rows.
+    ///
+    /// # Errors
+    /// `Unsupported` if there is none, or more than one.
+    pub fn batch(&self) -> Result<u32> {
+        let dimensions = self.dimensions();
+        let mut batches = dimensions.iter().filter(|(_, kind)| *kind == PaddingKind::Batch);
+        match (batches.next(), batches.next()) {
+            (Some((dimension, _)), None) => Ok(*dimension),
+            (None, _) => Err(fail!(
+                Unsupported,
+                "the model was loaded without a padding of the kind batch, so nothing has proved that its rows are independent"
+            )),
+            _ => Err(fail!(Unsupported, "the model was loaded with more than one batch dimension")),
+        }
+    }
+
     /// Each dimension once.
-    fn dimensions(&self) -> Vec<(u32, PaddingKind)> {
+    pub fn dimensions(&self) -> Vec<(u32, PaddingKind)> {
         let mut dimensions: Vec<_> = self.list.iter().map(|padding| (padding.dimension, padding.kind)).collect();
         dimensions.sort_by_key(|(dimension, _)| *dimension);
         dimensions.dedup();
         dimensions
     }
 
-    fn axes(&self, dimension: u32) -> impl Iterator<Item = &Padding> {
+    /// The axes of a dimension.
+    pub fn axes(&self, dimension: u32) -> impl Iterator<Item = &Padding> {
         self.list.iter().filter(move |padding| padding.dimension == dimension)
     }
 
+    /// The paddable axes of an input.
+    pub fn of_input(&self, input: usize) -> impl Iterator<Item = &Padding> {
+        self.list.iter().filter(move |padding| padding.input == input)
+    }
+
     /// The extent of a dimension; `None` if its axes disagree.
-    fn extent(&self, dimension: u32, shapes: &[Shape]) -> Option<usize> {
+    pub fn extent(&self, dimension: u32, shapes: &[Shape]) -> Option<usize> {
         let mut extents = self.axes(dimension).map(|padding| shapes[padding.input].get(padding.axis).copied());
         let first = extents.next()??;
         extents.all(|extent| extent == Some(first)).then_some(first)
@@ -167,7 +191,7 @@ impl Paddings {
 }
 
 /// The padding value in an input's element type.
-fn filler(dtype: DType, value: f64) -> Tensor {
+pub fn filler(dtype: DType, value: f64) -> Tensor {
     let scalar = if dtype.is_float() { Scalar::Float(value) } else { Scalar::Int(value as i64) };
     Tensor::from_scalars(dtype, &[], [scalar])
 }

@@ -17,7 +17,7 @@ const TOLERANCE: f64 = 1e-4;
 
 impl Paddings {
     /// The bucket with a dimension of extent `smaller`.
-    fn shrunk(&self, bucket: &Bucket, dimension: u32, smaller: usize) -> Bucket {
+    pub fn shrunk(&self, bucket: &Bucket, dimension: u32, smaller: usize) -> Bucket {
         let mut shrunk = bucket.clone();
         for padding in self.axes(dimension) {
             shrunk.shapes[padding.input][padding.axis] = smaller;
