@@ -22,7 +22,7 @@
 //
 // # Goroutines and threads
 //
-// Engine, Model and Event may be used by any number of goroutines. A Session serves one goroutine at a time and may
+// Engine, Model, Event and Batcher may be used by any number of goroutines. A Session serves one goroutine at a time and may
 // move between them; two that meet get [StatusBusy]. [Session.Bind] ties a Session to the calling goroutine and that
 // goroutine to its thread, which saves the device's context switch on every call. [Session.Cancel] and Close are safe at
 // any time, from anywhere.
@@ -50,6 +50,13 @@
 // one. A request that meets a pool that drains gets [ErrPoolClosed] and can be repeated; no other notices.
 //
 // Package pipeline connects pools, functions and models that are linked on the device by bounded channels.
+//
+// # Batches
+//
+// A device computes several requests at once at the price of little more than one. A [Batcher] merges requests of many
+// goroutines into batches: [Batcher.Infer] copies a request into rows of a batch that forms, and the batch runs when it is full,
+// after a delay, or in time for the earliest deadline in it. Load the model with a padding of kind [PaddingBatch] and with a
+// bucket for each batch size that is to have a replay of its own.
 //
 // # What is wrong when it is slow
 //

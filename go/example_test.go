@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
@@ -54,6 +55,54 @@ func ExamplePool_Infer() {
 		fmt.Println(y)
 	}
 	// Output: [2 4 6]
+}
+
+func ExampleBatcher_Infer() {
+	info := func(name string) []streaminfer.TensorInfo {
+		return []streaminfer.TensorInfo{{Name: name, DType: streaminfer.DTypeFloat32, Shape: []int64{streaminfer.Dynamic, 3},
+			DimNames: []string{"batch", ""}}}
+	}
+	engine := fake.NewEngine(fake.Model{Name: "double.onnx", Inputs: info("x"), Outputs: info("y"),
+		Run: func(call *fake.Call) error {
+			for i, x := range fake.In[float32](call, "x") {
+				fake.Out[float32](call, "y")[i] = 2 * x
+			}
+			return nil
+		}})
+	defer engine.Close()
+
+	// The outermost axis of x counts independent rows; up to 16 of them run together.
+	model, err := engine.Load("double.onnx", streaminfer.ModelOptions{
+		Paddings: []streaminfer.Padding{{Kind: streaminfer.PaddingBatch, Input: "x", Axis: 0}},
+		Buckets:  []streaminfer.Bucket{{Shapes: streaminfer.Shapes{"x": {1, 3}}}, {Shapes: streaminfer.Shapes{"x": {16, 3}}}},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	batcher, err := streaminfer.NewBatcher(model, streaminfer.BatcherOptions{Delay: 10 * time.Millisecond})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer batcher.Close()
+
+	// Handlers, each with a row of its own.
+	var handlers sync.WaitGroup
+	results := make([][]float32, 4)
+	for i := range results {
+		handlers.Go(func() {
+			x, y := []float32{float32(i), 1, 2}, make([]float32, 3)
+			err := batcher.Infer(context.Background(), []streaminfer.Tensor{streaminfer.NewTensor("x", x, 1, 3)},
+				[]streaminfer.Tensor{streaminfer.NewTensor("y", y)})
+			if err == nil {
+				results[i] = y
+			}
+		})
+	}
+	handlers.Wait()
+	fmt.Println(results)
+	// Output: [[0 2 4] [2 2 4] [4 2 4] [6 2 4]]
 }
 
 func ExamplePool_Do() {

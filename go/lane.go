@@ -112,31 +112,7 @@ func (l *lane) infer(ctx context.Context, in, out []Tensor) error {
 // choose selects the shapes of in, unless they are selected already, and looks where the tensors lie.
 func (l *lane) choose(op string, in []Tensor) error {
 	s := l.session
-	same := l.selected
-	for i := range s.model.inputs {
-		info := &s.model.inputs[i]
-		t := find(in, i, info.Name)
-		shape := t.Shape
-		if shape == nil {
-			shape = info.Shape
-		}
-		if !same || !slices.Equal(l.request.Shapes[i], shape) {
-			same = false
-			l.request.Shapes[i] = append(l.request.Shapes[i][:0], shape...)
-		}
-		if !info.ShapeInput {
-			continue
-		}
-		count := len(t.Data) / max(t.DType.Size(), 1)
-		same = same && len(l.request.Values[i]) == count
-		l.request.Values[i] = slices.Grow(l.request.Values[i][:0], count)[:count]
-		for k := range count {
-			value := element(t, k)
-			same = same && l.request.Values[i][k] == value
-			l.request.Values[i][k] = value
-		}
-	}
-	if same {
+	if s.model.describe(&l.request, in) && l.selected {
 		return nil
 	}
 	l.selected = false
@@ -155,6 +131,36 @@ func (l *lane) choose(op string, in []Tensor) error {
 	}
 	l.selected = true
 	return nil
+}
+
+// describe writes the shapes of in, and the values of shape inputs, into the memory of a bucket that is reused. It reports
+// whether they were there already.
+func (m *Model) describe(request *backend.Bucket, in []Tensor) (same bool) {
+	same = true
+	for i := range m.inputs {
+		info := &m.inputs[i]
+		t := find(in, i, info.Name)
+		shape := t.Shape
+		if shape == nil {
+			shape = info.Shape
+		}
+		if !same || !slices.Equal(request.Shapes[i], shape) {
+			same = false
+			request.Shapes[i] = append(request.Shapes[i][:0], shape...)
+		}
+		if !info.ShapeInput {
+			continue
+		}
+		count := len(t.Data) / max(t.DType.Size(), 1)
+		same = same && len(request.Values[i]) == count
+		request.Values[i] = slices.Grow(request.Values[i][:0], count)[:count]
+		for k := range count {
+			value := element(t, k)
+			same = same && request.Values[i][k] == value
+			request.Values[i][k] = value
+		}
+	}
+	return same
 }
 
 // checkRoom finds outputs that do not fit before anything runs.
@@ -207,14 +213,22 @@ func (l *lane) read(op string, out []Tensor) error {
 		if err := l.session.context.Output(i, view); err != nil {
 			return failure(op, ExecutedMaybe, err)
 		}
-		need := int(elementCount(view.Shape)) * t.DType.Size()
-		if cap(t.Data) < need {
-			return &Error{Op: op, Status: StatusShapeMismatch, Message: "the output " + name + " has grown", Executed: ExecutedMaybe}
+		if err := t.take(op, name, view); err != nil {
+			return err
 		}
-		t.Data = t.Data[:need]
-		t.Shape = append(t.Shape[:0], view.Shape...)
-		copyOut(t.Data, view)
 	}
+	return nil
+}
+
+// take copies an output.
+func (t *Tensor) take(op, name string, view *backend.View) error {
+	need := int(elementCount(view.Shape)) * t.DType.Size()
+	if cap(t.Data) < need || t.DType != DType(view.DType) {
+		return &Error{Op: op, Status: StatusShapeMismatch, Message: "the output " + name + " does not fit", Executed: ExecutedMaybe}
+	}
+	t.Data = t.Data[:need]
+	t.Shape = append(t.Shape[:0], view.Shape...)
+	copyOut(t.Data, view)
 	return nil
 }
 

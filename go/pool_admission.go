@@ -120,37 +120,8 @@ func (p *Pool) firstFree(now time.Duration) time.Duration {
 // bucketOf checks the tensors of a request and returns the smallest bucket that it fits.
 func (p *Pool) bucketOf(in, out []Tensor) (*poolBucket, error) {
 	const op = "infer"
-	inputs, outputs := p.model.inputs, p.model.outputs
-	for i := range inputs {
-		t := find(in, i, inputs[i].Name)
-		if t == nil {
-			return nil, refusal(op, StatusInvalidArgument, "the input %q is missing", inputs[i].Name)
-		}
-		if t.DType != inputs[i].DType {
-			return nil, refusal(op, StatusShapeMismatch, "input %q holds %v, not %v", inputs[i].Name, inputs[i].DType, t.DType)
-		}
-		shape := t.Shape
-		if shape == nil {
-			shape = inputs[i].Shape
-		}
-		if len(shape) > rankMax || elementCount(shape)*int64(t.DType.Size()) != int64(len(t.Data)) {
-			return nil, refusal(op, StatusShapeMismatch, "input %q has %d bytes, which is not the shape %v", inputs[i].Name,
-				len(t.Data), slices.Clone(shape))
-		}
-	}
-	for i := range in {
-		if in[i].Name != "" || i >= len(inputs) {
-			if _, err := indexOf(op, inputs, "input", in[i].Name); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for i := range out {
-		if out[i].Name != "" || i >= len(outputs) {
-			if _, err := indexOf(op, outputs, "output", out[i].Name); err != nil {
-				return nil, err
-			}
-		}
+	if err := p.model.checkTensors(op, in, out); err != nil {
+		return nil, err
 	}
 	var best *poolBucket
 	for _, b := range *p.buckets.Load() {
@@ -162,6 +133,43 @@ func (p *Pool) bucketOf(in, out []Tensor) (*poolBucket, error) {
 		return nil, p.noBucket(op, in)
 	}
 	return best, nil
+}
+
+// checkTensors finds tensors that are not the model's.
+func (m *Model) checkTensors(op string, in, out []Tensor) error {
+	inputs, outputs := m.inputs, m.outputs
+	for i := range inputs {
+		t := find(in, i, inputs[i].Name)
+		if t == nil {
+			return refusal(op, StatusInvalidArgument, "the input %q is missing", inputs[i].Name)
+		}
+		if t.DType != inputs[i].DType {
+			return refusal(op, StatusShapeMismatch, "input %q holds %v, not %v", inputs[i].Name, inputs[i].DType, t.DType)
+		}
+		shape := t.Shape
+		if shape == nil {
+			shape = inputs[i].Shape
+		}
+		if len(shape) > rankMax || elementCount(shape)*int64(t.DType.Size()) != int64(len(t.Data)) {
+			return refusal(op, StatusShapeMismatch, "input %q has %d bytes, which is not the shape %v", inputs[i].Name,
+				len(t.Data), slices.Clone(shape))
+		}
+	}
+	for i := range in {
+		if in[i].Name != "" || i >= len(inputs) {
+			if _, err := indexOf(op, inputs, "input", in[i].Name); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range out {
+		if out[i].Name != "" || i >= len(outputs) {
+			if _, err := indexOf(op, outputs, "output", out[i].Name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // fits reports whether a request can be served with a bucket.

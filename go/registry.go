@@ -27,7 +27,7 @@ type registry struct {
 	stopped chan struct{}
 }
 
-// child is a session, model or event of the engine.
+// child is a session, model, event or batcher of the engine, or who waits for a request of a batcher.
 type child struct {
 	closer func() io.Closer
 	// done receives the completion of a session's parked request; nil for other children.
@@ -63,6 +63,15 @@ func (r *registry) forget(token uint64) {
 	r.mu.Lock()
 	delete(r.children, token)
 	r.mu.Unlock()
+}
+
+// expect has completions with a token of its own, which is never reused, sent to done.
+func (r *registry) expect(done chan<- backend.Completion) (token uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.next++
+	r.children[r.next] = child{done: done, closer: func() io.Closer { return nil }}
+	return r.next
 }
 
 // startReaper starts the goroutine that hands completions to waiting sessions. An engine that never parks needs none.

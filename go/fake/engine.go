@@ -53,15 +53,15 @@ func (e *engine) open() error {
 	return nil
 }
 
-func (e *engine) Load(path string, _ *backend.ModelOptions) (backend.Model, error) {
-	return e.load(filepath.Base(path))
+func (e *engine) Load(path string, options *backend.ModelOptions) (backend.Model, error) {
+	return e.load(filepath.Base(path), options)
 }
 
-func (e *engine) LoadBytes(data []byte, _ *backend.ModelOptions) (backend.Model, error) {
-	return e.load(string(data))
+func (e *engine) LoadBytes(data []byte, options *backend.ModelOptions) (backend.Model, error) {
+	return e.load(string(data), options)
 }
 
-func (e *engine) load(name string) (backend.Model, error) {
+func (e *engine) load(name string, options *backend.ModelOptions) (backend.Model, error) {
 	e.mu.Lock()
 	err := e.open()
 	e.mu.Unlock()
@@ -72,7 +72,7 @@ func (e *engine) load(name string) (backend.Model, error) {
 	if index < 0 {
 		return nil, status(streaminfer.StatusNotFound, "the fake engine has no model %q", name)
 	}
-	m := &model{Model: &e.models[index], engine: e}
+	m := &model{Model: &e.models[index], engine: e, paddings: options.Paddings}
 	fixed := backend.Bucket{Values: make([][]int64, len(m.Model.Inputs))}
 	for _, info := range m.Model.Inputs {
 		fixed.Shapes = append(fixed.Shapes, info.Shape)
@@ -115,7 +115,8 @@ func (e *engine) Close() error {
 // model is a Model with its buckets.
 type model struct {
 	*Model
-	engine *engine
+	engine   *engine
+	paddings []backend.Padding
 
 	mu      sync.Mutex
 	buckets []bucket
@@ -143,14 +144,28 @@ func tensors(infos []streaminfer.TensorInfo) []backend.Tensor {
 }
 
 func (m *model) AddBucket(b backend.Bucket) error {
+	outputs, err := m.outputsFor(b)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.ContainsFunc(m.buckets, func(known bucket) bool { return known.is(b) }) {
+		m.buckets = append(m.buckets, bucket{inputs: b.Shapes, outputs: outputs, values: b.Values})
+	}
+	return nil
+}
+
+// outputsFor are the shapes of the outputs of a request of these shapes.
+func (m *model) outputsFor(b backend.Bucket) ([][]int64, error) {
 	named := map[string]int64{}
 	for i, info := range m.Model.Inputs {
 		if len(b.Shapes[i]) != len(info.Shape) {
-			return status(streaminfer.StatusShapeMismatch, "input %q has rank %d, not %d", info.Name, len(info.Shape), len(b.Shapes[i]))
+			return nil, status(streaminfer.StatusShapeMismatch, "input %q has rank %d, not %d", info.Name, len(info.Shape), len(b.Shapes[i]))
 		}
 		for axis, extent := range b.Shapes[i] {
 			if declared := info.Shape[axis]; extent < 0 || declared != streaminfer.Dynamic && declared != extent {
-				return status(streaminfer.StatusShapeMismatch, "extent %d of input %q is %d, not %d", axis, info.Name, declared, extent)
+				return nil, status(streaminfer.StatusShapeMismatch, "extent %d of input %q is %d, not %d", axis, info.Name, declared, extent)
 			}
 			if axis < len(info.DimNames) && info.DimNames[axis] != "" {
 				named[info.DimNames[axis]] = extent
@@ -166,12 +181,7 @@ func (m *model) AddBucket(b backend.Bucket) error {
 			}
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !slices.ContainsFunc(m.buckets, func(known bucket) bool { return known.is(b) }) {
-		m.buckets = append(m.buckets, bucket{inputs: b.Shapes, outputs: outputs, values: b.Values})
-	}
-	return nil
+	return outputs, nil
 }
 
 func (m *model) Free() error {

@@ -258,7 +258,12 @@ func (l *lane) view(all [][]byte, infos []streaminfer.TensorInfo, shapes func(*b
 	if l.phase == draining {
 		return status(streaminfer.StatusDraining, "request %d was given up and is not finished", l.sequence)
 	}
-	info, shape := infos[index], shapes(&l.buckets[l.bucket])[index]
+	describe(view, &infos[index], shapes(&l.buckets[l.bucket])[index], all[index])
+	return nil
+}
+
+// describe says where a tensor of that shape lies.
+func describe(view *backend.View, info *streaminfer.TensorInfo, shape []int64, memory []byte) {
 	view.DType, view.Shape = uint32(info.DType), append(view.Shape[:0], shape...)
 	view.Strides = append(view.Strides[:0], shape...)
 	step := int64(info.DType.Size())
@@ -266,8 +271,7 @@ func (l *lane) view(all [][]byte, infos []streaminfer.TensorInfo, shapes func(*b
 		view.Strides[axis] = step
 		step *= shape[axis]
 	}
-	view.Data = all[index][:step]
-	return nil
+	view.Data = memory[:step]
 }
 
 func (l *lane) Record() backend.Record {

@@ -141,6 +141,48 @@ type ContextOptions struct {
 	Buckets []Bucket
 }
 
+// BatcherOptions are the choices made when a batcher is made. No buckets means all of the model's.
+type BatcherOptions struct {
+	Contexts, Threads int
+	Delay             time.Duration
+	Buckets           []Bucket
+}
+
+// BatcherStats are a batcher's figures; package streaminfer documents them.
+type BatcherStats struct {
+	Classes, Slots, Forming, Running                       int
+	Reservations, Refusals, Completed, Abandoned           uint64
+	Expired, Cancelled, Failed, Batches, Rows, PaddingRows uint64
+}
+
+// Batcher merges requests to one model. Its methods may be called from any goroutine, Free when no other is in progress and
+// no ticket has a slot.
+type Batcher interface {
+	NewTicket() Ticket
+	Stats() (BatcherStats, error)
+	Free() error
+}
+
+// Ticket carries one request at a time through a batcher. One goroutine at a time calls its methods.
+type Ticket interface {
+	// Reserve takes a slot, which the ticket has until Abandon or Release. A timeout above 0 is the time within which the
+	// result is of use.
+	Reserve(b Bucket, timeout time.Duration) error
+	// Input describes the slot's part of an input, which may be written until Commit; Output that of an output, once the slot
+	// has ended with OK.
+	Input(index int, view *View) error
+	Output(index int, view *View) error
+	// Commit has the request run with its batch, and promises one Completion with the token.
+	Commit(token uint64) error
+	// Cancel gives a committed request up, or returns TooLate if it has ended.
+	Cancel() (int32, error)
+	// Abandon gives back a slot that is not committed, Release one that has ended.
+	Abandon() error
+	Release() error
+	// Free releases the ticket's own memory; it has no slot.
+	Free() error
+}
+
 // Engine is one opened device. Its methods may be called from any goroutine.
 type Engine interface {
 	Stats() (Stats, error)
@@ -160,6 +202,7 @@ type Model interface {
 	Outputs() ([]Tensor, error)
 	AddBucket(Bucket) error
 	NewContext(options *ContextOptions) (Context, error)
+	NewBatcher(options *BatcherOptions) (Batcher, error)
 	Free() error
 }
 

@@ -169,7 +169,12 @@ func (c *context) view(status C.si_result, view *backend.View) error {
 	if err := c.failed(status); err != nil {
 		return err
 	}
-	raw := &c.scratch.view
+	describe(view, &c.scratch.view)
+	return nil
+}
+
+// describe says in Go what a view of the library's says.
+func describe(view *backend.View, raw *C.si_tensor_view) {
 	view.DType, view.Shape, view.Strides = uint32(raw.dtype), view.Shape[:0], view.Strides[:0]
 	// From the first element's begin to the last one's end. The capacity is that of the largest bucket.
 	bytes := dtypeBytes(raw.dtype)
@@ -182,7 +187,6 @@ func (c *context) view(status C.si_result, view *backend.View) error {
 		bytes = 0
 	}
 	view.Data = unsafe.Slice((*byte)(raw.data), min(uint64(bytes), uint64(raw.capacity_bytes)))
-	return nil
 }
 
 func dtypeBytes(dtype C.uint32_t) int64 {

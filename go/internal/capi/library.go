@@ -140,6 +140,8 @@ var structs = []struct {
 	{"si_context_options", C.SI_STRUCT_CONTEXT_OPTIONS, C.sizeof_si_context_options, false},
 	{"si_submit_options", C.SI_STRUCT_SUBMIT_OPTIONS, C.sizeof_si_submit_options, false},
 	{"si_timings", C.SI_STRUCT_TIMINGS, C.sizeof_si_timings, false},
+	{"si_batcher_options", C.SI_STRUCT_BATCHER_OPTIONS, C.sizeof_si_batcher_options, false},
+	{"si_batch_stats", C.SI_STRUCT_BATCH_STATS, C.sizeof_si_batch_stats, false},
 }
 
 // failed gives a failure its Go form. OK and the statuses that are no failure give nil.

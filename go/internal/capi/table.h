@@ -17,7 +17,10 @@
     X(si_context_shape) X(si_context_input) X(si_context_output) X(si_context_submit) X(si_context_completion)      \
     X(si_context_poll) X(si_context_wait) X(si_context_park) X(si_context_unpark) X(si_context_cancel) X(si_context_timings)           \
     X(si_context_free)                                                                                              \
-    X(si_event_new) X(si_event_record) X(si_event_wait) X(si_event_free)
+    X(si_event_new) X(si_event_record) X(si_event_wait) X(si_event_free)                                            \
+    X(si_batcher_new) X(si_batcher_reserve) X(si_batcher_stats) X(si_batcher_free)                                  \
+    X(si_slot_input) X(si_slot_output) X(si_slot_commit) X(si_slot_park) X(si_slot_cancel) X(si_slot_abandon)       \
+    X(si_slot_release)
 
 typedef struct table {
 #define FIELD(name) __typeof__(&name) name;
@@ -165,5 +168,50 @@ SHIM call_event_wait(const table *t, si_event event, si_context context, si_erro
     return t->si_event_wait(event, context, error);
 }
 SHIM call_event_free(const table *t, si_event event, si_error *error) { return t->si_event_free(event, error); }
+
+/* Batchers. What a request's calls write, as for a Session. */
+
+typedef struct slot_scratch {
+    si_error error;
+    si_tensor_view view;
+    si_slot slot;
+} slot_scratch;
+
+static inline slot_scratch *slot_scratch_new(void) {
+    slot_scratch *s = calloc(1, sizeof *s);
+    if (s)
+        s->view.struct_size = sizeof s->view;
+    return s;
+}
+
+SHIM call_batcher_new(const table *t, si_model model, const si_batcher_options *options, si_batcher *out,
+                      si_error *error) {
+    return t->si_batcher_new(model, options, out, error);
+}
+SHIM call_batcher_stats(const table *t, si_batcher batcher, si_batch_stats *out, si_error *error) {
+    return t->si_batcher_stats(batcher, out, error);
+}
+SHIM call_batcher_free(const table *t, si_batcher batcher, si_error *error) {
+    return t->si_batcher_free(batcher, error);
+}
+SHIM call_batcher_reserve(const table *t, si_batcher batcher, const si_bucket *bucket, uint64_t timeout_ns,
+                          slot_scratch *s) {
+    uint64_t deadline_ns = timeout_ns ? monotonic_ns() + timeout_ns : 0;
+    return t->si_batcher_reserve(batcher, bucket, deadline_ns, &s->slot, &s->error);
+}
+SHIM call_slot_input(const table *t, uint32_t index, slot_scratch *s) {
+    return t->si_slot_input(s->slot, index, &s->view, &s->error);
+}
+SHIM call_slot_output(const table *t, uint32_t index, slot_scratch *s) {
+    return t->si_slot_output(s->slot, index, &s->view, &s->error);
+}
+/* Go waits for every slot through the completion queue. A slot that is committed can be parked, whatever becomes of it. */
+SHIM call_slot_commit(const table *t, uint64_t token, slot_scratch *s) {
+    si_result status = t->si_slot_commit(s->slot, token, &s->error);
+    return status == SI_OK ? t->si_slot_park(s->slot, &s->error) : status;
+}
+SHIM call_slot_cancel(const table *t, slot_scratch *s) { return t->si_slot_cancel(s->slot, &s->error); }
+SHIM call_slot_abandon(const table *t, slot_scratch *s) { return t->si_slot_abandon(s->slot, &s->error); }
+SHIM call_slot_release(const table *t, slot_scratch *s) { return t->si_slot_release(s->slot, &s->error); }
 
 #endif

@@ -1,0 +1,314 @@
+package streaminfer
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// BatcherOptions are the choices made when a batcher is made. The zero value is right for a start.
+type BatcherOptions struct {
+	// Batches is the number of batches that form, run or are read at once; 0 means 2. Together with the largest batch of the
+	// model's buckets it bounds the requests in the batcher.
+	Batches int
+	// Threads is the number of threads the host device computes each batch with; 0 means the engine's.
+	Threads int
+	// Delay is how long a batch waits for more requests after its first; 0 means a millisecond.
+	Delay time.Duration
+	// Buckets are those of the model's buckets to use; none means all that it has now.
+	Buckets []Bucket
+}
+
+// BatcherStats are a batcher's figures at one moment.
+type BatcherStats struct {
+	// Classes are the kinds of requests that are not merged with each other: the model's buckets, without their batch.
+	Classes int
+	// Slots are parts of batches that requests have, Forming and Running the batches that are at that.
+	Slots, Forming, Running int
+	// Reservations of slots were made, Refusals were not because every batch was taken.
+	Reservations, Refusals uint64
+	// Completed slots ended well. Abandoned ones were given back unused. Expired ones were not committed in time or would have
+	// missed their deadline, refused reservations included. Cancelled ones were given up. Failed ones had a batch that failed.
+	Completed, Abandoned, Expired, Cancelled, Failed uint64
+	// Batches have run, with Rows for requests and PaddingRows for nobody.
+	Batches, Rows, PaddingRows uint64
+}
+
+// Batcher merges requests to one model into batches, so that a device computes several at the price of little more than one.
+//
+// A request takes rows of a batch that forms, writes its inputs there, and runs with it. A batch closes when it is full, when it
+// has waited for [BatcherOptions].Delay, or in time for the earliest deadline of its requests, and runs in the smallest of the
+// model's buckets that holds it. Requests are merged whose shapes differ in the batch alone; axes that the model masks are padded
+// up to a bucket's. The model must have been loaded with a padding of kind [PaddingBatch] for every input: its rows are then
+// proved independent, so a request's result does not depend on its neighbours, but for rounding.
+//
+// Its methods may be called from any goroutine.
+type Batcher struct {
+	model   *Model
+	batcher backend.Batcher
+	token   uint64
+	cleanup runtime.Cleanup
+	// closing ends the waiting of requests.
+	closing chan struct{}
+
+	mu     sync.Mutex
+	idle   sync.Cond
+	closed bool
+	// active requests are in Infer; free tickets are in none.
+	active int
+	free   []*ticket
+}
+
+// ticket is the memory of one request at a time.
+type ticket struct {
+	batcher *Batcher
+	ticket  backend.Ticket
+	token   uint64
+	done    chan backend.Completion
+	request backend.Bucket
+	view    backend.View
+	cleanup runtime.Cleanup
+}
+
+// commitsMax is how often a request is written whose batch closes before it is: goroutines are not always scheduled at once.
+const commitsMax = 8
+
+// NewBatcher makes a batcher, and measures what batches take. It is a control call. Close the batcher when done with it; closing
+// its engine closes it, too.
+//
+// Errors: StatusUnsupported (the model was loaded without a batch, or an input has none), StatusNoBucket, StatusLimitReached,
+// StatusOutOfMemory, StatusInvalidArgument.
+func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
+	const op = "new batcher"
+	if o.Batches < 0 || o.Threads < 0 || o.Delay < 0 {
+		return nil, refusal(op, StatusInvalidArgument, "%d batches, %d threads, a delay of %v", o.Batches, o.Threads, o.Delay)
+	}
+	choices := backend.BatcherOptions{Contexts: o.Batches, Threads: o.Threads, Delay: o.Delay}
+	for _, bucket := range o.Buckets {
+		ordered, err := m.order(op, bucket)
+		if err != nil {
+			return nil, err
+		}
+		choices.Buckets = append(choices.Buckets, ordered)
+	}
+	raw, err := m.model.NewBatcher(&choices)
+	if err != nil {
+		return nil, failure(op, ExecutedNo, err)
+	}
+	b := &Batcher{model: m, batcher: raw, closing: make(chan struct{})}
+	b.idle.L = &b.mu
+	m.engine.startReaper()
+	if b.token, err = adopt(m.engine.registry, b, nil); err != nil {
+		_ = raw.Free()
+		return nil, failure(op, ExecutedNo, err)
+	}
+	b.cleanup = runtime.AddCleanup(b, forgotten.free, forgotten{m.engine.registry, b.token, raw})
+	return b, nil
+}
+
+// Infer runs one request with others: it copies in to a batch, waits for the batch, and copies the outputs that out names. Every
+// input must be given, in any order; the outermost extents count rows, of which a request may have several. in and out are the
+// caller's again when Infer returns, whatever it returns. It waits for no place: when all batches are taken it returns
+// [ErrQueueFull].
+//
+// Errors: [ErrDeadline] (the result cannot be had by the deadline), [ErrQueueFull], [ErrNoBucket]; StatusInvalidArgument and
+// StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed; ctx's; the failure of
+// the batch. Where Error.Executed is ExecutedNo the request has not run and repeating it is safe.
+func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) error {
+	const op = "infer"
+	if err := b.model.checkTensors(op, in, out); err != nil {
+		return err
+	}
+	t, err := b.enter(op)
+	if err != nil {
+		return err
+	}
+	defer b.leave(t)
+	b.model.describe(&t.request, in)
+	if err := t.start(ctx, op, in); err != nil {
+		return err
+	}
+	err = t.wait(ctx, op)
+	if err == nil {
+		err = t.read(op, out)
+	}
+	if released := t.ticket.Release(); err == nil {
+		err = failure(op, ExecutedMaybe, released)
+	}
+	return err
+}
+
+// enter counts one more request, and gives it memory.
+func (b *Batcher) enter(op string) (*ticket, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, refusal(op, StatusStaleHandle, "the batcher is closed")
+	}
+	b.active++
+	if last := len(b.free) - 1; last >= 0 {
+		t := b.free[last]
+		b.free = b.free[:last]
+		return t, nil
+	}
+	inputs := len(b.model.inputs)
+	t := &ticket{batcher: b, ticket: b.batcher.NewTicket(), done: make(chan backend.Completion, 1)}
+	t.token = b.model.engine.expect(t.done)
+	t.request = backend.Bucket{Shapes: make([][]int64, inputs), Values: make([][]int64, inputs)}
+	t.cleanup = runtime.AddCleanup(t, forgotten.free, forgotten{b.model.engine.registry, t.token, t.ticket})
+	return t, nil
+}
+
+func (b *Batcher) leave(t *ticket) {
+	b.mu.Lock()
+	b.active--
+	b.free = append(b.free, t)
+	b.idle.Broadcast()
+	b.mu.Unlock()
+}
+
+// start commits a request to a batch. Only the time that it takes to write decides about another attempt: what cannot be in time
+// is refused when it is reserved.
+func (t *ticket) start(ctx context.Context, op string, in []Tensor) error {
+	for attempt := 1; ; attempt++ {
+		err, overtaken := t.commit(ctx, op, in)
+		if err == nil || !overtaken || attempt == commitsMax {
+			return err
+		}
+	}
+}
+
+// commit writes a request into a slot of its own. overtaken says that the batch has closed before that was done.
+func (t *ticket) commit(ctx context.Context, op string, in []Tensor) (err error, overtaken bool) {
+	if ctx.Err() != nil {
+		return givenUp(op, ExecutedNo, ctx), false
+	}
+	var timeout time.Duration
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = max(time.Until(deadline), 1)
+	}
+	if err := t.ticket.Reserve(t.request, timeout); err != nil {
+		return refused(op, err), false
+	}
+	for i := range t.batcher.model.inputs {
+		info := &t.batcher.model.inputs[i]
+		if info.ShapeInput {
+			continue // its values are the slot's already
+		}
+		if err = t.ticket.Input(i, &t.view); err != nil {
+			break
+		}
+		copyIn(&t.view, find(in, i, info.Name).Data)
+	}
+	if err == nil {
+		err = t.ticket.Commit(t.token)
+	}
+	if err == nil {
+		return nil, false
+	}
+	err = refused(op, err)
+	if abandoned := t.ticket.Abandon(); abandoned != nil {
+		return failure(op, ExecutedNo, abandoned), false
+	}
+	return err, errors.Is(err, StatusExpired)
+}
+
+// refused is the failure of a request that has not run.
+func refused(op string, err error) error {
+	err = failure(op, ExecutedNo, err)
+	if failed, ok := err.(*Error); ok {
+		switch failed.Status {
+		case StatusAgain:
+			failed.cause = ErrQueueFull
+		case StatusExpired:
+			return late(op, failed.Message)
+		}
+	}
+	return err
+}
+
+// wait returns when the request has ended, or has been given up.
+func (t *ticket) wait(ctx context.Context, op string) error {
+	var why error
+	select {
+	case completion := <-t.done:
+		return told(op, completion)
+	case <-ctx.Done():
+		why = givenUp(op, ExecutedMaybe, ctx)
+	case <-t.batcher.closing:
+		why = &Error{Op: op, Status: StatusStaleHandle, Message: "the batcher was closed during the call", Executed: ExecutedMaybe}
+	}
+	// One that has ended by now counts. Either way its completion comes.
+	status, err := t.ticket.Cancel()
+	select {
+	case completion := <-t.done:
+		if err == nil && status == backend.TooLate {
+			return told(op, completion)
+		}
+	case <-t.batcher.model.engine.stopped:
+	}
+	return why
+}
+
+// told is how a request ended.
+func told(op string, completion backend.Completion) error {
+	switch Status(completion.Status) {
+	case Status(backend.OK):
+		return nil
+	case StatusExpired:
+		return late(op, "the batch could not run in time")
+	}
+	return &Error{Op: op, Status: Status(completion.Status), Message: "the batch failed", Executed: ExecutedMaybe}
+}
+
+// read copies the outputs that out names.
+func (t *ticket) read(op string, out []Tensor) error {
+	for i := range t.batcher.model.outputs {
+		name := t.batcher.model.outputs[i].Name
+		to := find(out, i, name)
+		if to == nil {
+			continue
+		}
+		if err := t.ticket.Output(i, &t.view); err != nil {
+			return failure(op, ExecutedMaybe, err)
+		}
+		if err := to.take(op, name, &t.view); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stats counts what the batcher is at and has done.
+func (b *Batcher) Stats() (BatcherStats, error) {
+	raw, err := b.batcher.Stats()
+	runtime.KeepAlive(b)
+	return BatcherStats(raw), failure("stats", ExecutedNo, err)
+}
+
+// Close gives up the requests that wait, returns when all have left, and frees the batcher. Closing again does nothing.
+func (b *Batcher) Close() error {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return nil
+	}
+	b.closed = true
+	close(b.closing)
+	for b.active > 0 {
+		b.idle.Wait()
+	}
+	b.mu.Unlock()
+	b.cleanup.Stop()
+	for _, t := range b.free {
+		t.cleanup.Stop()
+		b.model.engine.forget(t.token)
+		_ = t.ticket.Free()
+	}
+	b.model.engine.forget(b.token)
+	return failure("close", ExecutedNo, b.batcher.Free())
+}
