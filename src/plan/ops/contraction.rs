@@ -15,6 +15,11 @@ pub fn matmul(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
 /// The matrix product of two views by numpy's rules: a vector is a row on the left and a column on the right, leading
 /// dimensions broadcast. Where B is one matrix, the leading dimensions of A become rows if its strides allow.
 pub fn product(b: &mut Builder, left: &View, right: &View) -> Result<View> {
+    scaled_product(b, left, right, 1.0)
+}
+
+/// [`product`] times `alpha`.
+pub fn scaled_product(b: &mut Builder, left: &View, right: &View, alpha: f32) -> Result<View> {
     ensure!(left.rank() > 0 && right.rank() > 0, ShapeMismatch, "a product of a scalar");
     let (row, column) = (left.rank() == 1, right.rank() == 1);
     let left = if row { left.insert_axis(0) } else { left.clone() };
@@ -23,7 +28,7 @@ pub fn product(b: &mut Builder, left: &View, right: &View) -> Result<View> {
     let (inner, n) = (right.shape[right.rank() - 2], right.shape[right.rank() - 1]);
     ensure!(k == inner, ShapeMismatch, "{:?} times {:?}", left.shape, right.shape);
     let batch = broadcast_shape(&left.shape[..left.rank() - 2], &right.shape[..right.rank() - 2])?;
-    let kernel = MatMul { alpha: 1.0, epilogue: None };
+    let kernel = MatMul { alpha, epilogue: None };
     let mut result = if let Some((left, right)) = as_one_product(&left, &right) {
         let product = b.emit1(kernel, &[left, right])?;
         b.reshape(&product, &[&batch[..], &[m, n]].concat())?

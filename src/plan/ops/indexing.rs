@@ -26,7 +26,7 @@ pub fn array_feature_extractor(b: &mut Builder, call: &Call<'_>) -> Result<Vec<V
 }
 
 /// The elements of `data` that indices name along an axis, which the indices' axes replace.
-fn pick(b: &mut Builder, data: &View, indices: &View, axis: usize) -> Result<View> {
+pub fn pick(b: &mut Builder, data: &View, indices: &View, axis: usize) -> Result<View> {
     let shape = [&data.shape[..axis], &indices.shape, &data.shape[axis + 1..]].concat();
     element_count(&shape)?;
     if let Some(known) = b.value(indices)?
@@ -159,8 +159,51 @@ pub fn eye_like(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
     Ok(vec![b.cast(&mask, dtype)?])
 }
 
+/// `NonZero` of a value known while planning, by which old exporters write ranges: one row per axis, one column per element
+/// that is not 0.
+pub fn non_zero(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let known = call.constant(b, 0)?;
+    let shape = if known.shape().is_empty() { &[1] } else { known.shape() };
+    let found: Vec<usize> = known.scalars().enumerate().filter(|(_, x)| x.as_f64() != 0.0).map(|(at, _)| at).collect();
+    let count = found.len() * shape.len();
+    b.charge(TensorType::new(DType::I64, vec![count])?.bytes(), count as u64)?;
+    let mut positions = Vec::with_capacity(count);
+    let mut inner: usize = shape.iter().product();
+    for &extent in shape {
+        inner /= extent.max(1);
+        positions.extend(found.iter().map(|at| (at / inner.max(1) % extent.max(1)) as i64));
+    }
+    Ok(vec![b.constant(Tensor::from_slice(&[shape.len(), found.len()], &positions))])
+}
+
+/// `ReverseSequence`: along one axis, the first so many elements of each position on another in reverse.
+pub fn reverse_sequence(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let (x, lengths) = (call.input(0)?.clone(), call.input(1)?.clone());
+    let (time, batch) = (call.axis("time_axis", 0, x.rank())?, call.axis("batch_axis", 1, x.rank())?);
+    ensure!(time != batch, Malformed, "attributes 'time_axis' and 'batch_axis' are both {time}");
+    let fits = lengths.shape == [x.shape[batch]];
+    ensure!(fits, ShapeMismatch, "{:?} lengths for axis {batch} of {:?}", lengths.shape, x.shape);
+    let along = |axis: usize, count: usize| {
+        let mut shape: Shape = vec![1; x.rank()];
+        shape[axis] = count;
+        shape
+    };
+    let positions = iota(b, x.shape[time])?;
+    let positions = b.reshape(&positions, &along(time, x.shape[time]))?;
+    let lengths = b.cast(&lengths, DType::I64)?;
+    let lengths = b.reshape(&lengths, &along(batch, x.shape[batch]))?;
+    let mut body = Body::with_inputs(2);
+    let one = body.number(DType::I64, 1.0);
+    let last = body.binary(Binary::Sub, 1, one);
+    let mirrored = body.binary(Binary::Sub, last, 0);
+    let inside = body.binary(Binary::Less, 0, 1);
+    body.select(inside, mirrored, 0);
+    let source = b.map(&[&positions, &lengths], body.finish(), DType::I64)?.broadcast(&x.shape)?;
+    Ok(vec![b.emit1(GatherElements { axis: time }, &[x, source])?])
+}
+
 /// The constant 0, 1, 2, ...
-fn iota(b: &mut Builder, count: usize) -> Result<View> {
+pub fn iota(b: &mut Builder, count: usize) -> Result<View> {
     b.charge(TensorType::new(DType::I64, vec![count])?.bytes(), count as u64)?;
     let values: Vec<i64> = (0..count as i64).collect();
     Ok(b.constant(Tensor::from_slice(&[count], &values)))
@@ -188,7 +231,7 @@ fn zero(dtype: DType) -> crate::ir::Scalar {
 }
 
 /// A `[rows, columns]` view whose element (i, j) depends on j - i only: one constant vector, read with the row stride -1.
-fn diagonal_mask(b: &mut Builder, rows: usize, columns: usize, keep: impl Fn(i64) -> bool) -> Result<View> {
+pub fn diagonal_mask(b: &mut Builder, rows: usize, columns: usize, keep: impl Fn(i64) -> bool) -> Result<View> {
     let count = (rows + columns).saturating_sub(1);
     b.charge(TensorType::new(DType::Bool, vec![count])?.bytes(), count as u64)?;
     let first = 1 - rows as i64;

@@ -2,12 +2,14 @@
 //! view per output; what is pure data movement becomes view arithmetic, what is constant folds on the way.
 
 mod activation;
+mod attention;
 mod body;
 mod call;
 mod contraction;
 mod convolution;
 mod einsum;
 mod elementwise;
+mod fused;
 mod indexing;
 mod movement;
 mod normalization;

@@ -5,7 +5,7 @@ use super::call::{self, Call};
 use super::reduction::keep_axes;
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Scalar, Shape};
-use crate::kernels::{Binary, Norm, NormKind, Reduce, ReduceOp, Unary};
+use crate::kernels::{Binary, Norm, NormKind, Pool, PoolKind, Reduce, ReduceOp, Unary, Window};
 use crate::plan::{Builder, View};
 
 /// A vector over the channels as a view that broadcasts over `[N, C, ..]`.
@@ -80,7 +80,8 @@ fn moments(b: &mut Builder, x: &View, axes: Shape) -> Result<(View, View)> {
     Ok((mean, variance))
 }
 
-fn norm(b: &mut Builder, kernel: Norm, x: &View, scale: &View, bias: Option<&View>) -> Result<View> {
+/// The norm over the last axes; without a bias it is 0.
+pub fn norm(b: &mut Builder, kernel: Norm, x: &View, scale: &View, bias: Option<&View>) -> Result<View> {
     let zero = b.fill(b.dtype(x), Scalar::Float(0.0), &[])?;
     let bias = bias.unwrap_or(&zero);
     b.emit1(kernel, &[x.clone(), scale.broadcast(&x.shape)?, bias.broadcast(&x.shape)?])
@@ -155,4 +156,55 @@ pub fn rms_normalization(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> 
     let axes = x.rank() - call.axis("axis", -1, x.rank())?;
     let kernel = Norm { kind: NormKind::Rms, axes, epsilon: call.float("epsilon", 1e-5)? };
     Ok(vec![norm(b, kernel, x, call.input(1)?, None)?])
+}
+
+/// `LpNormalization`: the quotient of x and its norm along an axis, 0 where that is 0.
+pub fn lp_normalization(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let x = call.input(0)?.clone();
+    let axes = vec![call.axis("axis", -1, x.rank())?];
+    let norm = match call.int("p", 2)? {
+        1 => {
+            let magnitudes = b.unary(Unary::Abs, &x)?;
+            b.emit1(Reduce { op: ReduceOp::Sum, axes: axes.clone() }, &[magnitudes])?
+        }
+        2 => b.emit1(Reduce { op: ReduceOp::L2, axes: axes.clone() }, std::slice::from_ref(&x))?,
+        other => return Err(fail!(Unsupported, "attribute 'p' is {other}")),
+    };
+    let mut body = Body::with_inputs(2);
+    let zero = body.float(0.0);
+    let quotient = body.binary(Binary::Div, 0, 1);
+    let flat = body.binary(Binary::Equal, 1, zero);
+    body.select(flat, zero, quotient);
+    let dtype = b.dtype(&x);
+    Ok(vec![b.map(&[&x, &keep_axes(norm, &axes)], body.finish(), dtype)?])
+}
+
+/// `LRN` (Krizhevsky et al., 2012): `x / (bias + alpha mean)^beta`, the mean of squares over `size` channels around each.
+pub fn local_response(b: &mut Builder, call: &Call<'_>) -> Result<Vec<View>> {
+    let x = call.input(0)?.clone();
+    ensure!(x.rank() >= 2, ShapeMismatch, "the operand has rank {}, not 2 or more", x.rank());
+    let size = call::extent(call.required_int("size")?, "attribute 'size'")?;
+    ensure!((1..1 << 31).contains(&size), Malformed, "attribute 'size' is {size}");
+    let (channels, inner) = (x.shape[1], x.shape[2..].iter().product());
+    let squares = b.binary(Binary::Mul, &x, &x)?;
+    let planes = b.reshape(&squares, &[x.shape[0], 1, channels, inner])?;
+    let window = Window {
+        kernel: vec![size, 1],
+        strides: vec![1, 1],
+        dilations: vec![1, 1],
+        pads_begin: vec![(size - 1) / 2, 0],
+        pads_end: vec![size / 2, 0],
+    };
+    let pool = Pool { kind: PoolKind::AverageIncludingPads, window, out: vec![channels, inner], indices: None };
+    let mean = b.emit1(pool, &[planes])?;
+    let mean = b.reshape(&mean, &x.shape)?;
+    let mut body = Body::with_inputs(2);
+    let (alpha, bias) = (body.float(call.float("alpha", 1e-4)?), body.float(call.float("bias", 1.0)?));
+    let beta = body.float(call.float("beta", 0.75)?);
+    let scaled = body.binary(Binary::Mul, 1, alpha);
+    let sum = body.binary(Binary::Add, scaled, bias);
+    let power = body.binary(Binary::Pow, sum, beta);
+    body.binary(Binary::Div, 0, power);
+    let dtype = b.dtype(&x);
+    Ok(vec![b.map(&[&x, &mean], body.finish(), dtype)?])
 }

@@ -2,8 +2,8 @@
 
 use super::{Call, Translate};
 use super::{
-    activation, contraction, convolution, einsum, elementwise, indexing, movement, normalization, pooling, preparation,
-    qlinear, quantization, recurrent, reduction, resample, shape,
+    activation, attention, contraction, convolution, einsum, elementwise, fused, indexing, movement, normalization,
+    pooling, preparation, qlinear, quantization, recurrent, reduction, resample, shape,
 };
 use crate::error::{Result, ensure, fail};
 use crate::ir::Node;
@@ -143,6 +143,7 @@ const DEFAULT: &[Operator] = &[
     op("InstanceNormalization", normalization::instance_normalization, &["epsilon"]),
     op("IsInf", elementwise::is_inf, &["detect_negative", "detect_positive"]),
     op("IsNaN", elementwise::is_nan, &[]),
+    op("LRN", normalization::local_response, &["alpha", "beta", "bias", "size"]),
     op(
         "LSTM",
         recurrent::lstm,
@@ -163,6 +164,7 @@ const DEFAULT: &[Operator] = &[
     op("LessOrEqual", elementwise::less_or_equal, &[]),
     op("Log", elementwise::log, &[]),
     op("LogSoftmax", activation::log_softmax, &["axis"]),
+    op("LpNormalization", normalization::lp_normalization, &["axis", "p"]),
     op("MatMul", contraction::matmul, &[]),
     op("MatMulInteger", quantization::matmul_integer, &[]),
     op("Max", elementwise::max, &[]),
@@ -177,6 +179,7 @@ const DEFAULT: &[Operator] = &[
     op("Mod", elementwise::modulo, &["fmod"]),
     op("Mul", elementwise::mul, &[]),
     op("Neg", elementwise::neg, &[]),
+    op("NonZero", indexing::non_zero, &[]).shaped_by(&[0]),
     op("Not", elementwise::not, &[]),
     op("OneHot", indexing::one_hot, &["axis"]).shaped_by(&[1]),
     op("Or", elementwise::or, &[]),
@@ -221,6 +224,7 @@ const DEFAULT: &[Operator] = &[
         ],
     )
     .shaped_by(&[1, 2, 3]),
+    op("ReverseSequence", indexing::reverse_sequence, &["batch_axis", "time_axis"]),
     op("Round", elementwise::round, &[]),
     op("Scatter", indexing::scatter_elements, &["axis"]),
     op("ScatterElements", indexing::scatter_elements, &["axis", "reduction"]),
@@ -229,6 +233,7 @@ const DEFAULT: &[Operator] = &[
     op("Shape", shape::shape, &["end", "start"]),
     op("Sigmoid", elementwise::sigmoid, &[]),
     op("Sign", elementwise::sign, &[]),
+    op("SimplifiedLayerNormalization", normalization::rms_normalization, NORM),
     op("Sin", elementwise::sin, &[]),
     op("Size", shape::size, &[]),
     op("Slice", movement::slice, &["axes", "ends", "starts"]).shaped_by(&[1, 2, 3, 4]),
@@ -269,12 +274,50 @@ const ML: &[Operator] = &[
 const QLINEAR_POOL: &[&str] =
     &["auto_pad", "ceil_mode", "channels_last", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"];
 
-/// Operators that ONNX Runtime's quantiser writes, sorted by name.
+const FUSED_MATMUL: &[&str] = &["alpha", "transA", "transB", "transBatchA", "transBatchB"];
+
+/// Operators that ONNX Runtime's quantiser and optimiser write, sorted by name.
 const MICROSOFT: &[Operator] = &[
+    op(
+        "Attention",
+        attention::attention,
+        &[
+            "do_rotary",
+            "mask_filter_value",
+            "num_heads",
+            "past_present_share_buffer",
+            "qkv_hidden_sizes",
+            "rotary_embedding_dim",
+            "scale",
+            "unidirectional",
+        ],
+    ),
+    op("BiasGelu", fused::gelu, &[]),
     op(
         "DynamicQuantizeLSTM",
         qlinear::dynamic_quantize_lstm,
         &["activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "input_forget"],
+    ),
+    op("DynamicQuantizeMatMul", fused::dynamic_quantize_matmul, &[]),
+    op("EmbedLayerNormalization", fused::embed_layer_normalization, &["epsilon", "mask_index_type"]),
+    op("FastGelu", fused::fast_gelu, &[]),
+    op(
+        "FusedConv",
+        fused::conv,
+        &["activation", "activation_params", "auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
+    ),
+    op(
+        "FusedGemm",
+        fused::gemm,
+        &["activation", "activation_alpha", "activation_beta", "activation_gamma", "alpha", "beta", "transA", "transB"],
+    ),
+    op("FusedMatMul", fused::matmul, FUSED_MATMUL),
+    op("Gelu", fused::gelu, &[]),
+    op("MatMulIntegerToFloat", fused::matmul_integer_to_float, &[]),
+    op(
+        "MultiHeadAttention",
+        attention::multi_head_attention,
+        &["mask_filter_value", "num_heads", "scale", "unidirectional"],
     ),
     op("QGemm", qlinear::gemm, &["alpha", "transA", "transB"]),
     op("QLinearAdd", qlinear::add, &[]),
@@ -286,6 +329,10 @@ const MICROSOFT: &[Operator] = &[
     op("QLinearSigmoid", qlinear::sigmoid, &[]),
     op("QLinearSoftmax", qlinear::softmax, &["axis", "opset"]),
     op("QLinearWhere", qlinear::select, &[]),
+    op("QuickGelu", fused::quick_gelu, &["alpha"]),
+    op("SkipLayerNormalization", fused::skip_layer_normalization, &["epsilon"]),
+    op("SkipSimplifiedLayerNormalization", fused::skip_rms_normalization, &["epsilon"]),
+    op("TransposeMatMul", fused::matmul, FUSED_MATMUL),
 ];
 
 #[cfg(test)]

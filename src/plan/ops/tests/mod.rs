@@ -2,6 +2,7 @@
 //! path. Expected values are ONNX Runtime's unless a test says otherwise. The onnx package's node tests cover the newest
 //! form of every operator; these tests are about old forms, combinations, folding and refusals.
 
+mod fused;
 mod numbers;
 mod preparation;
 mod qlinear;
@@ -47,6 +48,11 @@ impl Sample {
     pub fn outputs(mut self, count: u32) -> Self {
         self.node.outputs = (0..count).map(|index| Some(ValueId(index))).collect();
         self
+    }
+
+    /// Leaves out the names of these outputs: nothing wants them.
+    pub fn drop_outputs(&mut self, indices: &[usize]) {
+        indices.iter().for_each(|&index| self.node.outputs[index] = None);
     }
 
     pub fn of(mut self, operand: Tensor) -> Self {
