@@ -6,7 +6,7 @@
 mod wire;
 
 use bytes::Bytes;
-use wire::*;
+use wire::{FLOAT, INT64, Message, graph, int, ints, longs, message, model, node, tensor, value};
 
 /// `TensorProto` of floats.
 fn floats(name: &str, dims: &[i64], values: impl IntoIterator<Item = f32>) -> Message {

@@ -144,6 +144,22 @@ pub fn ints(name: &str, values: &[i64]) -> Message {
     message().put(1, name).packed(8, values).int(20, 7)
 }
 
+/// `AttributeProto`: a float.
+pub fn float(name: &str, value: f32) -> Message {
+    message().put(1, name).float(2, value).int(20, 1)
+}
+
+/// `AttributeProto`: floats.
+pub fn floats(name: &str, values: &[f32]) -> Message {
+    let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    message().put(1, name).put(7, packed).int(20, 6)
+}
+
+/// `AttributeProto`: a string.
+pub fn text(name: &str, value: &str) -> Message {
+    message().put(1, name).put(4, value).int(20, 3)
+}
+
 /// `AttributeProto`: a subgraph.
 pub fn body(name: &str, graph: Message) -> Message {
     message().put(1, name).put(6, graph).int(20, 5)
