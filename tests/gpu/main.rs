@@ -18,11 +18,13 @@ mod wire;
 
 use cases::{Case, Group};
 use check::Subject;
-use net::Net;
+use net::{Layout, Net};
 use report::{Outcome, Report};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use streaminfer::error::Result;
 use streaminfer::ir::import::{self, ImportOptions};
@@ -75,49 +77,79 @@ fn plan_of(bytes: bytes::Bytes) -> Result<Plan> {
     plan::plan(&graph, Bucket { shapes, values })
 }
 
-/// One case in every layout and at every precision.
-fn run(engine: &Engine, case: &Case, seed: u64, kinds: &mut BTreeSet<&'static str>, report: &mut Report) {
-    for &layout in case.layouts {
+/// A case in one layout, with its answer by definition.
+struct Work<'a> {
+    case: &'a Case,
+    layout: Layout,
+    seed: u64,
+}
+
+/// What evaluating a case gives.
+struct Defined<'a> {
+    subject: Result<Subject<'a>>,
+    kinds: Vec<&'static str>,
+}
+
+impl<'a> Work<'a> {
+    fn define(&self) -> Defined<'a> {
+        let Work { case, layout, seed } = *self;
         let mut net = Net::new(layout, seed ^ xxhash_rust::xxh3::xxh3_64(case.name.as_bytes()));
         (case.build)(&mut net);
         let (feed, decoy, bytes) = (net.feed(), net.feed(), net.bytes());
+        let mut kinds = Vec::new();
         let expected = plan_of(bytes.clone()).and_then(|plan| {
             kinds.extend(plan.steps.iter().map(|step| step.kernel.name()));
             plan::evaluate(&plan, &feed)
         });
-        let expected = match expected {
-            Ok(expected) => expected,
-            Err(error) => {
-                let text = format!("no definition: {error}");
-                report.add(&case.name, layout.name(), "", Outcome::Failed(text));
-                continue;
-            }
-        };
-        let is_rounded = layout == net::Layout::Inner;
-        let subject = Subject { name: &case.name, layout: layout.name(), bytes, feed, expected, decoy, is_rounded };
-        for precision in check::precisions(engine) {
-            check::check(engine, &subject, precision, report);
-        }
+        let is_rounded = layout == Layout::Inner;
+        let subject = |expected| Subject { name: &case.name, layout: layout.name(), bytes, feed, expected, decoy, is_rounded };
+        Defined { subject: expected.map(subject), kinds }
     }
+}
+
+/// Evaluates all work on all CPUs, in the order of `work`.
+fn define<'a>(work: &[Work<'a>]) -> Vec<Defined<'a>> {
+    let next = AtomicUsize::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut defined: Vec<(usize, Defined<'a>)> = thread::scope(|scope| {
+        let evaluate = || {
+            let indices = std::iter::repeat_with(|| next.fetch_add(1, Relaxed)).take_while(|&index| index < work.len());
+            indices.map(|index| (index, work[index].define())).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(evaluate)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a definition does not panic")).collect()
+    });
+    defined.sort_by_key(|(index, _)| *index);
+    defined.into_iter().map(|(_, defined)| defined).collect()
 }
 
 /// All groups of cases; gives the number of failures.
 fn step_kinds(engine: &Engine, options: &Options, seed: u64) -> usize {
     let mut kinds = BTreeSet::new();
     let mut failures = 0;
-    let is_wanted = |case: &Case| case.name.contains(&options.only) && (options.is_all || !case.is_heavy);
+    let is_wanted = |case: &&Case| case.name.contains(&options.only) && (options.is_all || !case.is_heavy);
     for Group { name, cases } in cases::groups() {
         let (start, mut report) = (Instant::now(), Report::new(name, options.is_verbose));
-        for case in cases.iter().filter(|case| is_wanted(case)) {
-            run(engine, case, seed, &mut kinds, &mut report);
+        let mut work = Vec::new();
+        for case in cases.iter().filter(is_wanted) {
+            work.extend(case.layouts.iter().map(|&layout| Work { case, layout, seed }));
+        }
+        for (work, defined) in work.iter().zip(define(&work)) {
+            kinds.extend(defined.kinds);
+            match defined.subject {
+                Ok(subject) => check::precisions(engine)
+                    .into_iter()
+                    .for_each(|precision| check::check(engine, &subject, precision, &mut report)),
+                Err(error) => {
+                    let outcome = Outcome::Failed(format!("no definition: {error}"));
+                    report.add(&work.case.name, work.layout.name(), "", outcome);
+                }
+            }
         }
         failures += report.close(start.elapsed().as_secs_f64(), is_pending);
     }
     if options.only.is_empty() && kinds.len() != KINDS {
-        println!(
-            "{}",
-            serde_json::json!({ "group": "kinds", "failed": 1, "detail": format!("only {kinds:?} were met") })
-        );
+        println!("{}", serde_json::json!({ "group": "kinds", "failed": 1, "detail": format!("only {kinds:?} were met") }));
         failures += 1;
     }
     failures

@@ -14,7 +14,7 @@ use crate::net::{Layout, Net};
 /// A model to be built in several layouts.
 pub struct Case {
     pub name: String,
-    pub build: Box<dyn Fn(&mut Net)>,
+    pub build: Box<dyn Fn(&mut Net) + Send + Sync>,
     pub layouts: &'static [Layout],
     /// Whether it takes long by definition or on a simulated driver.
     pub is_heavy: bool,
@@ -27,7 +27,7 @@ pub struct Group {
 }
 
 /// A case for all layouts.
-fn case(name: impl Into<String>, build: impl Fn(&mut Net) + 'static) -> Case {
+fn case(name: impl Into<String>, build: impl Fn(&mut Net) + Send + Sync + 'static) -> Case {
     Case { name: name.into(), build: Box::new(build), layouts: &Layout::ALL, is_heavy: false }
 }
 
