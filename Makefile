@@ -19,6 +19,7 @@ include tools/install.mk
 include tools/go.mk
 include tools/kernels.mk
 include tools/native.mk
+include tools/gpu.mk
 
 .PHONY: help build models parity footprint lint test test-rust test-cuda
 help: ## this list

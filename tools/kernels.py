@@ -1,20 +1,27 @@
 """Compiles kernels/*.cu to the PTX that the repository keeps, and writes its manifest.
 
     kernels.py NVCC
+    kernels.py NVCC --images FOLDER
 
 Each family becomes kernels/ptx/<family>.compute_80.ptx, and .compute_90a.ptx if its source mentions ARCH_90A. A line of
 kernels/ptx/manifest.txt is: family, target, hash of the sources (FNV-1a, 64 bits, over <family>.cu and then every .cuh in order of
 name), entries. tests/kernels.rs proves that the manifest fits the sources, the PTX and the library's list of entries.
+
+With --images each family becomes FOLDER/<family>.<hash of the sources>.fatbin, compressed machine code for several GPUs; one that is
+there is not compiled again.
 """
 
 import pathlib
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
+# What machine code is made for; build.rs says the same. sm_90a serves exactly compute capability 9.0.
+ARCHITECTURES = ("80", "90a", "100", "120")
 FLAGS = ["-ptx", "-O3", "-std=c++17", "-Werror", "all-warnings"]
 
 
@@ -47,8 +54,36 @@ def compile_one(nvcc, source, target):
     return " ".join([source.stem, target, source_hash(source), *sorted(entries)])
 
 
+def compile_image(nvcc, source, folder):
+    output = folder / f"{source.stem}.{source_hash(source)}.fatbin"
+    if output.exists():
+        return output
+    start = time.monotonic()
+    partial = output.with_suffix(".part")
+    flags = ["--fatbin", "-t", "2", "-Xfatbin=-compress-all", *FLAGS[1:]]
+    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in ARCHITECTURES]
+    subprocess.run([nvcc, *flags, *targets, str(source.relative_to(ROOT)), "-o", str(partial)], cwd=ROOT, check=True)
+    partial.rename(output)
+    print(f"{output.name}: {output.stat().st_size >> 10} KiB in {time.monotonic() - start:.0f} s", flush=True)
+    return output
+
+
+def compile_images(nvcc, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        made = set(pool.map(lambda source: compile_image(nvcc, source, folder), sorted(KERNELS.glob("*.cu"))))
+    for stale in set(folder.glob("*.fatbin")) - made:
+        stale.unlink()
+
+
 def main():
     nvcc = sys.argv[1]
+    if not nvcc:
+        sys.exit("kernels: no nvcc: name one in NVCC, or run make kernels, which gets it from PyPI")
+    if sys.argv[2:3] == ["--images"]:
+        print(f"kernels: machine code by {nvcc}")
+        compile_images(nvcc, pathlib.Path(sys.argv[3]).resolve())
+        return
     (KERNELS / "ptx").mkdir(exist_ok=True)
     jobs = [(source, target) for source in sorted(KERNELS.glob("*.cu")) for target in targets(source)]
     # A family whose sources are as they were is left alone.

@@ -42,6 +42,17 @@ pub struct DeviceInfo {
     pub memory_bytes: u64,
 }
 
+/// Kernels that a device has loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// The family of kernels.
+    pub family: &'static str,
+    /// Whether the driver has compiled it from portable PTX; else it was machine code.
+    pub is_compiled: bool,
+    /// How long that took.
+    pub load_ns: u64,
+}
+
 /// Whether a device can still be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceState {
@@ -59,6 +70,10 @@ pub trait Device: Send + Sync {
     fn info(&self) -> DeviceInfo;
     /// Whether it works. One atomic read.
     fn state(&self) -> DeviceState;
+    /// The kernels loaded so far, in order of family; a device whose kernels are part of the library has none.
+    fn images(&self) -> Vec<ImageInfo> {
+        Vec::new()
+    }
     /// A place for the weights and programs of one model; `Unsupported` for a precision that the device has not.
     fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>>;
     /// Where a lane that is to be opened will say how far it has come.

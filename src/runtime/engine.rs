@@ -9,7 +9,7 @@ use super::source::Source;
 use super::timer::Timer;
 use crate::device::cuda::CudaDevice;
 use crate::device::host::HostDevice;
-use crate::device::{Device, DeviceInfo, DeviceState};
+use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo};
 use crate::error::{Error, Result, ensure, fail};
 use crate::limits::{CONTEXT_THREADS_MAX, CONTEXTS_DEFAULT, CONTEXTS_MAX};
 use bytes::Bytes;
@@ -86,6 +86,11 @@ pub fn gpus() -> Result<Vec<DeviceInfo>> {
 /// What models, contexts and events share of an engine.
 pub struct EngineCore {
     pub(super) device: Box<dyn Device>,
+    /// The kernels that the device has loaded so far, and how: with portable PTX the first load takes the driver seconds.
+    pub fn images(&self) -> Vec<ImageInfo> {
+        self.core.device.images()
+    }
+
     /// Why `auto` has taken the host.
     passed_over: Option<Error>,
     pub(super) ledger: Arc<Ledger>,

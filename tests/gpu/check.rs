@@ -70,38 +70,68 @@ pub fn prepared(model: &Model) -> Result<Context> {
     Ok(context)
 }
 
+/// How far floats are from the wanted ones.
+pub struct Distance {
+    /// ||ours - wanted|| / ||wanted|| over the finite elements.
+    pub relative: f64,
+    /// The greatest difference of two elements.
+    pub greatest: f64,
+    /// The element with the greatest difference in units of the mean square or of its own size, and that difference.
+    worst: (usize, f64),
+}
+
+/// The distance of two arrays; an error where one is infinite or no number and the other is something else.
+pub fn distance(ours: &[f64], wanted: &[f64]) -> std::result::Result<Distance, String> {
+    let is_odd_one = |(ours, wanted): (&f64, &f64)| {
+        let is_same = ours == wanted || ours.is_nan() && wanted.is_nan();
+        !is_same && !(ours.is_finite() && wanted.is_finite())
+    };
+    if let Some(at) = ours.iter().zip(wanted).position(is_odd_one) {
+        return Err(format!("element {at} is {}, not {}", ours[at], wanted[at]));
+    }
+    let finite = || ours.iter().zip(wanted).enumerate().filter(|(_, (_, wanted))| wanted.is_finite());
+    // Scaled, so that squares of the greatest numbers stay finite.
+    let scale = finite().map(|(_, (_, wanted))| wanted.abs()).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+    let square = |value: f64| (value / scale).powi(2);
+    let gap: f64 = finite().map(|(_, (ours, wanted))| square(ours - wanted)).sum();
+    let norm: f64 = finite().map(|(_, (_, wanted))| square(*wanted)).sum();
+    let mean = (norm / finite().count().max(1) as f64).sqrt() * scale;
+    let (mut greatest, mut worst) = (0.0f64, (0, 0.0));
+    for (at, (ours, wanted)) in finite() {
+        let off = (ours - wanted).abs();
+        greatest = greatest.max(off);
+        let own = off / mean.max(wanted.abs()).max(f64::MIN_POSITIVE);
+        if own > worst.1 {
+            worst = (at, own);
+        }
+    }
+    Ok(Distance { relative: (gap / norm.max(f64::MIN_POSITIVE)).sqrt(), greatest, worst })
+}
+
 /// What is wrong with a result; nothing if it is right.
 pub fn difference(ours: &Tensor, wanted: &Tensor, tolerance: f64, is_rounded: bool) -> Option<String> {
     if ours.ty() != wanted.ty() {
         return Some(format!("{:?} instead of {:?}", ours.ty(), wanted.ty()));
     }
     if !wanted.dtype().is_float() {
-        let off = ours.to_i64s().iter().zip(wanted.to_i64s()).filter(|(ours, wanted)| *ours != wanted).count();
+        let off = ours.to_i64s().iter().zip(wanted.to_i64s()).filter(|(ours, wanted)| **ours != *wanted).count();
         let allowed = if is_rounded { (wanted.count() as f64 * ROUNDED_SHARE) as usize } else { 0 };
         return (off > allowed).then(|| format!("{off} of {} elements differ", wanted.count()));
     }
     let (ours, wanted) = (ours.to_f64s(), wanted.to_f64s());
-    let is_odd_one = |(ours, wanted): (&f64, &f64)| {
-        let is_same = ours == wanted || ours.is_nan() && wanted.is_nan();
-        !is_same && !(ours.is_finite() && wanted.is_finite())
+    let distance = match distance(&ours, &wanted) {
+        Ok(distance) => distance,
+        Err(text) => return Some(text),
     };
-    if let Some(at) = ours.iter().zip(&wanted).position(is_odd_one) {
-        return Some(format!("element {at} is {}, not {}", ours[at], wanted[at]));
+    let (at, own) = distance.worst;
+    if distance.relative > tolerance {
+        return Some(format!(
+            "relative L2 error {:.2e}; element {at} is {}, not {}",
+            distance.relative, ours[at], wanted[at]
+        ));
     }
-    let finite = || ours.iter().zip(&wanted).filter(|(_, wanted)| wanted.is_finite()).enumerate();
-    // Scaled, so that squares of the greatest numbers stay finite.
-    let scale = finite().map(|(_, (_, wanted))| wanted.abs()).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let square = |value: f64| (value / scale).powi(2);
-    let gap: f64 = finite().map(|(_, (ours, wanted))| square(ours - wanted)).sum();
-    let norm: f64 = finite().map(|(_, (_, wanted))| square(*wanted)).sum();
-    let relative = (gap / norm.max(f64::MIN_POSITIVE)).sqrt();
-    if relative > tolerance {
-        return Some(format!("relative L2 error {relative:.2e}"));
-    }
-    let mean = (norm / finite().count().max(1) as f64).sqrt() * scale;
-    let bound = |wanted: f64| ELEMENT_FACTOR * tolerance * mean.max(wanted.abs());
-    let far = finite().find(|(_, (ours, wanted))| (*ours - *wanted).abs() > bound(**wanted));
-    far.map(|(at, (ours, wanted))| format!("element {at} is {ours}, not {wanted}, at a mean square of {mean:.3e}"))
+    let is_far = own > ELEMENT_FACTOR * tolerance;
+    is_far.then(|| format!("element {at} is {}, not {}: {own:.2e} of the mean square", ours[at], wanted[at]))
 }
 
 /// A model that is to be checked.

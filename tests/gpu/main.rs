@@ -2,14 +2,16 @@
 //! fresh random operands, dense and strided, with odd extents, on poisoned outputs, again and in several contexts. Needs nothing but
 //! this program and a driver, so that it can be carried to a GPU; without a device to look at it says so and ends well.
 //!
-//!     gpu [--seed N] [--only TEXT] [--all] [--verbose] [--node-tests FOLDER]
+//!     gpu [--seed N] [--only TEXT] [--every N] [--all] [--verbose] [--node-tests FOLDER] [--models FOLDER]
 //!
-//! Writes lines of JSON and ends with status 1 if anything failed. `--all` adds the cases that take long without a GPU;
-//! `--node-tests` checks the cases that tools/node_tests.py has written instead.
+//! Writes lines of JSON and ends with status 1 if anything failed. `--all` adds the cases that take long without a GPU, `--every` leaves
+//! out all but each N-th. The two folders name files to check instead: node_tests.rs and models.rs say what they hold.
 
+mod arrays;
 mod cases;
 mod check;
 mod concurrent;
+mod models;
 mod net;
 mod node_tests;
 mod report;
@@ -40,9 +42,12 @@ const KINDS: usize = 17;
 struct Options {
     seed: Option<u64>,
     only: String,
+    /// 0 is 1.
+    every: usize,
     is_all: bool,
     is_verbose: bool,
     node_tests: Option<PathBuf>,
+    models: Option<PathBuf>,
 }
 
 impl Options {
@@ -54,9 +59,11 @@ impl Options {
             match word.as_str() {
                 "--seed" => options.seed = Some(value()?.parse().map_err(|_| "--seed needs a number")?),
                 "--only" => options.only = value()?,
+                "--every" => options.every = value()?.parse().map_err(|_| "--every needs a number")?,
                 "--all" => options.is_all = true,
                 "--verbose" => options.is_verbose = true,
                 "--node-tests" => options.node_tests = Some(value()?.into()),
+                "--models" => options.models = Some(value()?.into()),
                 _ => return Err(format!("what is {word}?")),
             }
         }
@@ -102,7 +109,8 @@ impl<'a> Work<'a> {
             plan::evaluate(&plan, &feed)
         });
         let is_rounded = layout == Layout::Inner;
-        let subject = |expected| Subject { name: &case.name, layout: layout.name(), bytes, feed, expected, decoy, is_rounded };
+        let subject =
+            |expected| Subject { name: &case.name, layout: layout.name(), bytes, feed, expected, decoy, is_rounded };
         Defined { subject: expected.map(subject), kinds }
     }
 }
@@ -131,7 +139,7 @@ fn step_kinds(engine: &Engine, options: &Options, seed: u64) -> usize {
     for Group { name, cases } in cases::groups() {
         let (start, mut report) = (Instant::now(), Report::new(name, options.is_verbose));
         let mut work = Vec::new();
-        for case in cases.iter().filter(is_wanted) {
+        for case in cases.iter().filter(is_wanted).step_by(options.every.max(1)) {
             work.extend(case.layouts.iter().map(|&layout| Work { case, layout, seed }));
         }
         for (work, defined) in work.iter().zip(define(&work)) {
@@ -148,8 +156,11 @@ fn step_kinds(engine: &Engine, options: &Options, seed: u64) -> usize {
         }
         failures += report.close(start.elapsed().as_secs_f64(), is_pending);
     }
-    if options.only.is_empty() && kinds.len() != KINDS {
-        println!("{}", serde_json::json!({ "group": "kinds", "failed": 1, "detail": format!("only {kinds:?} were met") }));
+    if options.only.is_empty() && options.every < 2 && kinds.len() != KINDS {
+        println!(
+            "{}",
+            serde_json::json!({ "group": "kinds", "failed": 1, "detail": format!("only {kinds:?} were met") })
+        );
         failures += 1;
     }
     failures
@@ -179,10 +190,15 @@ fn main() -> ExitCode {
     };
     let info = engine.device();
     println!("{}", serde_json::json!({ "device": info.id, "name": info.name, "seed": seed }));
-    let failures = match &options.node_tests {
-        Some(folder) => node_tests::run(&engine, folder, &options.only, options.is_verbose),
-        None => step_kinds(&engine, &options, seed) + concurrent::run(&engine, seed, options.is_verbose),
+    let failures = match (&options.node_tests, &options.models) {
+        (Some(folder), _) => node_tests::run(&engine, folder, &options.only, options.is_verbose),
+        (_, Some(folder)) => models::run(&engine, folder, &options.only),
+        _ => step_kinds(&engine, &options, seed) + concurrent::run(&engine, seed, options.is_verbose),
     };
+    for image in engine.images() {
+        let (family, load_ms) = (image.family, image.load_ns / 1_000_000);
+        println!("{}", serde_json::json!({ "image": family, "is_compiled": image.is_compiled, "load_ms": load_ms }));
+    }
     drop(engine);
     println!("{}", serde_json::json!({ "group": "all", "failed": failures }));
     ExitCode::from(u8::from(failures > 0))

@@ -2,62 +2,15 @@
 //! `output_N.npy`, and `cases.tsv`, whose lines are name, relative tolerance, absolute tolerance, and `fails` where the case is known
 //! to disagree with the specification.
 
+use crate::arrays::{arrays, bucket};
 use crate::check;
 use crate::report::{Outcome, Report};
-use npyz::NpyFile;
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 use streaminfer::error::{Error, Result, Status};
-use streaminfer::ir::{DType, Tensor};
-use streaminfer::runtime::{Bucket, Engine, InputInfo, ModelOptions};
-
-fn malformed(text: impl Into<String>) -> Error {
-    Error::new(Status::Malformed, text.into())
-}
-
-fn dtype(text: &str) -> Option<DType> {
-    Some(match text {
-        "<f4" => DType::F32,
-        "<f2" => DType::F16,
-        "<i8" => DType::I64,
-        "<i4" => DType::I32,
-        "|i1" => DType::I8,
-        "|u1" => DType::U8,
-        "|b1" => DType::Bool,
-        _ => return None,
-    })
-}
-
-/// One array.
-fn array(path: &Path) -> Result<Tensor> {
-    let failed = |error: std::io::Error| malformed(format!("{}: {error}", path.display()));
-    let file = NpyFile::new(BufReader::new(File::open(path).map_err(failed)?)).map_err(failed)?;
-    let npyz::DType::Plain(text) = file.dtype() else { return Err(malformed("a structure")) };
-    let dtype = dtype(&text.to_string()).ok_or_else(|| malformed(format!("an array of {text}")))?;
-    if file.order() != npyz::Order::C {
-        return Err(malformed("an array in column-major order"));
-    }
-    let shape = file.shape().iter().map(|&extent| extent as usize).collect();
-    let mut data = Vec::new();
-    file.into_inner().read_to_end(&mut data).map_err(failed)?;
-    Tensor::new(dtype, shape, data.into())
-}
-
-/// The arrays `stem_0.npy`, `stem_1.npy`, ... of a folder.
-fn arrays(folder: &Path, stem: &str) -> Result<Vec<Tensor>> {
-    let paths = (0..).map(|index| folder.join(format!("{stem}_{index}.npy")));
-    paths.take_while(|path| path.exists()).map(|path| array(&path)).collect()
-}
-
-fn bucket(inputs: &[InputInfo], feed: &[Tensor]) -> Bucket {
-    let values = feed.iter().enumerate().filter(|(index, _)| inputs[*index].is_shape_input);
-    Bucket {
-        shapes: feed.iter().map(|tensor| tensor.shape().to_vec()).collect(),
-        values: values.map(|(index, tensor)| (index, tensor.data().to_vec())).collect(),
-    }
-}
+use streaminfer::ir::Tensor;
+use streaminfer::runtime::{Engine, ModelOptions};
 
 /// As numpy's `isclose`: `|ours - wanted| <= atol + rtol |wanted|`.
 fn is_close(ours: f64, wanted: f64, rtol: f64, atol: f64) -> bool {
@@ -89,7 +42,7 @@ fn complaint(engine: &Engine, folder: &Path, rtol: f64, atol: f64) -> Result<Opt
         Ok(vec![bucket(inputs, &feed)])
     });
     if let Some(text) = misfit {
-        return Err(malformed(text));
+        return Err(Error::new(Status::Malformed, text));
     }
     let mut context = check::prepared(&model?)?;
     let ours = check::answer(&mut context, &feed, wanted.len())?;

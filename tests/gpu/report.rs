@@ -52,6 +52,15 @@ impl Report {
         }
     }
 
+    /// Says how well a check has passed.
+    pub fn note(&self, name: &str, precision: &str, text: &str, seconds: f64) {
+        let (group, seconds) = (self.group, (seconds * 1000.0).round() / 1000.0);
+        println!(
+            "{}",
+            json!({ "group": group, "case": name, "precision": precision, "note": text, "seconds": seconds })
+        );
+    }
+
     /// Prints the summary; gives the number of failures, refusals for other reasons than those expected among them.
     pub fn close(self, seconds: f64, is_expected: impl Fn(&str) -> bool) -> usize {
         let unexpected: usize =

@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::Mutex;
 use std::time::Duration;
 use streaminfer::error::{Error, Result, Status};
-use streaminfer::runtime::{Precision, Stats};
+use streaminfer::runtime::{ImageInfo, Precision, Stats};
 
 /// Warming up ends after this time, or so many requests a context.
 const WARM_UP_TIME: Duration = Duration::from_millis(300);
@@ -91,7 +91,14 @@ fn report(args: &Bench, loaded: &Loaded, stats: &Stats, tally: &Tally) -> Value 
         "arena_bytes": stats.arena_bytes,
         "pinned_bytes": stats.pinned_bytes,
         "rate_rps": args.rate,
+        "images": loaded.engine.images().iter().map(image).collect::<Vec<_>>(),
         "seconds": (seconds * 1000.0).round() / 1000.0,
         "seed": args.made.seed,
     })
+}
+
+/// How a family of kernels was loaded.
+fn image(image: &ImageInfo) -> Value {
+    let how = if image.is_compiled { "compiled" } else { "machine code" };
+    json!({ "family": image.family, "how": how, "load_ms": image.load_ns / 1_000_000 })
 }

@@ -4,7 +4,7 @@ use crate::args::Doctor;
 use serde_json::{Value, json};
 use std::env;
 use std::path::{Path, PathBuf};
-use streaminfer::device::host;
+use streaminfer::device::{cuda, host};
 use streaminfer::error::Result;
 use streaminfer::ffi::version::SI_ABI_VERSION;
 use streaminfer::runtime::{DeviceKind, devices, gpus};
@@ -37,6 +37,7 @@ pub fn doctor(args: &Doctor) -> Result<()> {
     }
     println!("streaminfer {}, ABI {SI_ABI_VERSION}, {}", env!("CARGO_PKG_VERSION"), env::consts::ARCH);
     println!("host instructions: {:?}", host::traits().simd);
+    println!("GPU kernels: {}", kernels());
     println!("\ndevices");
     for device in devices() {
         let (processors, gib) = (device.processors, device.memory_bytes as f64 / (1u64 << 30) as f64);
@@ -56,6 +57,14 @@ pub fn doctor(args: &Doctor) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the library brings for GPUs.
+fn kernels() -> String {
+    match cuda::MACHINE_CODE {
+        "" => "portable PTX, which the driver compiles".into(),
+        targets => format!("machine code for {targets}, portable PTX for others"),
+    }
 }
 
 fn processor_name(kind: DeviceKind) -> &'static str {
@@ -80,6 +89,7 @@ fn as_json(searches: &[Search]) -> Value {
         "abi": SI_ABI_VERSION,
         "architecture": env::consts::ARCH,
         "host_instructions": format!("{:?}", host::traits().simd),
+        "gpu_kernels": kernels(),
         "devices": devices().iter().map(device).collect::<Vec<_>>(),
         "no_gpu": gpus().err().map(|error| error.to_string()),
         "searches": searches.iter().map(search).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use super::lane::CudaLane;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
 use super::record::Records;
-use crate::device::{Device, DeviceInfo, DeviceState, Lane, LaneOrder, Loader, Precision, Progress};
+use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, Precision, Progress};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -39,6 +39,10 @@ impl Device for CudaDevice {
 
     fn state(&self) -> DeviceState {
         self.gpu.state()
+    }
+
+    fn images(&self) -> Vec<ImageInfo> {
+        self.gpu.modules.images()
     }
 
     fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>> {

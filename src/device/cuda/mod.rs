@@ -17,4 +17,5 @@ mod record;
 mod sys;
 
 pub use device::CudaDevice;
+pub use module::MACHINE_CODE;
 pub(in crate::device) use record::MappedRecord;

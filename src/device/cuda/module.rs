@@ -1,10 +1,12 @@
 //! The kernels' images and the functions in them.
 //!
-//! A family's image is loaded when the first program needs one of its entries. Portable PTX is compiled by the driver, which
-//! keeps the result in its cache on disk.
+//! A family's image is loaded when the first program needs one of its entries: machine code if the library was built with some for this
+//! GPU, else portable PTX, which the driver compiles and keeps in its cache on disk.
 
 use super::gpu::{Current, Gpu};
 use super::sys::{CuFunction, CuModule, FUNCTION_SHARED_BYTES_MAX, JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
+use crate::device::ImageInfo;
+use crate::device::host::clock;
 use crate::error::{Result, fail};
 use crate::kernels::entry::Entry;
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ unsafe impl Sync for Function {}
 #[derive(Default)]
 struct Loaded {
     modules: HashMap<&'static str, usize>,
+    images: Vec<ImageInfo>,
     functions: HashMap<&'static str, Function>,
     /// Dynamic shared memory that a function has been allowed.
     shared_bytes: HashMap<&'static str, u32>,
@@ -55,7 +58,8 @@ impl Modules {
         let module = match loaded.modules.get(entry.family) {
             Some(&module) => module as CuModule,
             None => {
-                let module = load(&current, entry.family)?;
+                let (module, image) = load(&current, entry.family)?;
+                loaded.images.push(image);
                 loaded.modules.insert(entry.family, module as usize);
                 module
             }
@@ -76,6 +80,13 @@ impl Modules {
         Ok(Function(function))
     }
 
+    /// What has been loaded, in order of family.
+    pub fn images(&self) -> Vec<ImageInfo> {
+        let mut images = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).images.clone();
+        images.sort_by_key(|image| image.family);
+        images
+    }
+
     /// Unloads everything; nothing is launched any more.
     pub fn unload(&self, current: &Current<'_>) {
         let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
@@ -91,11 +102,15 @@ fn images(family: &str) -> impl Iterator<Item = &'static [u8]> {
     IMAGES.iter().filter(move |(name, _)| *name == family).map(|(_, image)| *image)
 }
 
-fn load(current: &Current<'_>, family: &str) -> Result<CuModule> {
+fn load(current: &Current<'_>, family: &'static str) -> Result<(CuModule, ImageInfo)> {
     let mut last = fail!(Internal, "the library holds no image of the kernels '{family}'");
     for image in images(family) {
+        let start = clock::monotonic_ns();
         match load_image(current, image) {
-            Ok(module) => return Ok(module),
+            Ok(module) => {
+                let load_ns = clock::monotonic_ns() - start;
+                return Ok((module, ImageInfo { family, is_compiled: image.starts_with(b"//"), load_ns }));
+            }
             Err(error) => last = error.within(format_args!("kernels '{family}'")),
         }
     }

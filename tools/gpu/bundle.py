@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Gathers what is carried to a machine with a GPU: programs without symbols, cases with expected outputs, generators.
+
+    bundle.py OUT --release target/release --debug target/debug --models .cache/models
+
+The expected outputs of real models are ONNX Runtime's. Models that a seed makes are not carried: their generators are, and need
+numpy only.
+"""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+import numpy as np
+import onnxruntime
+
+TOOLS = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TOOLS))
+
+from cases import CASES  # noqa: E402
+from conformance import collect  # noqa: E402
+from node_tests import write_all  # noqa: E402
+
+# Real models that are small enough to be carried.
+CARRIED = ("magika", "ppocr-det", "ppocr-rec", "ppocr-cls", "silero", "silero-ifless", "silero-sequence", "skills")
+# Shapes of a model that are checked; each costs a load at every precision.
+SHAPES = 2
+MEGABYTES_MAX = 60
+
+
+def newest(folder: pathlib.Path, stem: str) -> pathlib.Path:
+    """The test program that cargo built last."""
+    programs = [path for path in folder.glob(f"{stem}-*") if not path.suffix and path.stat().st_mode & 0o100]
+    if not programs:
+        sys.exit(f"bundle: no {stem} in {folder}: run cargo test --no-run")
+    return max(programs, key=lambda path: path.stat().st_mtime)
+
+
+def strip(source: pathlib.Path, target: pathlib.Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["strip", "-o", target, source], check=True)
+
+
+def save(folder: pathlib.Path, stem: str, values) -> None:
+    for index, value in enumerate(values):
+        np.save(folder / f"{stem}_{index}.npy", np.asarray(value, order="C"))
+
+
+def write_models(out: pathlib.Path, models: pathlib.Path) -> None:
+    """Models with inputs and ONNX Runtime's outputs, and the table that the test program reads."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    lines = []
+    for model in CARRIED:
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copy(models / f"{model}.onnx", out)
+        session = onnxruntime.InferenceSession(models / f"{model}.onnx", options, providers=["CPUExecutionProvider"])
+        shapes = [(case, shape) for case in CASES if case.model == model for shape in case.shapes]
+        for index, (case, shape) in enumerate(shapes[-SHAPES:]):
+            name = f"{model}-{index}"
+            folder = out / name
+            folder.mkdir()
+            feed = case.feed(session, shape, index)
+            save(folder, "input", [feed[port.name] for port in session.get_inputs()])
+            save(folder, "output", session.run(None, feed))
+            lines.append(f"{name}\t{model}.onnx\t{name}\n")
+    (out / "cases.tsv").write_text("".join(lines))
+
+
+def pack(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(folder, folder.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=pathlib.Path)
+    for folder in ("release", "debug", "models"):
+        parser.add_argument(f"--{folder}", type=pathlib.Path, required=True)
+    options = parser.parse_args()
+    out = options.out
+    shutil.rmtree(out, ignore_errors=True)
+    strip(options.release / "libstreaminfer.so", out / "lib/libstreaminfer.so")
+    strip(options.release / "streaminfer", out / "bin/streaminfer")
+    for test in ("gpu", "runtime"):
+        strip(newest(options.debug / "deps", test), out / "bin" / f"test-{test}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
+        write_all(folder / "node-tests", TOOLS.parent / "docs/conformance.md", collect()[0])
+        pack(out / "node-tests.tar.xz", folder / "node-tests")
+        write_models(folder / "models", options.models)
+        pack(out / "models.tar.xz", folder / "models")
+    shutil.copytree(TOOLS / "zoo", out / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TOOLS / "cases.py", out)
+    for script in ("zoo_models.py", "run-tests", "run-bench", "peer.py"):
+        shutil.copy(TOOLS / "gpu" / script, out)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    print(f"bundle: {out}, {size:.1f} MB")
+    if size > MEGABYTES_MAX:
+        sys.exit(f"bundle: more than {MEGABYTES_MAX} MB")
+
+
+if __name__ == "__main__":
+    main()
