@@ -86,11 +86,6 @@ pub fn gpus() -> Result<Vec<DeviceInfo>> {
 /// What models, contexts and events share of an engine.
 pub struct EngineCore {
     pub(super) device: Box<dyn Device>,
-    /// The kernels that the device has loaded so far, and how: with portable PTX the first load takes the driver seconds.
-    pub fn images(&self) -> Vec<ImageInfo> {
-        self.core.device.images()
-    }
-
     /// Why `auto` has taken the host.
     passed_over: Option<Error>,
     pub(super) ledger: Arc<Ledger>,
@@ -257,6 +252,11 @@ impl Engine {
     /// The device.
     pub fn device(&self) -> DeviceInfo {
         self.core.device.info()
+    }
+
+    /// The kernels that the device has loaded so far, and how: with portable PTX the first load takes the driver seconds.
+    pub fn images(&self) -> Vec<ImageInfo> {
+        self.core.device.images()
     }
 
     /// Why `auto` has taken the host instead of a GPU.
