@@ -45,10 +45,17 @@ test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx ## unit and integratio
 # simulated GPU or need a device that stops computing when asked.
 CUDA_SKIP := a_timeout_drains a_cancel_from_another a_request_whose_deadline devices_that_are_not_there \
 	dropping_a_context_in_flight
-test-cuda: ## the runtime's tests on the simulated driver
+SIMULATED := LD_LIBRARY_PATH=$(CURDIR)/target/fakecuda
+NODE_TESTS := target/node-tests
+$(NODE_TESTS)/cases.tsv: tools/node_tests.py tools/conformance.py tools/requirements.txt docs/conformance.md
+	$(PYTHON) tools/node_tests.py $(@D) docs/conformance.md
+
+test-cuda: $(NODE_TESTS)/cases.tsv ## on the simulated driver: the runtime's tests, every step kind, ONNX's node tests
 	$(CARGO) build --quiet --example fakecuda
 	@mkdir -p target/fakecuda && ln -sf ../debug/examples/libfakecuda.so target/fakecuda/libcuda.so.1
-	LD_LIBRARY_PATH=$(CURDIR)/target/fakecuda $(CARGO) test --quiet --test runtime -- $(CUDA_SKIP:%=--skip %)
+	$(SIMULATED) $(CARGO) test --quiet --test runtime -- $(CUDA_SKIP:%=--skip %)
+	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu
+	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --node-tests $(CURDIR)/$(NODE_TESTS)
 
 footprint: build $(MODELS)/bert-base-torchscript.onnx ## time to the first answer, and memory, of BERT-base
 	$(PYTHON) tools/footprint.py $(PROGRAM) $(MODELS)/bert-base-torchscript.onnx

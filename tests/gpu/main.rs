@@ -64,6 +64,8 @@ impl Options {
                 "--verbose" => options.is_verbose = true,
                 "--node-tests" => options.node_tests = Some(value()?.into()),
                 "--models" => options.models = Some(value()?.into()),
+                // As cargo passes the name of a test.
+                _ if !word.starts_with('-') => options.only = word,
                 _ => return Err(format!("what is {word}?")),
             }
         }
@@ -168,16 +170,16 @@ fn step_kinds(engine: &Engine, options: &Options, seed: u64) -> usize {
 
 fn main() -> ExitCode {
     check::prove_comparison();
+    let Ok(device) = std::env::var("STREAMINFER_DEVICE") else {
+        println!("gpu: STREAMINFER_DEVICE names no device, nothing to do");
+        return ExitCode::SUCCESS;
+    };
     let options = match Options::read() {
         Ok(options) => options,
         Err(text) => {
             eprintln!("gpu: {text}");
             return ExitCode::from(2);
         }
-    };
-    let Ok(device) = std::env::var("STREAMINFER_DEVICE") else {
-        println!("gpu: STREAMINFER_DEVICE names no device, nothing to do");
-        return ExitCode::SUCCESS;
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let seed = options.seed.unwrap_or(now);
