@@ -20,6 +20,12 @@ RECIPES = {
 VOCABULARY, SPARSE_ROWS = 30522, 10_000
 
 
+def ready() -> None:
+    """Makes the programs executable, whatever way they were carried."""
+    for program in (HERE / "bin").iterdir():
+        program.chmod(0o755)
+
+
 def make(folder: pathlib.Path, names) -> dict[str, pathlib.Path]:
     """Writes the named models that are not there yet, all at once."""
     folder.mkdir(parents=True, exist_ok=True)
