@@ -70,8 +70,9 @@ def write_models(out: pathlib.Path, models: pathlib.Path) -> None:
     (out / "cases.tsv").write_text("".join(lines))
 
 
-def pack(archive: pathlib.Path, folder: pathlib.Path) -> None:
-    with tarfile.open(archive, "w:xz") as tar:
+def pack(out: pathlib.Path, folder: pathlib.Path) -> None:
+    """Everything in a folder, under its name. Weights hardly shrink, programs and small cases do."""
+    with tarfile.open(out / f"{folder.name}.tar.gz", "w:gz", compresslevel=4) as tar:
         tar.add(folder, folder.name)
 
 
@@ -83,16 +84,18 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out
     shutil.rmtree(out, ignore_errors=True)
-    strip(options.release / "libstreaminfer.so", out / "lib/libstreaminfer.so")
-    strip(options.release / "streaminfer", out / "bin/streaminfer")
-    for test in ("gpu", "runtime"):
-        strip(newest(options.debug / "deps", test), out / "bin" / f"test-{test}")
+    out.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
+        programs = folder / "programs"
+        for name in ("libstreaminfer.so", "streaminfer"):
+            strip(options.release / name, programs / name)
+        for test in ("gpu", "runtime"):
+            strip(newest(options.debug / "deps", test), programs / f"test-{test}")
         write_all(folder / "node-tests", TOOLS.parent / "docs/conformance.md", collect()[0])
-        pack(out / "node-tests.tar.xz", folder / "node-tests")
         write_models(folder / "models", options.models)
-        pack(out / "models.tar.xz", folder / "models")
+        for name in ("programs", "node-tests", "models"):
+            pack(out, folder / name)
     shutil.copytree(TOOLS / "zoo", out / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TOOLS / "cases.py", out)
     for script in ("zoo_models.py", "run-tests", "run-bench", "peer.py"):

@@ -2,6 +2,7 @@
 import pathlib
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 
@@ -20,10 +21,12 @@ RECIPES = {
 VOCABULARY, SPARSE_ROWS = 30522, 10_000
 
 
-def ready() -> None:
-    """Makes the programs executable, whatever way they were carried."""
-    for program in (HERE / "bin").iterdir():
-        program.chmod(0o755)
+def unpack(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """An archive of the bundle's, in a folder of that name."""
+    with tarfile.open(HERE / f"{name}.tar.gz") as tar:
+        # Older versions of Python 3 have no filters.
+        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    return folder / name
 
 
 def make(folder: pathlib.Path, names) -> dict[str, pathlib.Path]:
