@@ -3,14 +3,17 @@
 //! this program and a driver, so that it can be carried to a GPU; without a device to look at it says so and ends well.
 //!
 //!     gpu [--seed N] [--only TEXT] [--every N] [--all] [--verbose] [--node-tests FOLDER] [--models FOLDER]
+//!     gpu --driver
 //!
 //! Writes lines of JSON and ends with status 1 if anything failed. `--all` adds the cases that take long without a GPU, `--every` leaves
-//! out all but each N-th. The two folders name files to check instead: node_tests.rs and models.rs say what they hold.
+//! out all but each N-th. The two folders name files to check instead: node_tests.rs and models.rs say what they hold. `--driver` compares the driver's
+//! result codes with the simulated one's instead.
 
 mod arrays;
 mod cases;
 mod check;
 mod concurrent;
+mod driver;
 mod models;
 mod net;
 mod node_tests;
@@ -46,6 +49,7 @@ struct Options {
     every: usize,
     is_all: bool,
     is_verbose: bool,
+    is_driver: bool,
     node_tests: Option<PathBuf>,
     models: Option<PathBuf>,
 }
@@ -61,6 +65,7 @@ impl Options {
                 "--only" => options.only = value()?,
                 "--every" => options.every = value()?.parse().map_err(|_| "--every needs a number")?,
                 "--all" => options.is_all = true,
+                "--driver" => options.is_driver = true,
                 "--verbose" => options.is_verbose = true,
                 "--node-tests" => options.node_tests = Some(value()?.into()),
                 "--models" => options.models = Some(value()?.into()),
@@ -181,6 +186,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.is_driver {
+        return ExitCode::from(u8::from(driver::run(options.is_verbose) > 0));
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
     let seed = options.seed.unwrap_or(now);
     let engine = match Engine::open(&EngineOptions { device, ..EngineOptions::default() }) {

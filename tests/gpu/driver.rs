@@ -1,0 +1,158 @@
+//! The simulated driver against a real one: a script of driver calls, faulty ones among them, whose result codes are those that
+//! tests/fakecuda answers with. In continuous integration it proves the table, on a GPU it proves the simulation.
+
+use crate::report::{Outcome, Report};
+use libloading::Library;
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::time::Instant;
+
+const SUCCESS: c_int = 0;
+const INVALID_VALUE: c_int = 1;
+const OUT_OF_MEMORY: c_int = 2;
+const INVALID_DEVICE: c_int = 101;
+const INVALID_CONTEXT: c_int = 201;
+const INVALID_PTX: c_int = 218;
+const NOT_FOUND: c_int = 500;
+
+/// Mapped host memory; a stream that does not wait for the default stream; the attribute for dynamic shared memory.
+const DEVICE_MAP: c_uint = 2;
+const NON_BLOCKING: c_uint = 1;
+const SHARED_BYTES_MAX: c_int = 8;
+
+/// A module of its own. Its entry is one that the simulated driver has a twin of, and is never launched.
+const MODULE: &str = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry transfer_fetch()\n{\n\tret;\n}\n";
+const NEWER: &str = ".version 7.0\n.target sm_999\n.address_size 64\n.visible .entry nothing()\n{\n\tret;\n}\n";
+
+struct Script<'a> {
+    library: &'a Library,
+    report: Report,
+}
+
+/// Calls a function of the driver and compares its result: `call!(script, "what", "symbol"(value: type, ..) is CODE)`.
+macro_rules! call {
+    ($script:expr, $what:literal, $symbol:literal($($value:expr => $ty:ty),*) is $code:expr) => {{
+        // SAFETY: the manual's signature; pointers are to places that outlive the call.
+        let code = unsafe {
+            match $script.library.get::<unsafe extern "C" fn($($ty),*) -> c_int>($symbol.as_bytes()) {
+                Ok(function) => function($($value),*),
+                Err(_) => -1,
+            }
+        };
+        $script.judge(concat!($symbol, ": ", $what), code, $code);
+    }};
+}
+
+impl Script<'_> {
+    fn judge(&mut self, what: &str, code: c_int, expected: c_int) {
+        let outcome = if code == expected {
+            Outcome::Passed
+        } else {
+            Outcome::Failed(format!("{code}, and the simulated driver answers {expected}"))
+        };
+        self.report.add(what, "", "", outcome);
+    }
+
+    fn devices(&mut self) {
+        let (mut number, mut name) = (0, [0 as c_char; 64]);
+        call!(self, "flags that there are not", "cuInit"(1 => c_uint) is INVALID_VALUE);
+        call!(self, "right", "cuInit"(0 => c_uint) is SUCCESS);
+        call!(self, "right", "cuDriverGetVersion"(&raw mut number => *mut c_int) is SUCCESS);
+        call!(self, "right", "cuDeviceGetCount"(&raw mut number => *mut c_int) is SUCCESS);
+        call!(self, "no such device", "cuDeviceGet"(&raw mut number => *mut c_int, 999 => c_int) is INVALID_DEVICE);
+        call!(self, "below zero", "cuDeviceGet"(&raw mut number => *mut c_int, -1 => c_int) is INVALID_DEVICE);
+        call!(self, "no such attribute", "cuDeviceGetAttribute"(&raw mut number => *mut c_int, 99_999 => c_int, 0 => c_int) is INVALID_VALUE);
+        call!(self, "no such device", "cuDeviceGetName"(name.as_mut_ptr() => *mut c_char, 64 => c_int, 999 => c_int) is INVALID_DEVICE);
+        let mut text = std::ptr::null::<c_char>();
+        call!(self, "no such code", "cuGetErrorName"(12_345 => c_int, &raw mut text => *mut *const c_char) is INVALID_VALUE);
+        call!(self, "right", "cuGetErrorString"(2 => c_int, &raw mut text => *mut *const c_char) is SUCCESS);
+    }
+
+    fn modules(&mut self) {
+        let (mut module, mut function) = (0usize, 0usize);
+        let none = std::ptr::null_mut::<c_void>();
+        for (what, text, expected) in [
+            ("no PTX", "rubbish", INVALID_PTX),
+            ("for a GPU that there is not", NEWER, INVALID_PTX),
+            ("right", MODULE, SUCCESS),
+        ] {
+            let text = CString::new(text).expect("text without a zero");
+            let code: c_int;
+            // SAFETY: the manual's signature, text that ends with a zero, and no options.
+            unsafe {
+                type Load = unsafe extern "C" fn(*mut usize, *const c_char, c_uint, *mut c_void, *mut c_void) -> c_int;
+                let load = self.library.get::<Load>(b"cuModuleLoadDataEx").expect("every driver has it");
+                code = load(&raw mut module, text.as_ptr(), 0, none, none);
+            }
+            self.judge(&format!("cuModuleLoadDataEx: {what}"), code, expected);
+        }
+        call!(self, "no such entry", "cuModuleGetFunction"(&raw mut function => *mut usize, module => usize, c"absent".as_ptr() => *const c_char) is NOT_FOUND);
+        call!(self, "right", "cuModuleGetFunction"(&raw mut function => *mut usize, module => usize, c"transfer_fetch".as_ptr() => *const c_char) is SUCCESS);
+        call!(self, "more than a block can have", "cuFuncSetAttribute"(function => usize, SHARED_BYTES_MAX => c_int, 1 << 24 => c_int) is INVALID_VALUE);
+        call!(self, "right", "cuFuncSetAttribute"(function => usize, SHARED_BYTES_MAX => c_int, 64 << 10 => c_int) is SUCCESS);
+        call!(self, "right", "cuModuleUnload"(module => usize) is SUCCESS);
+    }
+
+    fn memory(&mut self) {
+        let (mut device, mut host, mut seen) = (0u64, 0usize, 0u64);
+        call!(self, "nothing", "cuMemAlloc_v2"(&raw mut device => *mut u64, 0 => usize) is INVALID_VALUE);
+        call!(self, "more than there is", "cuMemAlloc_v2"(&raw mut device => *mut u64, 1 << 50 => usize) is OUT_OF_MEMORY);
+        call!(self, "right", "cuMemAlloc_v2"(&raw mut device => *mut u64, 4096 => usize) is SUCCESS);
+        call!(self, "right", "cuMemHostAlloc"(&raw mut host => *mut usize, 4096 => usize, DEVICE_MAP => c_uint) is SUCCESS);
+        call!(self, "right", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, host => usize, 0 => c_uint) is SUCCESS);
+        let place = &raw const seen as usize;
+        call!(self, "memory of the stack", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, place => usize, 0 => c_uint) is INVALID_VALUE);
+        call!(self, "flags that there are not", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, host => usize, 1 => c_uint) is INVALID_VALUE);
+        self.streams(device, host as u64);
+        call!(self, "right", "cuMemFree_v2"(device => u64) is SUCCESS);
+        call!(self, "right", "cuMemFreeHost"(host => usize) is SUCCESS);
+    }
+
+    fn streams(&mut self, device: u64, mapped: u64) {
+        let mut stream = 0usize;
+        call!(self, "right", "cuStreamCreateWithPriority"(&raw mut stream => *mut usize, NON_BLOCKING => c_uint, 0 => c_int) is SUCCESS);
+        call!(self, "right", "cuMemsetD8Async"(device => u64, 7 => u8, 4096 => usize, stream => usize) is SUCCESS);
+        call!(self, "right", "cuStreamSynchronize"(stream => usize) is SUCCESS);
+        call!(self, "idle", "cuStreamQuery"(stream => usize) is SUCCESS);
+        call!(self, "an address between two numbers", "cuStreamWaitValue64_v2"(stream => usize, mapped + 4 => u64, 0 => u64, 0 => c_uint) is INVALID_VALUE);
+        call!(self, "right", "cuStreamWaitValue64_v2"(stream => usize, mapped => u64, 0 => u64, 0 => c_uint) is SUCCESS);
+        call!(self, "right", "cuStreamSynchronize"(stream => usize) is SUCCESS);
+        let (mut graph, mut ready) = (0usize, 0usize);
+        call!(self, "flags that there are not", "cuGraphCreate"(&raw mut graph => *mut usize, 1 => c_uint) is INVALID_VALUE);
+        call!(self, "right", "cuGraphCreate"(&raw mut graph => *mut usize, 0 => c_uint) is SUCCESS);
+        call!(self, "without a node", "cuGraphInstantiateWithFlags"(&raw mut ready => *mut usize, graph => usize, 0 => u64) is SUCCESS);
+        call!(self, "right", "cuGraphUpload"(ready => usize, stream => usize) is SUCCESS);
+        call!(self, "right", "cuGraphLaunch"(ready => usize, stream => usize) is SUCCESS);
+        call!(self, "right", "cuStreamSynchronize"(stream => usize) is SUCCESS);
+        call!(self, "right", "cuGraphExecDestroy"(ready => usize) is SUCCESS);
+        call!(self, "right", "cuGraphDestroy"(graph => usize) is SUCCESS);
+        call!(self, "right", "cuStreamDestroy_v2"(stream => usize) is SUCCESS);
+    }
+}
+
+/// The whole script; gives the number of failures. No engine is open.
+pub fn run(is_verbose: bool) -> usize {
+    let (start, report) = (Instant::now(), Report::new("driver", is_verbose));
+    // SAFETY: loading the driver runs its constructors, as the library under test does.
+    let library = match unsafe { Library::new("libcuda.so.1") } {
+        Ok(library) => library,
+        Err(error) => {
+            let mut report = report;
+            report.add("libcuda.so.1", "", "", Outcome::Failed(error.to_string()));
+            return report.close(0.0, |_| false);
+        }
+    };
+    let mut script = Script { library: &library, report };
+    let (mut context, mut popped, mut nothing) = (0usize, 0usize, 0u64);
+    script.devices();
+    call!(script, "no context", "cuMemAlloc_v2"(&raw mut nothing => *mut u64, 16 => usize) is INVALID_CONTEXT);
+    call!(script, "right", "cuDevicePrimaryCtxRetain"(&raw mut context => *mut usize, 0 => c_int) is SUCCESS);
+    call!(script, "right", "cuCtxPushCurrent_v2"(context => usize) is SUCCESS);
+    script.modules();
+    script.memory();
+    call!(script, "right", "cuCtxPopCurrent_v2"(&raw mut popped => *mut usize) is SUCCESS);
+    call!(script, "right", "cuDevicePrimaryCtxRelease_v2"(0 => c_int) is SUCCESS);
+    let report = script.report;
+    // The driver's threads may outlive this: it stays.
+    std::mem::forget(library);
+    report.close(start.elapsed().as_secs_f64(), |_| false)
+}
