@@ -7,6 +7,7 @@ The expected outputs of real models are ONNX Runtime's. Models that a seed makes
 numpy only.
 """
 import argparse
+import lzma
 import pathlib
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ CARRIED = ("magika", "ppocr-det", "ppocr-rec", "ppocr-cls", "silero", "silero-if
 # Shapes of a model that are checked; each costs a load at every precision.
 SHAPES = 2
 MEGABYTES_MAX = 60
+DICTIONARY_BYTES = 1 << 27
 
 
 def newest(folder: pathlib.Path, stem: str) -> pathlib.Path:
@@ -71,8 +73,9 @@ def write_models(out: pathlib.Path, models: pathlib.Path) -> None:
 
 
 def pack(out: pathlib.Path, folder: pathlib.Path) -> None:
-    """Everything in a folder, under its name. Weights hardly shrink, programs and small cases do."""
-    with tarfile.open(out / f"{folder.name}.tar.gz", "w:gz", compresslevel=4) as tar:
+    """Everything in a folder, under its name. The dictionary spans all programs, each of which has the same kernels."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": DICTIONARY_BYTES}]
+    with lzma.open(out / f"{folder.name}.tar.xz", "wb", filters=filters) as file, tarfile.open(fileobj=file, mode="w|") as tar:
         tar.add(folder, folder.name)
 
 

@@ -23,7 +23,7 @@ VOCABULARY, SPARSE_ROWS = 30522, 10_000
 
 def unpack(name: str, folder: pathlib.Path) -> pathlib.Path:
     """An archive of the bundle's, in a folder of that name."""
-    with tarfile.open(HERE / f"{name}.tar.gz") as tar:
+    with tarfile.open(HERE / f"{name}.tar.xz") as tar:
         # Older versions of Python 3 have no filters.
         tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return folder / name
