@@ -36,7 +36,12 @@ fn embed_images() {
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry of kernels/ptx").path()).collect();
     paths.sort();
     let manifest = fs::read_to_string(folder.join("manifest.txt")).expect("kernels/ptx/manifest.txt");
-    let mut table = String::from("/// Family and image, best first.\nstatic IMAGES: &[(&str, &[u8])] = &[\n");
+    let mut table = String::new();
+    if machine_code.is_some() {
+        // The driver reads numbers of eight bytes in machine code.
+        table.push_str("#[repr(C, align(16))]\nstruct Aligned<T>(T);\n");
+    }
+    table.push_str("/// Family and image, best first.\nstatic IMAGES: &[(&str, &[u8])] = &[\n");
     for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "ptx")) {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name in UTF-8");
         let family = name.split('.').next().expect("a family");
@@ -45,7 +50,7 @@ fn embed_images() {
             let image = images.join(image_name(&manifest, family));
             assert!(image.is_file(), "{} is missing: run make images", image.display());
             println!("cargo:rerun-if-changed={}", image.display());
-            writeln!(table, "    ({family:?}, include_bytes!({image:?})),").expect("a string");
+            writeln!(table, "    ({family:?}, &Aligned(*include_bytes!({image:?})).0),").expect("a string");
         }
         writeln!(table, "    ({family:?}, concat!(include_str!({path:?}), \"\\0\").as_bytes()),").expect("a string");
     }

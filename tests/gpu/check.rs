@@ -84,7 +84,7 @@ pub struct Distance {
 pub fn distance(ours: &[f64], wanted: &[f64]) -> std::result::Result<Distance, String> {
     let is_odd_one = |(ours, wanted): (&f64, &f64)| {
         let is_same = ours == wanted || ours.is_nan() && wanted.is_nan();
-        !is_same && !(ours.is_finite() && wanted.is_finite())
+        !(is_same || ours.is_finite() && wanted.is_finite())
     };
     if let Some(at) = ours.iter().zip(wanted).position(is_odd_one) {
         return Err(format!("element {at} is {}, not {}", ours[at], wanted[at]));

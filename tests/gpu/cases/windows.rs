@@ -126,9 +126,12 @@ fn transposed() -> Vec<Case> {
     ]
 }
 
+/// Input, window, strides, pads.
+type Window = (&'static [usize], &'static [i64], &'static [i64], &'static [i64]);
+
 fn pools() -> Vec<Case> {
     let mut cases = Vec::new();
-    let windows: [(&'static [usize], &'static [i64], &'static [i64], &'static [i64]); 6] = [
+    let windows: [Window; 6] = [
         (&[2, 3, 17], &[3], &[2], &[1, 0]),
         (&[2, 5, 13, 15], &[3, 3], &[2, 2], &[1, 1, 1, 1]),
         (&[1, 3, 12, 10], &[2, 2], &[2, 2], &[0, 0, 0, 0]),
