@@ -137,12 +137,14 @@ static_assert(offsetof(Stage, constant) == 8);
 
 struct Chain {
     uint32_t count;
+    uint32_t keep;
     Stage stages[8];
     Operand operands[4];
 };
 static_assert(sizeof(Chain) == 360);
 static_assert(offsetof(Chain, count) == 0);
-static_assert(offsetof(Chain, stages) == 4);
+static_assert(offsetof(Chain, keep) == 4);
+static_assert(offsetof(Chain, stages) == 8);
 static_assert(offsetof(Chain, operands) == 104);
 
 struct ChainArguments {
@@ -290,6 +292,136 @@ static_assert(offsetof(GatherArguments, index) == 232);
 static_assert(offsetof(GatherArguments, output) == 296);
 static_assert(offsetof(GatherArguments, extents) == 360);
 static_assert(offsetof(GatherArguments, steps) == 408);
+
+struct ConvArguments {
+    MatMulArguments product;
+    Space rows;
+    Space terms;
+    uint32_t extents[3];
+    int32_t steps[3];
+    uint32_t strides[3];
+    uint32_t dilations[3];
+    uint32_t pads[3];
+};
+static_assert(sizeof(ConvArguments) == 1112);
+static_assert(offsetof(ConvArguments, product) == 0);
+static_assert(offsetof(ConvArguments, rows) == 744);
+static_assert(offsetof(ConvArguments, terms) == 896);
+static_assert(offsetof(ConvArguments, extents) == 1048);
+static_assert(offsetof(ConvArguments, steps) == 1060);
+static_assert(offsetof(ConvArguments, strides) == 1072);
+static_assert(offsetof(ConvArguments, dilations) == 1084);
+static_assert(offsetof(ConvArguments, pads) == 1096);
+
+struct Quads {
+    Space space;
+    uint32_t channels;
+    uint32_t channels_last;
+};
+static_assert(sizeof(Quads) == 160);
+static_assert(offsetof(Quads, space) == 0);
+static_assert(offsetof(Quads, channels) == 152);
+static_assert(offsetof(Quads, channels_last) == 156);
+
+struct Slide {
+    Space kernel;
+    uint32_t extents[12];
+    uint32_t strides[12];
+    uint32_t dilations[12];
+    uint32_t pads[12];
+};
+static_assert(sizeof(Slide) == 344);
+static_assert(offsetof(Slide, kernel) == 0);
+static_assert(offsetof(Slide, extents) == 152);
+static_assert(offsetof(Slide, strides) == 200);
+static_assert(offsetof(Slide, dilations) == 248);
+static_assert(offsetof(Slide, pads) == 296);
+
+struct DirectArguments {
+    Quads quads;
+    Slide slide;
+    uint32_t inputs;
+    uint32_t outputs;
+    uint32_t x_vectors;
+    uint32_t w_vectors;
+    Operand x;
+    Operand w;
+    Operand output;
+    Chain chain;
+};
+static_assert(sizeof(DirectArguments) == 1072);
+static_assert(offsetof(DirectArguments, quads) == 0);
+static_assert(offsetof(DirectArguments, slide) == 160);
+static_assert(offsetof(DirectArguments, inputs) == 504);
+static_assert(offsetof(DirectArguments, outputs) == 508);
+static_assert(offsetof(DirectArguments, x_vectors) == 512);
+static_assert(offsetof(DirectArguments, w_vectors) == 516);
+static_assert(offsetof(DirectArguments, x) == 520);
+static_assert(offsetof(DirectArguments, w) == 584);
+static_assert(offsetof(DirectArguments, output) == 648);
+static_assert(offsetof(DirectArguments, chain) == 712);
+
+struct CollectArguments {
+    Quads quads;
+    Slide slide;
+    int32_t tap_step;
+    Operand columns;
+    Operand output;
+    Chain chain;
+};
+static_assert(sizeof(CollectArguments) == 1000);
+static_assert(offsetof(CollectArguments, quads) == 0);
+static_assert(offsetof(CollectArguments, slide) == 160);
+static_assert(offsetof(CollectArguments, tap_step) == 504);
+static_assert(offsetof(CollectArguments, columns) == 512);
+static_assert(offsetof(CollectArguments, output) == 576);
+static_assert(offsetof(CollectArguments, chain) == 640);
+
+struct PoolArguments {
+    Quads quads;
+    Slide slide;
+    uint32_t kind;
+    uint32_t column_major;
+    uint32_t padded[12];
+    Operand input;
+    Operand output;
+    Operand indices;
+};
+static_assert(sizeof(PoolArguments) == 752);
+static_assert(offsetof(PoolArguments, quads) == 0);
+static_assert(offsetof(PoolArguments, slide) == 160);
+static_assert(offsetof(PoolArguments, kind) == 504);
+static_assert(offsetof(PoolArguments, column_major) == 508);
+static_assert(offsetof(PoolArguments, padded) == 512);
+static_assert(offsetof(PoolArguments, input) == 560);
+static_assert(offsetof(PoolArguments, output) == 624);
+static_assert(offsetof(PoolArguments, indices) == 688);
+
+struct ResizeArguments {
+    Space space;
+    Space taps;
+    uint32_t axes[12];
+    uint32_t starts[12];
+    uint32_t extents[12];
+    int32_t steps[12];
+    float outside;
+    void* positions;
+    void* weights;
+    Operand input;
+    Operand output;
+};
+static_assert(sizeof(ResizeArguments) == 648);
+static_assert(offsetof(ResizeArguments, space) == 0);
+static_assert(offsetof(ResizeArguments, taps) == 152);
+static_assert(offsetof(ResizeArguments, axes) == 304);
+static_assert(offsetof(ResizeArguments, starts) == 352);
+static_assert(offsetof(ResizeArguments, extents) == 400);
+static_assert(offsetof(ResizeArguments, steps) == 448);
+static_assert(offsetof(ResizeArguments, outside) == 496);
+static_assert(offsetof(ResizeArguments, positions) == 504);
+static_assert(offsetof(ResizeArguments, weights) == 512);
+static_assert(offsetof(ResizeArguments, input) == 520);
+static_assert(offsetof(ResizeArguments, output) == 584);
 
 struct Segment {
     void* from;

@@ -49,15 +49,29 @@ __device__ __forceinline__ void apply_stage(uint32_t op, bool left, float consta
 #undef LANES_OF_BOTH
 }
 
+// The number of the kept value among the operands of a chain.
+constexpr uint32_t KEPT = sizeof(Chain::operands) / sizeof(Operand);
+
 // All steps on four values; `fetch(i, y)` reads operand i where the values lie.
 template <class Fetch> __device__ __forceinline__ void apply_chain(const Chain& chain, float (&x)[4], Fetch fetch) {
+    float kept[4] = {};
 #pragma unroll 1
     for (uint32_t index = 0; index < chain.count; ++index) {
         const Stage& stage = chain.stages[index];
+        if (index == chain.keep) {
+#pragma unroll
+            for (int lane = 0; lane < 4; ++lane) kept[lane] = x[lane];
+        }
         float y[4] = {stage.constant, stage.constant, stage.constant, stage.constant};
         bool left = stage.source == 2;
         if (stage.source >= 3) {
-            fetch((stage.source - 3) / 2, y);
+            uint32_t operand = (stage.source - 3) / 2;
+            if (operand == KEPT) {
+#pragma unroll
+                for (int lane = 0; lane < 4; ++lane) y[lane] = kept[lane];
+            } else {
+                fetch(operand, y);
+            }
             left = stage.source % 2 == 0;
         }
         // The functions of one argument have no other side.

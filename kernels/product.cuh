@@ -51,15 +51,21 @@ template <class T> struct Rows {
     }
 };
 
-// Copies one stage of the left factor.
-template <class S, class Left>
-__device__ __forceinline__ void fetch_left(typename S::T* shared, const Left& left, int first_row, int k, int end) {
-    constexpr int CHUNKS = S::DEPTH / S::CHUNK, PASS = S::THREADS / CHUNKS;
-    int row = threadIdx.x / CHUNKS, at = threadIdx.x % CHUNKS * S::CHUNK;
+// The left factor of a matrix product: the rows of a block.
+template <class S> struct LeftRows {
+    using T = typename S::T;
+    Rows<T> rows;
+    int first_row;
+
+    // Copies one stage, the terms from `k` on; those from `end` on are zeros.
+    __device__ __forceinline__ void stage(T* shared, int k, int end) const {
+        constexpr int CHUNKS = S::DEPTH / S::CHUNK, PASS = S::THREADS / CHUNKS;
+        int row = threadIdx.x / CHUNKS, at = threadIdx.x % CHUNKS * S::CHUNK;
 #pragma unroll
-    for (int pass = 0; pass < (S::ROWS + PASS - 1) / PASS; ++pass, row += PASS)
-        if (S::ROWS % PASS == 0 || row < S::ROWS) left.fetch(shared + row * S::A_PITCH + at, first_row + row, k + at, end);
-}
+        for (int pass = 0; pass < (S::ROWS + PASS - 1) / PASS; ++pass, row += PASS)
+            if (S::ROWS % PASS == 0 || row < S::ROWS) rows.fetch(shared + row * S::A_PITCH + at, first_row + row, k + at, end);
+    }
+};
 
 // Copies one stage of the right factor.
 template <class S>
@@ -298,7 +304,7 @@ __device__ __forceinline__ void multiply_tiles(const MatMulArguments& arguments,
     auto fetch = [&](int step) {
         if (step < steps) {
             int stage = step % S::STAGES, k = begin + step * S::DEPTH;
-            fetch_left<S>(a + stage * S::A_ELEMENTS, left, portion.row, k, end);
+            left.stage(a + stage * S::A_ELEMENTS, k, end);
             fetch_right<S>(b + stage * S::B_ELEMENTS, right, portion.column, k, end);
         }
         commit_copies();
@@ -343,8 +349,9 @@ template <class S> __device__ __forceinline__ void matmul(const MatMulArguments&
     Portion portion = Portion::of<S>(arguments);
     const Operand& a = arguments.a;
     const T* base = static_cast<const T*>(a.address) + position(arguments.batch, a, portion.batch);
-    Rows<T> left = {base, a.strides[AXES - 2], a.strides[AXES - 1], int(arguments.m),
+    Rows<T> rows = {base, a.strides[AXES - 2], a.strides[AXES - 1], int(arguments.m),
                     arguments.a_vectors != 0 && a.strides[AXES - 1] == 1};
+    LeftRows<S> left = {rows, portion.row};
     multiply_tiles<S>(arguments, portion, left, right_factor<S>(arguments, portion));
 }
 

@@ -11,7 +11,7 @@ mod conv;
 mod conv_transpose;
 pub mod entry;
 #[cfg(test)]
-mod evaluation;
+pub(crate) mod evaluation;
 mod gather;
 #[cfg(test)]
 mod hostility;

@@ -1,6 +1,7 @@
 //! Plan to program: layouts, tactics, packed constants, memory. Pure functions; nothing here touches a device.
 
 pub mod arena;
+mod bias;
 pub mod cuda;
 pub mod host;
 mod nest;

@@ -1,8 +1,9 @@
 //! Runs plans through lowering and replay, for tests: poisoned memory, several workers, every level of instructions.
 
 use super::{LaneMemory, LoadedProgram, WeightStore, traits};
-use crate::ir::{DType, Scalar, Tensor};
+use crate::ir::Tensor;
 use crate::kernels::Kernel;
+pub use crate::kernels::evaluation::{Random, compare};
 use crate::lower::host::{Program, Simd, Traits, lower};
 use crate::plan::{Bucket, Builder, Origin, Plan, View};
 use bytes::Bytes;
@@ -158,62 +159,4 @@ pub fn check_constants(
 /// [`check_views`] over the operands as they are.
 pub fn check(kernel: impl Into<Kernel>, inputs: &[Tensor], tolerance: f64) {
     check_views(kernel, inputs, tolerance, |_, view| view);
-}
-
-/// Panics unless every element is within `tolerance` of the expected one, relative to the larger of that and 1.
-pub fn compare(result: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
-    assert_eq!(result.ty(), expected.ty(), "{what}");
-    for (index, (got, wanted)) in result.scalars().zip(expected.scalars()).enumerate() {
-        let same = match (got, wanted) {
-            (Scalar::Float(got), Scalar::Float(wanted)) => {
-                (got.is_nan() && wanted.is_nan())
-                    || got == wanted
-                    || (got - wanted).abs() <= tolerance * wanted.abs().max(1.0)
-            }
-            (got, wanted) => got == wanted,
-        };
-        assert!(same, "{what}: element {index} is {got:?}, expected {wanted:?}");
-    }
-}
-
-/// A small reproducible generator (Marsaglia's xorshift64).
-pub struct Random(u64);
-
-impl Random {
-    /// The same numbers for the same seed.
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// The next 32 bits.
-    pub fn bits(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    /// A whole number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.bits() as usize % bound
-    }
-
-    /// Floats in -2..2, or integers in `-limit..=limit` (0 or 1 for truth values, no negative ones for `U8`).
-    pub fn tensor(&mut self, dtype: DType, shape: &[usize], limit: i64) -> Tensor {
-        let count = shape.iter().product();
-        let values: Vec<Scalar> = (0..count)
-            .map(|_| match dtype {
-                dtype if dtype.is_float() => Scalar::Float(f64::from(self.bits()) / f64::from(u32::MAX) * 4.0 - 2.0),
-                DType::Bool => Scalar::Int((self.bits() & 1).into()),
-                DType::U8 => Scalar::Int(self.below(limit as usize + 1) as i64),
-                _ => Scalar::Int(self.below(2 * limit as usize + 1) as i64 - limit),
-            })
-            .collect();
-        Tensor::from_scalars(dtype, shape, values)
-    }
-
-    /// Floats of the default type.
-    pub fn floats(&mut self, shape: &[usize]) -> Tensor {
-        self.tensor(DType::F32, shape, 0)
-    }
 }

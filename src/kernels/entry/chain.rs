@@ -19,8 +19,10 @@ const ALONE: u32 = 0;
 const CONSTANT_RIGHT: u32 = 1;
 /// The constant, on the left.
 const CONSTANT_LEFT: u32 = 2;
-/// Operand `i` on the right is `OPERAND_RIGHT + 2 i`, on the left one more.
+/// Operand `i` on the right is `OPERAND_RIGHT + 2 i`, on the left one more. Behind the operands comes the kept value.
 const OPERAND_RIGHT: u32 = 3;
+/// Where no value is kept.
+const NOT_KEPT: u32 = u32::MAX;
 
 arguments! {
     /// One step: a function of the value, or of the value and a constant or an operand. A `SELECT` keeps the value where its
@@ -29,7 +31,7 @@ arguments! {
         /// Which function.
         pub op: u32,
         /// The other argument: 0 none, 1 the constant on the right, 2 on the left, `3 + 2 i` operand i on the right,
-        /// `4 + 2 i` on the left.
+        /// `4 + 2 i` on the left; operand [`CHAIN_OPERANDS`] is the value that was kept.
         pub source: u32,
         /// The constant.
         pub constant: f32,
@@ -41,6 +43,8 @@ arguments! {
     pub struct Chain {
         /// Steps used.
         pub count: u32,
+        /// After how many steps the value is kept for later ones, as for `x sigmoid(x)`; never, if they are more than there are.
+        pub keep: u32,
         /// The steps.
         pub stages: [Stage; STAGES],
         /// Operands; those of any stored type are converted to binary32 when read.
@@ -65,7 +69,7 @@ impl Chain {
     /// The chain without steps.
     pub fn empty() -> Chain {
         let stage = Stage { op: 0, source: ALONE, constant: 0.0 };
-        Chain { count: 0, stages: [stage; STAGES], operands: [Operand::none(); CHAIN_OPERANDS] }
+        Chain { count: 0, keep: NOT_KEPT, stages: [stage; STAGES], operands: [Operand::none(); CHAIN_OPERANDS] }
     }
 
     /// The map as a chain that begins with its operand `accumulator`, and which of the map's operands each operand of the
@@ -93,14 +97,21 @@ impl Chain {
             map.body.push(instr);
             map.body.len() - 1
         };
-        for stage in &self.stages[..self.count as usize] {
+        let mut kept = None;
+        for (index, stage) in self.stages[..self.count as usize].iter().enumerate() {
             let value = map.body.len() - 1;
+            if index == self.keep as usize {
+                kept = Some(value);
+            }
             let left =
                 stage.source == CONSTANT_LEFT || (stage.source > OPERAND_RIGHT && stage.source.is_multiple_of(2));
             let constant = Instr::Const(DType::F32, Scalar::Float(stage.constant.into()));
             let other = match stage.source {
                 ALONE => None,
                 CONSTANT_RIGHT | CONSTANT_LEFT => Some(push(&mut map, constant)),
+                source if (source - OPERAND_RIGHT) as usize / 2 == CHAIN_OPERANDS => {
+                    Some(kept.ok_or_else(|| fail!(Internal, "a chain uses a value that it has not kept"))?)
+                }
                 source => {
                     let input = push(&mut map, Instr::Input((source - OPERAND_RIGHT) as usize / 2 + 1));
                     let convert = stage.op != SELECT;
@@ -227,6 +238,10 @@ impl Reading<'_> {
         let op_code = opcode::binary(op);
         match (self.values[a], self.values[b]) {
             (Accumulator { .. }, _) | (_, Accumulator { .. }) if op.is_comparison() => None,
+            (Accumulator { stages: x, integer: false }, Accumulator { stages: y, integer: false }) => {
+                let source = self.kept(x.min(y))?;
+                if x >= y { self.stage(a, op_code, source, 0.0) } else { self.stage(b, op_code, source + 1, 0.0) }
+            }
             (Accumulator { .. }, Constant(other)) => self.stage(a, op_code, CONSTANT_RIGHT, other),
             (Constant(other), Accumulator { .. }) => self.stage(b, op_code, CONSTANT_LEFT, other),
             (Accumulator { .. }, Operand { index, float: true }) => {
@@ -244,6 +259,14 @@ impl Reading<'_> {
     fn unless_accumulator(&self, values: &[Value]) -> Option<Value> {
         let accumulated = values.iter().any(|value| matches!(value, Value::Accumulator { .. }));
         (!accumulated).then_some(Value::Other)
+    }
+
+    /// The source of a stage for the value after so many stages, on the right; one value is kept.
+    fn kept(&mut self, stages: usize) -> Option<u32> {
+        if self.chain.keep == NOT_KEPT {
+            self.chain.keep = stages as u32;
+        }
+        (self.chain.keep == stages as u32).then_some(OPERAND_RIGHT + 2 * CHAIN_OPERANDS as u32)
     }
 
     /// The source of a stage for a map operand on the right.
@@ -315,12 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn one_value_is_kept_for_later_steps() {
+        let first = [Instr::Input(0), Instr::Unary(Unary::Neg, 0)];
+        let cases = [
+            (vec![Instr::Unary(Unary::Sigmoid, 1), Instr::Binary(Binary::Mul, 1, 2)], 1),
+            (vec![Instr::Unary(Unary::Exp, 1), Instr::Binary(Binary::Sub, 2, 0)], 0),
+            (vec![Instr::Binary(Binary::Sub, 0, 1)], 0),
+            (vec![Instr::Binary(Binary::Mul, 1, 1), Instr::Binary(Binary::Sub, 1, 2)], 1),
+        ];
+        let values = eighths(&[2, 3], 4);
+        for (rest, keep) in cases {
+            let map = Map { inputs: vec![DType::F32], body: [&first[..], &rest[..]].concat(), output: DType::F32 };
+            let (chain, operands) = Chain::of(&map, 0).unwrap();
+            assert_eq!((chain.keep, operands), (keep, vec![]));
+            let result = chain.apply(&Heap::default(), values.clone(), DType::F32, |_| vec![]).unwrap();
+            assert_eq!(result, map.reference(std::slice::from_ref(&values)).unwrap()[0]);
+        }
+    }
+
+    #[test]
     fn what_is_no_chain_is_refused() {
         let map = |inputs: usize, body: Vec<Instr>| Map { inputs: vec![DType::F32; inputs], body, output: DType::F32 };
-        let twice = vec![Instr::Input(0), Instr::Unary(Unary::Exp, 0), Instr::Binary(Binary::Add, 0, 1)];
-        assert!(Chain::of(&map(1, twice), 0).is_none());
-        let square = vec![Instr::Input(0), Instr::Binary(Binary::Mul, 0, 0)];
-        assert!(Chain::of(&map(1, square), 0).is_none());
+        let thrice = vec![
+            Instr::Input(0),
+            Instr::Unary(Unary::Exp, 0),
+            Instr::Binary(Binary::Add, 0, 1),
+            Instr::Binary(Binary::Mul, 2, 1),
+        ];
+        assert!(Chain::of(&map(1, thrice), 0).is_none(), "two values would have to be kept");
         let aside =
             vec![Instr::Input(0), Instr::Input(1), Instr::Unary(Unary::Exp, 1), Instr::Binary(Binary::Add, 0, 2)];
         assert!(Chain::of(&map(2, aside.clone()), 0).is_none());

@@ -106,6 +106,9 @@ impl Arithmetic {
 }
 
 impl Tile {
+    /// All of them, the largest first.
+    pub const ALL: [Tile; 3] = [Tile::Large, Tile::Medium, Tile::Flat];
+
     /// Rows and columns.
     pub fn extents(self) -> (usize, usize) {
         match self {
@@ -241,7 +244,7 @@ impl MatMulArguments {
     }
 
     /// The scaled sums with the chain applied go to C.
-    fn finish(&self, memory: &mut dyn Memory, sums: Tensor) -> Result<()> {
+    pub(super) fn finish(&self, memory: &mut dyn Memory, sums: Tensor) -> Result<()> {
         let batch = self.batch.rank as usize;
         let output = dtype(self.c.dtype)?;
         let steps = |operand: &Operand| operand.matrix_steps(batch);
@@ -249,7 +252,7 @@ impl MatMulArguments {
         write(memory, &self.c, &steps(&self.c), result)
     }
 
-    fn shape(&self, rows: u32, columns: u32) -> Vec<usize> {
+    pub(super) fn shape(&self, rows: u32, columns: u32) -> Vec<usize> {
         let mut shape = self.batch.shape();
         shape.extend([rows as usize, columns as usize]);
         shape

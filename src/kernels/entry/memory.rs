@@ -89,13 +89,13 @@ fn bounds(positions: &[isize]) -> (isize, isize) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::ir::DType;
 
     /// Memory that begins at [`Heap::BASE`]; tensors are put into it one after the other.
     #[derive(Default)]
-    pub(in super::super) struct Heap {
+    pub(crate) struct Heap {
         bytes: Vec<u8>,
     }
 
@@ -103,21 +103,21 @@ pub(super) mod tests {
         const BASE: u64 = 1 << 44;
 
         /// Puts a tensor's elements into the memory.
-        pub(in super::super) fn put(&mut self, tensor: &Tensor) -> Address {
+        pub(crate) fn put(&mut self, tensor: &Tensor) -> Address {
             let address = self.room(tensor.data().len());
             self.store(address.0, tensor.data()).unwrap();
             address
         }
 
         /// Takes so many bytes, filled with a pattern that is no sensible number of any type.
-        pub(in super::super) fn room(&mut self, bytes: usize) -> Address {
+        pub(crate) fn room(&mut self, bytes: usize) -> Address {
             let start = self.bytes.len().next_multiple_of(256);
             self.bytes.resize(start + bytes, 0xFD);
             Address(Heap::BASE + start as u64)
         }
 
         /// A dense tensor that was put or written there.
-        pub(in super::super) fn tensor(&self, address: Address, dtype: DType, shape: &[usize]) -> Tensor {
+        pub(crate) fn tensor(&self, address: Address, dtype: DType, shape: &[usize]) -> Tensor {
             let mut data = vec![0; element_count(shape).unwrap() * dtype.bytes()];
             self.load(address.0, &mut data).unwrap();
             Tensor::new(dtype, shape.to_vec(), data.into()).unwrap()

@@ -5,6 +5,8 @@
 //! devices and tests run them. `kernels/*.cu` holds the device code, `kernels/arguments.cuh` the structs in C, generated from these.
 
 mod chain;
+mod conv;
+mod direct;
 mod gather;
 mod layout;
 mod map;
@@ -12,19 +14,29 @@ mod matmul;
 mod memory;
 mod opcode;
 mod operand;
+mod pool;
 mod program;
+mod resize;
 mod rows;
+mod slide;
 pub mod transfer;
 
 pub use chain::{CHAIN_OPERANDS, Chain, STAGES, Stage};
+pub use conv::{ConvArguments, Windowed, entry as conv_entry};
+pub use direct::{CollectArguments, DirectArguments};
 pub use gather::{Addressed, GatherArguments};
 pub use layout::{Address, Arguments, Declarations, Field};
 pub use map::{ChainArguments, CopyArguments, MapArguments, is_vector};
 pub use matmul::{Arithmetic, MatMulArguments, Right, Tile, entry as matmul_entry};
 pub use memory::Memory;
+#[cfg(test)]
+pub(crate) use memory::tests::Heap;
 pub use operand::{AXES, Geometry, Operand, Space, code, divisor};
+pub use pool::PoolArguments;
 pub use program::{INSTRUCTIONS, Instruction, OPERANDS, Program};
+pub use resize::ResizeArguments;
 pub use rows::{NormArguments, ReduceArguments, SoftmaxArguments};
+pub use slide::{Quads, Slide, lifted, lifted_window, spatial_operand};
 
 use crate::error::Result;
 use crate::ir::DType;
@@ -76,16 +88,28 @@ const OTHERS: &[Entry] = &[
     entry::<ReduceArguments>("rows", "reduce_warps", 0, rows::reduce_twin),
     entry::<ReduceArguments>("rows", "reduce_blocks", 0, rows::reduce_twin),
     entry::<GatherArguments>("gather", "gather", 0, gather::gather_twin),
+    entry::<DirectArguments>("direct", "conv_direct_f32", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_f32_any", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_f16", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_f16_any", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_bf16", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_bf16_any", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_i32", 0, direct::direct_twin),
+    entry::<DirectArguments>("direct", "conv_direct_i32_any", 0, direct::direct_twin),
+    entry::<CollectArguments>("window", "collect", 0, direct::collect_twin),
+    entry::<CollectArguments>("window", "collect_any", 0, direct::collect_twin),
+    entry::<PoolArguments>("window", "pool", 0, pool::pool_twin),
+    entry::<PoolArguments>("window", "pool_any", 0, pool::pool_twin),
+    entry::<ResizeArguments>("resize", "resize", 0, resize::resize_twin),
     entry::<FetchArguments>("transfer", "transfer_fetch", 0, transfer::fetch_twin),
     entry::<FinishArguments>("transfer", "transfer_finish", 0, transfer::finish_twin),
 ];
 
 /// All entries.
 pub fn entries() -> impl Iterator<Item = Entry> {
-    let products = [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::F16, Arithmetic::BF16].into_iter();
-    let products =
-        products.flat_map(|arithmetic| [Tile::Large, Tile::Medium, Tile::Flat].map(|tile| (arithmetic, tile)));
-    let products = products.flat_map(|(arithmetic, tile)| {
+    let arithmetics = [Arithmetic::F32, Arithmetic::Tf32, Arithmetic::F16, Arithmetic::BF16].into_iter();
+    let tiles = arithmetics.flat_map(|arithmetic| Tile::ALL.map(|tile| (arithmetic, tile)));
+    let products = tiles.clone().flat_map(|(arithmetic, tile)| {
         [Right::Rows, Right::Columns].map(|right| {
             let shared = matmul::shared_bytes(arithmetic.storage(), tile, right);
             entry::<MatMulArguments>(
@@ -96,7 +120,11 @@ pub fn entries() -> impl Iterator<Item = Entry> {
             )
         })
     });
-    OTHERS.iter().copied().chain(products)
+    let convolutions = tiles.map(|(arithmetic, tile)| {
+        let shared = matmul::shared_bytes(arithmetic.storage(), tile, Right::Rows);
+        entry::<ConvArguments>(conv::family(arithmetic), conv::entry(arithmetic, tile), shared, conv::conv_twin)
+    });
+    OTHERS.iter().copied().chain(products).chain(convolutions)
 }
 
 /// The entry of this name.
@@ -133,6 +161,11 @@ fn declare_all(declarations: &mut Declarations) {
     SoftmaxArguments::declare(declarations);
     ReduceArguments::declare(declarations);
     GatherArguments::declare(declarations);
+    ConvArguments::declare(declarations);
+    DirectArguments::declare(declarations);
+    CollectArguments::declare(declarations);
+    PoolArguments::declare(declarations);
+    ResizeArguments::declare(declarations);
     FetchArguments::declare(declarations);
     FinishArguments::declare(declarations);
     Control::declare(declarations);

@@ -3,7 +3,7 @@
 use crate::error::{Result, fail};
 use crate::ir::{DType, Tensor, TensorType, element_count};
 use crate::lower::operand::{Operand, Region};
-use crate::plan::{View, dense_strides};
+use crate::plan::{TensorId, View, dense_strides};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -69,6 +69,8 @@ pub struct Constants {
     by_key: HashMap<u128, usize>,
     /// Content hash by address and length: several views of one initializer hash it once.
     hashes: HashMap<(usize, usize), u128>,
+    /// Tensors made while lowering: as long as they live, no other has their address.
+    tables: Vec<Tensor>,
 }
 
 impl Constants {
@@ -100,6 +102,12 @@ impl Constants {
         Ok(Operand { region, byte_offset: offset * dtype.bytes(), dtype, shape: view.shape.clone(), strides })
     }
 
+    /// An operand that reads a tensor made while lowering, of one axis.
+    pub fn table(&mut self, tensor: Tensor) -> Result<Operand> {
+        self.tables.push(tensor.clone());
+        self.operand(&tensor, &View::dense(TensorId(0), tensor.shape()), tensor.dtype())
+    }
+
     fn add(&mut self, tensor: &Tensor, view: View, dtype: DType, bytes: usize) -> usize {
         let data = tensor.data();
         let content = *self.hashes.entry((data.as_ptr() as usize, data.len())).or_insert_with(|| xxh3_128(data));
@@ -118,7 +126,6 @@ impl Constants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::TensorId;
 
     #[test]
     fn constants_are_stored_once_in_the_type_that_is_read() {

@@ -18,13 +18,13 @@ const SPLIT_DEPTH_MIN: usize = 256;
 const SPLITS_MAX: usize = 16;
 
 /// A product to be launched.
-struct Product<'a> {
-    alpha: f32,
-    a: Operand,
-    b: Operand,
-    c: Operand,
+pub(super) struct Product<'a> {
+    pub(super) alpha: f32,
+    pub(super) a: Operand,
+    pub(super) b: Operand,
+    pub(super) c: Operand,
     /// What is done with the sums, and its operands but the first.
-    epilogue: Option<(&'a Map, Vec<Operand>)>,
+    pub(super) epilogue: Option<(&'a Map, Vec<Operand>)>,
 }
 
 impl Lowering<'_> {
@@ -40,7 +40,7 @@ impl Lowering<'_> {
         self.multiply(Product { alpha: product.alpha, a, b, c, epilogue: Some((&map, further)) })
     }
 
-    fn arithmetic(&self, dtype: DType) -> Result<Arithmetic> {
+    pub(super) fn arithmetic(&self, dtype: DType) -> Result<Arithmetic> {
         Ok(match dtype {
             DType::F32 if self.precision == Precision::Tf32 => Arithmetic::Tf32,
             DType::F32 => Arithmetic::F32,
@@ -52,7 +52,7 @@ impl Lowering<'_> {
     }
 
     /// The product, and its epilogue in a launch of its own if it is no chain.
-    fn multiply(&mut self, product: Product<'_>) -> Result<()> {
+    pub(super) fn multiply(&mut self, product: Product<'_>) -> Result<()> {
         let arithmetic = self.arithmetic(product.a.dtype)?;
         let Some((map, further)) = &product.epilogue else {
             return self.tiles(arithmetic, &product, Chain::empty(), &[]);
@@ -111,7 +111,7 @@ impl Lowering<'_> {
     }
 
     /// The largest tile with which the product still fills the GPU.
-    fn tile(&self, m: usize, n: usize, batch: usize) -> Tile {
+    pub(super) fn tile(&self, m: usize, n: usize, batch: usize) -> Tile {
         let blocks = |tile: Tile| {
             let (rows, columns) = tile.extents();
             m.div_ceil(rows) * n.div_ceil(columns) * batch
@@ -127,7 +127,7 @@ impl Lowering<'_> {
     }
 
     /// Into how many parts the sums are cut so that the product fills the GPU.
-    fn splits(&self, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
+    pub(super) fn splits(&self, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
         let (rows, columns) = tile.extents();
         let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
         let wanted = if k < SPLIT_TERMS_MIN { 1 } else { self.traits.multiprocessors as usize / blocks };

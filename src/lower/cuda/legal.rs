@@ -1,8 +1,8 @@
 //! Rewrites a plan so that the GPU's kernels can run every step: the factors of products have one type and lie as the kernels demand.
 //! Copies and casts are maps.
 
-use super::precision;
 use super::program::half_of;
+use super::{layout, precision};
 use crate::error::Result;
 use crate::ir::{DType, TensorType};
 use crate::kernels::{Kernel, Map};
@@ -20,6 +20,8 @@ enum Form {
     Matrix,
     /// Row-major without gaps.
     Dense,
+    /// Anyhow; a copy has the channels, axis 1, side by side.
+    Images,
 }
 
 impl Form {
@@ -27,6 +29,7 @@ impl Form {
         match (kernel, index) {
             (Kernel::MatMul(_), 0) | (Kernel::Attention(_), 0..=2) => Form::Rows,
             (Kernel::MatMul(_), 1) => Form::Matrix,
+            (Kernel::Conv(_) | Kernel::ConvTranspose(_), 0) => Form::Images,
             (Kernel::Recurrent(_), _) => Form::Dense,
             _ => Form::Any,
         }
@@ -38,7 +41,7 @@ impl Form {
             axis.is_none_or(|axis| view.shape[axis] == 1 || view.strides[axis] == 1)
         };
         match self {
-            Form::Any => true,
+            Form::Any | Form::Images => true,
             Form::Rows => runs(1),
             Form::Matrix => runs(1) || runs(2),
             Form::Dense => view.is_dense(),
@@ -107,6 +110,13 @@ impl Legal {
         view
     }
 
+    /// A new tensor of this shape.
+    fn room(&mut self, dtype: DType, shape: &[usize], form: Form, node: &str) -> Result<View> {
+        let stored = if form == Form::Images { layout::stored(shape) } else { shape.to_vec() };
+        let view = self.define(TensorType::new(dtype, stored)?, Origin::Steps, node);
+        Ok(if form == Form::Images { layout::shown(&view) } else { view })
+    }
+
     /// The operand in a form and type that the kernel takes: itself, or a copy.
     fn operand(&mut self, view: &View, form: Form, wanted: Option<DType>, node: &str) -> Result<View> {
         let dtype = self.plan.tensor(view.tensor).ty.dtype;
@@ -127,8 +137,7 @@ impl Legal {
                 self.define(ty, Origin::Constant(dense), node)
             }
             None => {
-                let ty = TensorType::new(wanted, source.shape.clone())?;
-                let copy = self.define(ty, Origin::Steps, node);
+                let copy = self.room(wanted, &source.shape, form, node)?;
                 let kernel = if wanted == dtype { Map::copy(dtype) } else { Map::cast(dtype, wanted) };
                 let (inputs, outputs) = (vec![source], vec![copy.clone()]);
                 self.plan.steps.push(Step { kernel: kernel.into(), inputs, outputs, node: node.to_owned() });

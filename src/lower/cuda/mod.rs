@@ -2,12 +2,19 @@
 
 mod constants;
 mod contraction;
+mod convolution;
 mod elementwise;
+#[cfg(test)]
+mod image_tests;
+mod images;
+mod layout;
 mod legal;
 mod movement;
 mod precision;
 mod program;
 mod rows;
+#[cfg(test)]
+mod testing;
 
 pub use constants::{ConstantDef, Constants};
 pub use program::{Launch, Location, Port, Program, Region, Traits};
@@ -26,7 +33,8 @@ const ALIGNMENT: usize = 256;
 
 /// Lowers a plan for a GPU with these traits.
 pub fn lower(plan: &Plan, precision: Precision, traits: &Traits) -> Result<Program> {
-    let plan = legal::legalise(precision::assign(plan, precision), precision)?;
+    let plan = layout::channels_last(precision::assign(plan, precision));
+    let plan = legal::legalise(plan, precision)?;
     let (places, arena_bytes) = place(&plan)?;
     let mut lowering = Lowering {
         plan: &plan,
@@ -151,6 +159,10 @@ impl Lowering<'_> {
         match &step.kernel {
             Kernel::Map(map) => self.map_step(map, step),
             Kernel::MatMul(product) => self.product(product, step),
+            Kernel::Conv(conv) => self.convolution(conv, step),
+            Kernel::ConvTranspose(conv) => self.transposed_convolution(conv, step),
+            Kernel::Pool(pool) => self.pool(pool, step),
+            Kernel::Resize(resize) => self.resize(resize, step),
             Kernel::Attention(attention) => self.attention(attention, step),
             Kernel::Softmax(softmax) => self.softmax(softmax, step),
             Kernel::Norm(norm) => self.norm(norm, step),

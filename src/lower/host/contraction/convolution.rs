@@ -5,8 +5,9 @@ use super::product::{Product, Right, Shape};
 use super::{BatchAxis, Finish, compile_epilogue, finish};
 use crate::error::{Result, fail};
 use crate::ir::{DType, Tensor};
-use crate::kernels::{Binary, Conv, Instr, Map, MatMul, Reg, Window};
+use crate::kernels::{Conv, Map, MatMul, Window};
 use crate::lower::arena::ALIGNMENT;
+use crate::lower::bias::biased as with_bias;
 use crate::lower::host::{Code, Layout, Lowering, Op, Operand, Region, Strips};
 use crate::plan::{Step, View};
 
@@ -269,34 +270,7 @@ fn biased(kernel: &Conv, step: &Step, sum: DType) -> Result<(Map, Vec<View>)> {
     for view in &step.inputs[3..] {
         views.push(flattened(view)?);
     }
-    let epilogue = kernel.epilogue.as_ref();
-    let mut map = Map { inputs: vec![sum; 2], body: Vec::new(), output: sum };
-    map.body = vec![Instr::Input(0), Instr::Input(1), Instr::Binary(Binary::Add, 0, 1)];
-    let Some(epilogue) = epilogue else { return Ok((map, views)) };
-    map.inputs.extend(&epilogue.inputs[1..]);
-    map.output = epilogue.output;
-    let mut registers = Vec::with_capacity(epilogue.body.len());
-    for instr in &epilogue.body {
-        let at = |register: Reg| registers[register];
-        let moved = match *instr {
-            Instr::Input(0) => {
-                registers.push(2);
-                continue;
-            }
-            Instr::Input(operand) => Instr::Input(operand + 1),
-            constant @ Instr::Const(..) => constant,
-            Instr::Unary(op, a) => Instr::Unary(op, at(a)),
-            Instr::Binary(op, a, b) => Instr::Binary(op, at(a), at(b)),
-            Instr::Select(c, a, b) => Instr::Select(at(c), at(a), at(b)),
-            Instr::Cast(to, a) => Instr::Cast(to, at(a)),
-        };
-        registers.push(map.body.len());
-        map.body.push(moved);
-    }
-    if let Some(&last) = registers.last().filter(|&&last| last + 1 != map.body.len()) {
-        map.body.push(Instr::Cast(map.output, last));
-    }
-    Ok((map, views))
+    Ok((with_bias(kernel.epilogue.as_ref(), sum, sum), views))
 }
 
 /// Whether the further operands of a convolution's epilogue can be shown in the shape `[N, O, positions]`.
