@@ -160,10 +160,11 @@ impl Family for Recurrent {
     }
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let [steps, batch, _] = inputs[0].shape()[..] else {
+        let [steps, batch, size] = inputs[0].shape()[..] else {
             return Err(fail!(ShapeMismatch, "the input's shape {:?} is not [T, B, I]", inputs[0].shape()));
         };
         let (directions, hidden) = (self.direction.count(), self.hidden);
+        let rows = self.cell.gates() * hidden;
         let operands: Vec<Vec<f64>> = inputs.iter().map(Tensor::to_f64s).collect();
         let mut y = vec![0.0; steps * directions * batch * hidden];
         let mut h = operands[INITIAL_H].clone();
@@ -174,12 +175,16 @@ impl Family for Recurrent {
             let Some(length) = usize::try_from(length).ok().filter(|&length| length <= steps) else {
                 return Err(fail!(InvalidArgument, "row {row} has length {length} in a sequence of {steps} steps"));
             };
-            let unit = Unit::new(self, &operands, direction);
+            let peepholes = operands.get(PEEPHOLES).map_or(&[][..], |operand| operand);
+            let unit = Unit::new(self, &operands[2], &operands[3], peepholes, direction);
+            let weights = &operands[1][direction * rows * size..][..rows * size];
             let state = line * hidden..(line + 1) * hidden;
             for step in 0..length {
                 let step = if self.direction.is_reverse(direction) { length - 1 - step } else { step };
-                let x = &operands[0][(step * batch + row) * unit.size..][..unit.size];
-                unit.advance(x, &mut h[state.clone()], &mut c[state.clone()]);
+                let x = &operands[0][(step * batch + row) * size..][..size];
+                let product = |row: usize| weights[row * size..][..size].iter().zip(x).map(|(w, x)| w * x).sum();
+                let products: Vec<f64> = (0..rows).map(product).collect();
+                unit.advance(&products, &mut h[state.clone()], &mut c[state.clone()]);
                 let out = ((step * directions + direction) * batch + row) * hidden;
                 y[out..out + hidden].copy_from_slice(&h[state.clone()]);
             }
@@ -207,15 +212,12 @@ const INITIAL_H: usize = 5;
 const INITIAL_C: usize = 6;
 const PEEPHOLES: usize = 7;
 
-/// The weights of one direction.
-struct Unit<'a> {
+/// The recurrence of one direction: what follows the products of input and weights.
+pub(super) struct Unit<'a> {
     cell: Cell,
     clip: f64,
     activations: &'a [Activation],
-    /// I.
-    size: usize,
     hidden: usize,
-    w: &'a [f64],
     r: &'a [f64],
     w_bias: &'a [f64],
     r_bias: &'a [f64],
@@ -223,45 +225,49 @@ struct Unit<'a> {
 }
 
 impl<'a> Unit<'a> {
-    fn new(kernel: &'a Recurrent, operands: &'a [Vec<f64>], direction: usize) -> Self {
+    /// One direction of R, the biases and, of an LSTM, the peepholes.
+    pub(super) fn new(
+        kernel: &'a Recurrent,
+        r: &'a [f64],
+        bias: &'a [f64],
+        peepholes: &'a [f64],
+        direction: usize,
+    ) -> Self {
         let directions = kernel.direction.count();
-        let part = |index: usize| {
-            let all = operands.get(index).map_or(&[][..], |operand| operand);
+        let part = |all: &'a [f64]| {
             let each = all.len() / directions;
             &all[direction * each..(direction + 1) * each]
         };
         let hidden = kernel.hidden;
-        let (w_bias, r_bias) = part(3).split_at(kernel.cell.gates() * hidden);
+        let (w_bias, r_bias) = part(bias).split_at(kernel.cell.gates() * hidden);
         let functions = kernel.cell.functions();
         Unit {
             cell: kernel.cell,
             clip: kernel.clip.map_or(f64::INFINITY, f64::from),
             activations: &kernel.activations[direction * functions..(direction + 1) * functions],
-            size: part(1).len() / (kernel.cell.gates() * hidden),
             hidden,
-            w: part(1),
-            r: part(2),
+            r: part(r),
             w_bias,
             r_bias,
-            peepholes: part(PEEPHOLES),
+            peepholes: part(peepholes),
         }
     }
 
-    /// One step of one row.
-    fn advance(&self, x: &[f64], h: &mut [f64], c: &mut [f64]) {
+    /// One step of one row, given W x.
+    pub(super) fn advance(&self, products: &[f64], h: &mut [f64], c: &mut [f64]) {
         match self.cell {
-            Cell::Lstm { input_forget } => self.advance_lstm(input_forget, x, h, c),
-            Cell::Gru { linear_before_reset } => self.advance_gru(linear_before_reset, x, h),
+            Cell::Lstm { input_forget } => self.advance_lstm(input_forget, products, h, c),
+            Cell::Gru { linear_before_reset } => self.advance_gru(linear_before_reset, products, h),
         }
     }
 
-    fn advance_lstm(&self, input_forget: bool, x: &[f64], h: &mut [f64], c: &mut [f64]) {
+    fn advance_lstm(&self, input_forget: bool, products: &[f64], h: &mut [f64], c: &mut [f64]) {
         let (hidden, [f, g, out]) = (self.hidden, [0, 1, 2].map(|index| self.activations[index]));
         let previous = h.to_vec();
         for unit in 0..hidden {
             let [i, o, forget, cell] = [0, 1, 2, 3].map(|gate| {
                 let row = gate * hidden + unit;
-                self.input_part(row, x) + self.recurrent_part(row, &previous)
+                self.input_part(row, products) + self.recurrent_part(row, &previous)
             });
             let [p_i, p_o, p_f] = [0, 1, 2].map(|gate| self.peepholes[gate * hidden + unit]);
             let i = f.apply(self.clipped(i + p_i * c[unit]));
@@ -272,12 +278,12 @@ impl<'a> Unit<'a> {
         }
     }
 
-    fn advance_gru(&self, linear_before_reset: bool, x: &[f64], h: &mut [f64]) {
+    fn advance_gru(&self, linear_before_reset: bool, products: &[f64], h: &mut [f64]) {
         let (hidden, [f, g]) = (self.hidden, [0, 1].map(|index| self.activations[index]));
         let previous = h.to_vec();
         let gate = |gate: usize, unit: usize| {
             let row = gate * hidden + unit;
-            f.apply(self.clipped(self.input_part(row, x) + self.recurrent_part(row, &previous)))
+            f.apply(self.clipped(self.input_part(row, products) + self.recurrent_part(row, &previous)))
         };
         let reset: Vec<f64> = (0..hidden).map(|unit| gate(1, unit)).collect();
         let held: Vec<f64> = reset.iter().zip(&previous).map(|(reset, h)| reset * h).collect();
@@ -289,14 +295,13 @@ impl<'a> Unit<'a> {
             } else {
                 self.recurrent_part(row, &held)
             };
-            let candidate = g.apply(self.clipped(self.input_part(row, x) + recurrent));
+            let candidate = g.apply(self.clipped(self.input_part(row, products) + recurrent));
             h[unit] = (1.0 - update) * candidate + update * previous[unit];
         }
     }
 
-    fn input_part(&self, row: usize, x: &[f64]) -> f64 {
-        let weights = &self.w[row * self.size..][..self.size];
-        self.w_bias[row] + weights.iter().zip(x).map(|(w, x)| w * x).sum::<f64>()
+    fn input_part(&self, row: usize, products: &[f64]) -> f64 {
+        self.w_bias[row] + products[row]
     }
 
     fn recurrent_part(&self, row: usize, h: &[f64]) -> f64 {

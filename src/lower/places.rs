@@ -9,13 +9,15 @@ use std::collections::HashMap;
 /// Where each tensor lies, by its number: memory and offset in bytes; `None` for a constant.
 pub type Places = Vec<Option<(Region, usize)>>;
 
-/// Gives every tensor its memory (a constant gets none here); the bytes are those of the arena.
-pub fn place(plan: &Plan) -> Result<(Places, usize)> {
+/// Gives every tensor its memory (a constant gets none here); the bytes are those of the arena. What step `i` reads and writes is kept
+/// until the end of step `until(i)`, the same one or a later one.
+pub fn place(plan: &Plan, until: impl Fn(usize) -> usize) -> Result<(Places, usize)> {
     let mut places = vec![None; plan.tensors.len()];
     let mut lives: HashMap<TensorId, (usize, usize)> = HashMap::new();
     for (index, step) in plan.steps.iter().enumerate() {
         for view in step.inputs.iter().chain(&step.outputs) {
-            lives.entry(view.tensor).or_insert((index, index)).1 = index;
+            let life = lives.entry(view.tensor).or_insert((index, index));
+            life.1 = life.1.max(until(index));
         }
     }
     for (index, &id) in plan.inputs.iter().enumerate() {

@@ -175,6 +175,13 @@ pub fn entry(arithmetic: Arithmetic, tile: Tile, right: Right) -> &'static str {
     ENTRIES[arithmetic as usize][tile as usize][right as usize]
 }
 
+/// Whether 16 bytes of an operand's rows may be read at a time, if its address is a multiple of `alignment` bytes.
+pub(super) fn is_vectors(operand: &Operand, alignment: usize) -> bool {
+    let storage = dtype(operand.dtype).map_or(16, DType::bytes);
+    let mut steps = operand.strides.iter().filter(|&&stride| stride != 1);
+    alignment.is_multiple_of(16) && steps.all(|&stride| (stride as usize * storage).is_multiple_of(16))
+}
+
 impl MatMulArguments {
     /// The product of the last two axes of these shapes. `alignment` is what the addresses of A and B are multiples of, in bytes.
     pub fn new(
@@ -189,20 +196,14 @@ impl MatMulArguments {
         small(m.saturating_mul(n).saturating_mul(batch.count as usize))?;
         let depth = k.div_ceil(splits.max(1)).next_multiple_of(64);
         let splits = k.div_ceil(depth.max(1)).max(1);
-        let vectors = |operand: &Operand| {
-            let storage = dtype(operand.dtype).map_or(16, DType::bytes);
-            let steps = operand.strides.iter().filter(|&&stride| stride != 1);
-            alignment.is_multiple_of(16)
-                && steps.into_iter().all(|&stride| (stride as usize * storage).is_multiple_of(16))
-        };
         Ok(MatMulArguments {
             m: small(m)?,
             n: small(n)?,
             k: small(k)?,
             splits: small(splits)?,
             depth: small(depth)?,
-            a_vectors: vectors(&a).into(),
-            b_vectors: vectors(&b).into(),
+            a_vectors: is_vectors(&a, alignment).into(),
+            b_vectors: is_vectors(&b, alignment).into(),
             alpha: 1.0,
             a,
             b,

@@ -4,6 +4,7 @@
 //! result by the definition of [`super::Family::reference`], on any [`Memory`]. Twins are simple and slow; simulated
 //! devices and tests run them. `kernels/*.cu` holds the device code, `kernels/arguments.cuh` the structs in C, generated from these.
 
+mod attention;
 mod chain;
 mod conv;
 mod direct;
@@ -16,11 +17,16 @@ mod opcode;
 mod operand;
 mod pool;
 mod program;
+mod recurrent;
 mod resize;
 mod rows;
+mod scan;
+mod scatter;
 mod slide;
+mod topk;
 pub mod transfer;
 
+pub use attention::{AttentionArguments, Extents};
 pub use chain::{CHAIN_OPERANDS, Chain, STAGES, Stage};
 pub use conv::{ConvArguments, Windowed, entry as conv_entry};
 pub use direct::{CollectArguments, DirectArguments};
@@ -34,9 +40,13 @@ pub(crate) use memory::tests::Heap;
 pub use operand::{AXES, Geometry, Operand, Space, code, divisor};
 pub use pool::PoolArguments;
 pub use program::{INSTRUCTIONS, Instruction, OPERANDS, Program};
+pub use recurrent::{GateFunction, RecurrentArguments, RecurrentOperands};
 pub use resize::ResizeArguments;
 pub use rows::{NormArguments, ReduceArguments, SoftmaxArguments};
+pub use scan::CumSumArguments;
+pub use scatter::{ScatterArguments, Tuples};
 pub use slide::{Quads, Slide, lifted, lifted_window, spatial_operand};
+pub use topk::TopKArguments;
 
 use crate::error::Result;
 use crate::ir::DType;
@@ -101,6 +111,14 @@ const OTHERS: &[Entry] = &[
     entry::<PoolArguments>("window", "pool", 0, pool::pool_twin),
     entry::<PoolArguments>("window", "pool_any", 0, pool::pool_twin),
     entry::<ResizeArguments>("resize", "resize", 0, resize::resize_twin),
+    entry::<RecurrentArguments>("recurrent", "recurrent_scan", recurrent::SHARED_BYTES_MAX, recurrent::recurrent_twin),
+    entry::<RecurrentArguments>("recurrent", "recurrent_step", 0, recurrent::recurrent_twin),
+    entry::<ScatterArguments>("scatter", "scatter_index", 0, scatter::index_twin),
+    entry::<ScatterArguments>("scatter", "scatter_apply", 0, scatter::apply_twin),
+    entry::<CumSumArguments>("scan", "cumsum_threads", 0, scan::cumsum_twin),
+    entry::<CumSumArguments>("scan", "cumsum_blocks", 0, scan::cumsum_twin),
+    entry::<TopKArguments>("topk", "topk_select", 0, topk::select_twin),
+    entry::<TopKArguments>("topk", "topk_rank", 0, topk::rank_twin),
     entry::<FetchArguments>("transfer", "transfer_fetch", 0, transfer::fetch_twin),
     entry::<FinishArguments>("transfer", "transfer_finish", 0, transfer::finish_twin),
 ];
@@ -124,7 +142,9 @@ pub fn entries() -> impl Iterator<Item = Entry> {
         let shared = matmul::shared_bytes(arithmetic.storage(), tile, Right::Rows);
         entry::<ConvArguments>(conv::family(arithmetic), conv::entry(arithmetic, tile), shared, conv::conv_twin)
     });
-    OTHERS.iter().copied().chain(products).chain(convolutions)
+    let attentions = attention::entries()
+        .map(|(family, name, shared)| entry::<AttentionArguments>(family, name, shared, attention::attention_twin));
+    OTHERS.iter().copied().chain(products).chain(convolutions).chain(attentions)
 }
 
 /// The entry of this name.
@@ -166,6 +186,11 @@ fn declare_all(declarations: &mut Declarations) {
     CollectArguments::declare(declarations);
     PoolArguments::declare(declarations);
     ResizeArguments::declare(declarations);
+    RecurrentArguments::declare(declarations);
+    AttentionArguments::declare(declarations);
+    ScatterArguments::declare(declarations);
+    CumSumArguments::declare(declarations);
+    TopKArguments::declare(declarations);
     FetchArguments::declare(declarations);
     FinishArguments::declare(declarations);
     Control::declare(declarations);

@@ -1,10 +1,10 @@
-//! Matrix products and attention.
+//! Matrix products.
 
-use super::{Binding, Lowering, alignment};
+use super::{Binding, Lowering, Traits, alignment};
 use crate::error::{Result, fail};
 use crate::ir::DType;
 use crate::kernels::entry::{Arithmetic, Chain, MatMulArguments, Right, Tile, matmul_entry};
-use crate::kernels::{Attention, Map, MatMul, Softmax};
+use crate::kernels::{Map, MatMul};
 use crate::lower::Precision;
 use crate::lower::operand::Operand;
 use crate::lower::uniform::absorb_constants;
@@ -25,6 +25,16 @@ pub(super) struct Product<'a> {
     pub(super) c: Operand,
     /// What is done with the sums, and its operands but the first.
     pub(super) epilogue: Option<(&'a Map, Vec<Operand>)>,
+}
+
+/// A product whose sums lie in parts.
+pub(super) struct Split {
+    /// As they were for the product.
+    pub(super) arguments: MatMulArguments,
+    /// The operands of the arguments.
+    pub(super) binding: Binding,
+    /// The parts.
+    pub(super) partials: Operand,
 }
 
 impl Lowering<'_> {
@@ -81,14 +91,30 @@ impl Lowering<'_> {
         chain: Chain,
         further: &[Operand],
     ) -> Result<()> {
+        let split = self.sums(arithmetic, product, chain, further)?;
+        if let Some(Split { arguments, binding, .. }) = split {
+            self.launch("combine", &arguments, binding, arguments.combine_launch())?;
+        }
+        Ok(())
+    }
+
+    /// The launch that multiplies, and what it left to be done if the sums are split.
+    pub(super) fn sums(
+        &mut self,
+        arithmetic: Arithmetic,
+        product: &Product<'_>,
+        chain: Chain,
+        further: &[Operand],
+    ) -> Result<Option<Split>> {
         let Product { a, b, c, .. } = product;
         let (rows, columns) = (c.shape.len() - 2, c.shape.len() - 1);
         let extents @ [m, n, _] = [c.shape[rows], c.shape[columns], a.shape[columns]];
         let batch = &c.shape[..rows];
         let right =
             if b.strides[columns] == 1 || n == 1 && b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
-        let tile = self.tile(m, n, batch.iter().product());
-        let splits = if arithmetic == Arithmetic::I32 { 1 } else { self.splits(tile, extents, batch.iter().product()) };
+        let blocks = batch.iter().product();
+        let tile = tile(&self.traits, m, n, blocks);
+        let splits = if arithmetic == Arithmetic::I32 { 1 } else { splits(&self.traits, tile, extents, blocks) };
         let mut binding = Binding::default();
         let operands = [binding.matrix(a)?, binding.matrix(b)?, binding.matrix(c)?];
         let mut arguments = MatMulArguments::new(extents, batch, operands, splits, alignment([a, b]))?;
@@ -97,59 +123,45 @@ impl Lowering<'_> {
         for (index, operand) in further.iter().enumerate() {
             arguments.chain = arguments.chain.with(index, binding.matrix(operand)?);
         }
+        let mut split = None;
         if arguments.splits > 1 {
             let partials = self.scratch(DType::F32, &[arguments.partial_bytes() / 4])?;
             arguments.partials = binding.address(&partials);
+            let binding = Binding { locations: binding.locations.clone() };
+            split = Some(Split { arguments, binding, partials });
         }
-        let locations = binding.locations.clone();
         let geometry = arguments.launch(arithmetic, tile, right);
         self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
-        if arguments.splits > 1 {
-            self.launch("combine", &arguments, Binding { locations }, arguments.combine_launch())?;
-        }
-        Ok(())
+        Ok(split)
     }
+}
 
-    /// The largest tile with which the product still fills the GPU.
-    pub(super) fn tile(&self, m: usize, n: usize, batch: usize) -> Tile {
-        let blocks = |tile: Tile| {
-            let (rows, columns) = tile.extents();
-            m.div_ceil(rows) * n.div_ceil(columns) * batch
-        };
-        let processors = self.traits.multiprocessors as usize;
-        if m > 32 && blocks(Tile::Large) >= processors {
-            Tile::Large
-        } else if m > 32 && 4 * blocks(Tile::Medium) >= 3 * processors {
-            Tile::Medium
-        } else {
-            Tile::Flat
-        }
-    }
-
-    /// Into how many parts the sums are cut so that the product fills the GPU.
-    pub(super) fn splits(&self, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
+/// The largest tile with which the product still fills the GPU.
+pub(super) fn tile(traits: &Traits, m: usize, n: usize, batch: usize) -> Tile {
+    let blocks = |tile: Tile| {
         let (rows, columns) = tile.extents();
-        let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
-        let wanted = if k < SPLIT_TERMS_MIN { 1 } else { self.traits.multiprocessors as usize / blocks };
-        wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
+        m.div_ceil(rows) * n.div_ceil(columns) * batch
+    };
+    let processors = traits.multiprocessors as usize;
+    if m > 32 && blocks(Tile::Large) >= processors {
+        Tile::Large
+    } else if m > 32 && 4 * blocks(Tile::Medium) >= 3 * processors {
+        Tile::Medium
+    } else {
+        Tile::Flat
     }
+}
 
-    /// Attention as two products with a softmax between them.
-    pub(super) fn attention(&mut self, attention: &Attention, step: &Step) -> Result<()> {
-        let inputs = self.operands(&step.inputs)?;
-        let output = self.operand(&step.outputs[0])?;
-        let [q, k, v] = [0, 1, 2].map(|index| inputs[index].clone());
-        let rank = q.shape.len();
-        let mut transposed = k.clone();
-        transposed.shape.swap(rank - 2, rank - 1);
-        transposed.strides.swap(rank - 2, rank - 1);
-        let shape = [&q.shape[..rank - 1], &k.shape[rank - 2..rank - 1]].concat();
-        let scores = self.scratch(DType::F32, &shape)?;
-        let epilogue = attention.score.as_ref().map(|map| (map, inputs[3..].to_vec()));
-        let product = Product { alpha: attention.scale, a: q, b: transposed, c: scores.clone(), epilogue };
-        self.multiply(product)?;
-        let weights = self.scratch(v.dtype, &shape)?;
-        self.softmax_rows(&Softmax { log: false }, attention.guard_empty_rows, &scores, &weights)?;
-        self.multiply(Product { alpha: 1.0, a: weights, b: v, c: output, epilogue: None })
-    }
+/// Into how many parts the sums are cut so that the product fills the GPU.
+pub(super) fn splits(traits: &Traits, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
+    let (rows, columns) = tile.extents();
+    let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
+    let wanted = if k < SPLIT_TERMS_MIN { 1 } else { traits.multiprocessors as usize / blocks };
+    wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
+}
+
+/// Whether the sums of a product of floats are split.
+pub(super) fn is_split(traits: &Traits, extents: [usize; 3], batch: usize) -> bool {
+    let [m, n, _] = extents;
+    splits(traits, tile(traits, m, n, batch), extents, batch) > 1
 }

@@ -1,6 +1,6 @@
 //! Convolutions: as matrix products where the window is one element, as products of gathered windows, or by their definition.
 
-use super::contraction::Product;
+use super::contraction::{self, Product};
 use super::{Binding, Lowering, alignment};
 use crate::error::Result;
 use crate::ir::DType;
@@ -208,8 +208,8 @@ impl Lowering<'_> {
         let bound = [binding.matrix(&x)?, binding.matrix(&b)?, binding.matrix(c)?];
         let terms = channels * windowed.window.kernel.iter().product::<usize>();
         let (rows, count) = (c.shape[2], batch[0] * batch[1]);
-        let tile = self.tile(rows, columns, count);
-        let splits = self.splits(tile, [rows, columns, terms], count);
+        let tile = contraction::tile(&self.traits, rows, columns, count);
+        let splits = contraction::splits(&self.traits, tile, [rows, columns, terms], count);
         let mut arguments = ConvArguments::new(&windowed, &batch, bound, splits, [alignment([&x]), alignment([&b])])?;
         for (index, operand) in matrices[1..].iter().enumerate() {
             chain = chain.with(index, binding.matrix(operand)?);

@@ -18,8 +18,6 @@ enum Form {
     Rows,
     /// Elements of one of the last two axes side by side.
     Matrix,
-    /// Row-major without gaps.
-    Dense,
     /// Anyhow; a copy has the channels, axis 1, side by side.
     Images,
 }
@@ -27,10 +25,9 @@ enum Form {
 impl Form {
     fn of(kernel: &Kernel, index: usize) -> Form {
         match (kernel, index) {
-            (Kernel::MatMul(_), 0) | (Kernel::Attention(_), 0..=2) => Form::Rows,
+            (Kernel::MatMul(_), 0) | (Kernel::Attention(_), 0..=2) | (Kernel::Recurrent(_), 0..=1) => Form::Rows,
             (Kernel::MatMul(_), 1) => Form::Matrix,
             (Kernel::Conv(_) | Kernel::ConvTranspose(_), 0) => Form::Images,
-            (Kernel::Recurrent(_), _) => Form::Dense,
             _ => Form::Any,
         }
     }
@@ -44,10 +41,12 @@ impl Form {
             Form::Any | Form::Images => true,
             Form::Rows => runs(1),
             Form::Matrix => runs(1) || runs(2),
-            Form::Dense => view.is_dense(),
         }
     }
 }
+
+/// The position of R among the operands of a recurrence.
+const RECURRENT_WEIGHTS: usize = 2;
 
 /// The number of operands that are factors of a product and must have one type.
 fn factors(kernel: &Kernel) -> usize {
@@ -81,6 +80,8 @@ impl Legal {
             let stored = self.plan.tensor(step.outputs[0].tensor).ty.dtype;
             let wanted = match dtype {
                 Some(dtype) if index < factors => Some(dtype),
+                // The state is binary32, and what it is multiplied by.
+                _ if matches!(step.kernel, Kernel::Recurrent(_)) && index == RECURRENT_WEIGHTS => Some(DType::F32),
                 _ => precision::moved(&step.kernel).contains(&index).then_some(stored),
             };
             let form = Form::of(&step.kernel, index);
@@ -144,15 +145,6 @@ impl Legal {
                 copy
             }
         };
-        let broadcast = copy.broadcast(&view.shape)?;
-        if form == Form::Dense && !broadcast.is_dense() {
-            let ty = TensorType::new(wanted, view.shape.clone())?;
-            let whole = self.define(ty, Origin::Steps, node);
-            let (inputs, outputs) = (vec![broadcast], vec![whole.clone()]);
-            let kernel = Map::copy(wanted).into();
-            self.plan.steps.push(Step { kernel, inputs, outputs, node: node.to_owned() });
-            return Ok(whole);
-        }
-        Ok(broadcast)
+        copy.broadcast(&view.shape)
     }
 }

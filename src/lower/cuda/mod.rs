@@ -1,5 +1,6 @@
 //! Lowering for NVIDIA GPUs: storage types, operands as kernels want them, one or more launches a step, the arena.
 
+mod attention;
 mod constants;
 mod contraction;
 mod convolution;
@@ -7,11 +8,14 @@ mod elementwise;
 #[cfg(test)]
 mod image_tests;
 mod images;
+mod indexed;
+mod joint;
 mod layout;
 mod legal;
 mod movement;
 mod precision;
 mod program;
+mod recurrent;
 mod rows;
 #[cfg(test)]
 mod testing;
@@ -35,7 +39,8 @@ const ALIGNMENT: usize = 256;
 pub fn lower(plan: &Plan, precision: Precision, traits: &Traits) -> Result<Program> {
     let plan = layout::channels_last(precision::assign(plan, precision));
     let plan = legal::legalise(plan, precision)?;
-    let (places, arena_bytes) = place(&plan)?;
+    let pairs = joint::pairs(&plan, traits);
+    let (places, arena_bytes) = place(&plan, |step| step + usize::from(pairs[step]))?;
     let mut lowering = Lowering {
         plan: &plan,
         precision,
@@ -46,10 +51,19 @@ pub fn lower(plan: &Plan, precision: Precision, traits: &Traits) -> Result<Progr
         scratch: Scratch { start: arena_bytes.next_multiple_of(ALIGNMENT), used: 0, most: 0 },
         node: String::new(),
     };
-    for step in plan.steps.iter().filter(|step| step.outputs.iter().any(|view| view.count() > 0)) {
+    for (index, step) in plan.steps.iter().enumerate() {
+        let follows = index > 0 && pairs[index - 1];
+        if follows || step.outputs.iter().all(|view| view.count() == 0) {
+            continue;
+        }
         lowering.scratch.used = 0;
         lowering.node.clone_from(&step.node);
-        lowering.step(step).map_err(|error| error.within(&step.node))?;
+        let next = if pairs[index] { plan.steps.get(index + 1) } else { None };
+        let lowered = match next {
+            Some(next) => lowering.product_and_norm(step, next),
+            None => lowering.step(step),
+        };
+        lowered.map_err(|error| error.within(&step.node))?;
     }
     let port = |&id: &TensorId| {
         let def = plan.tensor(id);
@@ -170,6 +184,10 @@ impl Lowering<'_> {
             Kernel::Gather(gather) => self.gather(gather, step),
             Kernel::GatherElements(gather) => self.gather_elements(gather, step),
             Kernel::GatherNd(gather) => self.gather_nd(gather, step),
+            Kernel::ScatterNd(scatter) => self.scatter(scatter, step),
+            Kernel::Recurrent(recurrent) => self.recurrent(recurrent, step),
+            Kernel::CumSum(cumsum) => self.cumsum(cumsum, step),
+            Kernel::TopK(topk) => self.topk(topk, step),
             kernel => Err(fail!(Unsupported, "the GPU has no kernel for {} yet", kernel.name())),
         }
     }

@@ -52,7 +52,7 @@ pub struct Traits {
 /// Lowers a plan for a host with these traits.
 pub fn lower(plan: &Plan, traits: &Traits) -> Result<Program> {
     let plan = legal::legalise(plan)?;
-    let (places, arena_bytes) = place(&plan)?;
+    let (places, arena_bytes) = place(&plan, |step| step)?;
     let mut lowering = Lowering { plan: &plan, traits: *traits, places, constants: Constants::default(), scratch: 0 };
     let mut launches = Vec::with_capacity(plan.steps.len());
     for step in plan.steps.iter().filter(|step| step.outputs.iter().any(|view| view.count() > 0)) {

@@ -1,0 +1,333 @@
+// Attention in one pass over the keys (Dao et al., 2022): scores stay in registers, the greatest score and the sum of the weights run
+// along with the result. A warp has 16 queries; the block's warps share tiles of keys and values.
+#pragma once
+#include "product.cuh"
+
+namespace {
+
+constexpr int WARP_ROWS = 16;
+
+// The tiles of one type and head size. Rows in shared memory are 16 bytes longer than their elements, so that those of a fragment come
+// from different banks.
+template <class T_, int DEPTH_> struct Tiles {
+    using T = T_;
+    static constexpr int DEPTH = DEPTH_, CHUNK = 16 / sizeof(T), PITCH = DEPTH + CHUNK;
+    static constexpr int KEYS = sizeof(T) == 4 && DEPTH > 64 ? 32 : 64;
+    static constexpr int STAGE = KEYS * PITCH;
+};
+
+// 16-bit floats: a lane holds, of every 16 x 8 scores or results, columns 2 (l % 4) + {0, 1} of rows l / 4 + {0, 8}.
+template <class S, class T = typename S::T> struct Warp {
+    static constexpr int STEPS = S::DEPTH / 16;
+    uint32_t queries[STEPS][4];
+
+    // `query(row, k)` gives an element of this warp's queries.
+    template <class F> __device__ void load(F query) {
+        int row = threadIdx.x % 32 / 4, k = threadIdx.x % 4 * 2;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int part = 0; part < 4; ++part) {
+                int at = step * 16 + k + part / 2 * 8;
+                T pair[2] = {query(row + part % 2 * 8, at), query(row + part % 2 * 8, at + 1)};
+                queries[step][part] = reinterpret_cast<uint32_t&>(pair);
+            }
+    }
+
+    // scores[16 x KEYS] += queries keys^T
+    __device__ void score(float (&scores)[S::KEYS / 8][4], const T* keys) const {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int pair = 0; pair < S::KEYS / 16; ++pair) {
+                uint32_t right[4];
+                load_matrices(right, keys + (pair * 16 + lane / 16 * 8 + lane % 8) * S::PITCH + step * 16 + lane / 8 % 2 * 8);
+                multiply<T>(scores[2 * pair], queries[step], right[0], right[1]);
+                multiply<T>(scores[2 * pair + 1], queries[step], right[2], right[3]);
+            }
+    }
+
+    static __device__ uint32_t packed(float a, float b) {
+        T pair[2] = {from_float<T>(a), from_float<T>(b)};
+        return reinterpret_cast<uint32_t&>(pair);
+    }
+
+    // results[16 x DEPTH] += weights values
+    static __device__ void weigh(float (&results)[S::DEPTH / 8][4], const float (&weights)[S::KEYS / 8][4], const T* values) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int step = 0; step < S::KEYS / 16; ++step) {
+            const float(&low)[4] = weights[2 * step], (&high)[4] = weights[2 * step + 1];
+            const uint32_t left[4] = {packed(low[0], low[1]), packed(low[2], low[3]), packed(high[0], high[1]), packed(high[2], high[3])};
+#pragma unroll
+            for (int pair = 0; pair < S::DEPTH / 16; ++pair) {
+                uint32_t right[4];
+                load_matrices_transposed(right, values + (step * 16 + lane / 8 % 2 * 8 + lane % 8) * S::PITCH + pair * 16 + lane / 16 * 8);
+                multiply<T>(results[2 * pair], left, right[0], right[1]);
+                multiply<T>(results[2 * pair + 1], left, right[2], right[3]);
+            }
+        }
+    }
+};
+
+// TensorFloat-32. The weights lie in their lanes as the scores came: the terms of the second product are taken in the order 0, 2, 4, 6,
+// 1, 3, 5, 7 of every eight keys, of weights and values alike.
+template <class S> struct Warp<S, float> {
+    static constexpr int STEPS = S::DEPTH / 8;
+    uint32_t queries[STEPS][4];
+
+    template <class F> __device__ void load(F query) {
+        int row = threadIdx.x % 32 / 4, k = threadIdx.x % 4;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int part = 0; part < 4; ++part)
+                queries[step][part] = to_tf32(query(row + part % 2 * 8, step * 8 + k + part / 2 * 4));
+    }
+
+    __device__ void score(float (&scores)[S::KEYS / 8][4], const float* keys) const {
+        int group = threadIdx.x % 32 / 4, inner = threadIdx.x % 4;
+#pragma unroll
+        for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+            for (int tile = 0; tile < S::KEYS / 8; ++tile) {
+                const float* at = keys + (tile * 8 + group) * S::PITCH + step * 8 + inner;
+                multiply_tf32(scores[tile], queries[step], to_tf32(at[0]), to_tf32(at[4]));
+            }
+    }
+
+    static __device__ void weigh(float (&results)[S::DEPTH / 8][4], const float (&weights)[S::KEYS / 8][4], const float* values) {
+        int group = threadIdx.x % 32 / 4, inner = threadIdx.x % 4;
+#pragma unroll
+        for (int step = 0; step < S::KEYS / 8; ++step) {
+            const float(&own)[4] = weights[step];
+            const uint32_t left[4] = {to_tf32(own[0]), to_tf32(own[2]), to_tf32(own[1]), to_tf32(own[3])};
+#pragma unroll
+            for (int tile = 0; tile < S::DEPTH / 8; ++tile) {
+                const float* at = values + (step * 8 + 2 * inner) * S::PITCH + tile * 8 + group;
+                multiply_tf32(results[tile], left, to_tf32(at[0]), to_tf32(at[S::PITCH]));
+            }
+        }
+    }
+};
+
+// The matrices of one element of the batch.
+struct Head {
+    const AttentionArguments& arguments;
+    uint32_t batch;
+
+    __device__ int64_t start(const Operand& operand) const { return position(arguments.batch, operand, batch); }
+    template <class T> __device__ Rows<T> rows(const Operand& operand, uint32_t count, uint32_t vectors) const {
+        const T* base = static_cast<const T*>(operand.address) + start(operand);
+        int32_t step = operand.strides[AXES - 1];
+        return {base, operand.strides[AXES - 2], step, int(count), vectors != 0 && step == 1};
+    }
+};
+
+__device__ __forceinline__ int64_t place(const Operand& operand, int64_t start, int row, int column) {
+    return start + int64_t(row) * operand.strides[AXES - 2] + int64_t(column) * operand.strides[AXES - 1];
+}
+
+// Copies a tile of keys or values, of which rows have `width` elements.
+template <class S> __device__ __forceinline__ void fetch_tile(typename S::T* shared, const Rows<typename S::T>& rows, int first, int width) {
+    constexpr int CHUNKS = S::DEPTH / S::CHUNK;
+    for (int index = threadIdx.x; index < S::KEYS * CHUNKS; index += blockDim.x) {
+        int row = index / CHUNKS, at = index % CHUNKS * S::CHUNK;
+        // What lies behind a row's end becomes zeros; none of it is addressed.
+        bool inside = at < width;
+        rows.fetch(shared + row * S::PITCH + at, first + row, inside ? at : 0, inside ? width : 0);
+    }
+}
+
+template <class M> __device__ __forceinline__ void fetch_mask(const void* base, const int64_t (&at)[4], const bool (&inside)[4], float (&y)[4]) {
+#pragma unroll
+    for (int part = 0; part < 4; ++part) y[part] = inside[part] ? float(static_cast<const M*>(base)[at[part]]) : 0.0f;
+}
+
+// Four elements of an operand of the score map: two neighbours of row `row`, and those eight rows further down.
+__device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, const Operand& operand, int64_t start, int row, int key, float (&y)[4]) {
+    // Rows that are all the same are read once.
+    bool same = operand.strides[AXES - 2] == 0;
+    int64_t at[4];
+    bool inside[4];
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+        int query = row + part / 2 * 8, column = key + part % 2;
+        at[part] = place(operand, start, query, column);
+        inside[part] = query < int(arguments.queries) && column < int(arguments.keys) && !(same && part >= 2);
+    }
+    switch (operand.dtype) {
+    case F32_TYPE: fetch_mask<float>(operand.address, at, inside, y); break;
+    case F16_TYPE: fetch_mask<__half>(operand.address, at, inside, y); break;
+    case BF16_TYPE: fetch_mask<__nv_bfloat16>(operand.address, at, inside, y); break;
+    default: fetch_mask<uint8_t>(operand.address, at, inside, y);
+    }
+    if (same) y[2] = y[0], y[3] = y[1];
+}
+
+// The functions that score maps are made of, see AttentionArguments::takes.
+__device__ __forceinline__ void apply_mask(uint32_t op, bool left, float constant, float (&x)[4], const float (&y)[4]) {
+    switch (op) {
+#define PARTS(expression) \
+    _Pragma("unroll") for (int part = 0; part < 4; ++part) { \
+        float a = x[part], b = y[part]; \
+        x[part] = (expression); \
+    } \
+    break;
+    case Add: PARTS(a + b)
+    case Mul: PARTS(a * b)
+    case Sub: PARTS(left ? b - a : a - b)
+    case Min: PARTS(left ? lesser(b, a) : lesser(a, b))
+    case Max: PARTS(left ? greater(b, a) : greater(a, b))
+    default: PARTS((b != 0.0f) != left ? a : constant)
+#undef PARTS
+    }
+}
+
+// The score map on a warp's scores; `row` and `key` are those of the lane's first element.
+template <int TILES>
+__device__ __forceinline__ void map_scores(const Head& head, float (&scores)[TILES][4], int row, int key) {
+    const AttentionArguments& arguments = head.arguments;
+#pragma unroll
+    for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+        for (int part = 0; part < 4; ++part) scores[tile][part] *= arguments.scale;
+#pragma unroll 1
+    for (uint32_t index = 0; index < arguments.chain.count; ++index) {
+        const Stage& stage = arguments.chain.stages[index];
+        bool fetches = stage.source >= 3, left = stage.source >= 2 && stage.source % 2 == 0;
+        const Operand& operand = arguments.chain.operands[fetches ? (stage.source - 3) / 2 : 0];
+        int64_t start = fetches ? head.start(operand) : 0;
+#pragma unroll
+        for (int tile = 0; tile < TILES; ++tile) {
+            float y[4] = {stage.constant, stage.constant, stage.constant, stage.constant};
+            if (fetches) fetch_mask(arguments, operand, start, row, key + tile * 8, y);
+            apply_mask(stage.op, left, stage.constant, scores[tile], y);
+        }
+    }
+    // What lies behind the last key weighs nothing.
+#pragma unroll
+    for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+        for (int part = 0; part < 4; ++part)
+            if (key + tile * 8 + part % 2 >= int(arguments.keys)) scores[tile][part] = -INFINITY;
+}
+
+// The combination over the four lanes that share a row.
+template <class F> __device__ __forceinline__ float quad_all(float x, F combine) {
+    x = combine(x, __shfl_xor_sync(~0u, x, 1));
+    return combine(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+// The greatest score so far and the sum of the weights, of the lane's two rows.
+struct Softmax {
+    float greatest[2] = {-INFINITY, -INFINITY}, sums[2] = {0.0f, 0.0f};
+
+    // Scores become weights; what has been summed is scaled to the new greatest score.
+    template <int TILES, int RESULTS> __device__ void weigh(float (&scores)[TILES][4], float (&results)[RESULTS][4]) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float most = greatest[half];
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile) most = fmaxf(most, fmaxf(scores[tile][2 * half], scores[tile][2 * half + 1]));
+            most = quad_all(most, [](float a, float b) { return fmaxf(a, b); });
+            // Nothing but -inf so far: weights of 0.
+            float base = most == -INFINITY ? 0.0f : most, shrink = __expf(greatest[half] - base), sum = 0.0f;
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+                for (int part = 2 * half; part < 2 * half + 2; ++part) {
+                    scores[tile][part] = __expf(scores[tile][part] - base);
+                    sum += scores[tile][part];
+                }
+            sums[half] = sums[half] * shrink + sum;
+            greatest[half] = most;
+#pragma unroll
+            for (int tile = 0; tile < RESULTS; ++tile) results[tile][2 * half] *= shrink, results[tile][2 * half + 1] *= shrink;
+        }
+    }
+
+    // What the results of each row are multiplied by.
+    __device__ float factor(int half, bool guard) const {
+        float sum = quad_all(sums[half], [](float a, float b) { return a + b; });
+        return guard && greatest[half] == -INFINITY && sum == 0.0f ? 0.0f : 1.0f / sum;
+    }
+};
+
+// Two neighbours of a row of results, of which `valid` exist.
+__device__ __forceinline__ void store_pair(const Operand& output, int64_t at, int valid, float a, float b) {
+    int32_t step = output.strides[AXES - 1];
+    int bytes = bytes_of(output.dtype);
+    if (valid >= 2 && step == 1 && (reinterpret_cast<uint64_t>(output.address) + at * bytes) % (2 * bytes) == 0) {
+        void* pair = static_cast<char*>(output.address) + at * bytes;
+        if (output.dtype == F16_TYPE) *static_cast<__half2*>(pair) = __floats2half2_rn(a, b);
+        else if (output.dtype == BF16_TYPE) *static_cast<__nv_bfloat162*>(pair) = __floats2bfloat162_rn(a, b);
+        else *static_cast<float2*>(pair) = make_float2(a, b);
+        return;
+    }
+    if (valid >= 1) store_float(output.address, output.dtype, at, a);
+    if (valid >= 2) store_float(output.address, output.dtype, at + step, b);
+}
+
+template <class S> __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
+    begin();
+    using T = typename S::T;
+    // Two stages of keys, then two of values.
+    T* tiles = reinterpret_cast<T*>(pipeline);
+    int block_rows = blockDim.x / 32 * WARP_ROWS, parts = (int(arguments.queries) + block_rows - 1) / block_rows;
+    Head head = {arguments, blockIdx.x / parts};
+    int first_row = int(blockIdx.x % parts) * block_rows + int(threadIdx.x / 32) * WARP_ROWS;
+    Rows<T> keys = head.rows<T>(arguments.k, arguments.keys, arguments.k_vectors);
+    Rows<T> values = head.rows<T>(arguments.v, arguments.keys, arguments.v_vectors);
+    int count = (int(arguments.keys) + S::KEYS - 1) / S::KEYS;
+    auto fetch = [&](int tile) {
+        if (tile < count) {
+            fetch_tile<S>(tiles + tile % 2 * S::STAGE, keys, tile * S::KEYS, arguments.depth);
+            fetch_tile<S>(tiles + (2 + tile % 2) * S::STAGE, values, tile * S::KEYS, arguments.width);
+        }
+        commit_copies();
+    };
+    fetch(0);
+    Warp<S> warp;
+    const T* queries = static_cast<const T*>(arguments.q.address) + head.start(arguments.q);
+    warp.load([&](int row, int k) {
+        bool inside = first_row + row < int(arguments.queries) && k < int(arguments.depth);
+        return inside ? queries[place(arguments.q, 0, first_row + row, k)] : from_float<T>(0.0f);
+    });
+    Softmax softmax;
+    float results[S::DEPTH / 8][4] = {};
+    int row = first_row + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+#pragma unroll 1
+    for (int tile = 0; tile < count; ++tile) {
+        fetch(tile + 1);
+        await_copies<1>();
+        // Everyone's copies of this tile have arrived.
+        __syncthreads();
+        float scores[S::KEYS / 8][4] = {};
+        warp.score(scores, tiles + tile % 2 * S::STAGE);
+        map_scores(head, scores, row, tile * S::KEYS + column);
+        softmax.weigh(scores, results);
+        Warp<S>::weigh(results, scores, tiles + (2 + tile % 2) * S::STAGE);
+        // Everyone is done with the stage that is fetched next.
+        __syncthreads();
+    }
+    int64_t start = head.start(arguments.output);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float factor = softmax.factor(half, arguments.guard != 0);
+        if (row + 8 * half >= int(arguments.queries)) continue;
+#pragma unroll
+        for (int tile = 0; tile < S::DEPTH / 8; ++tile)
+            store_pair(arguments.output, place(arguments.output, start, row + 8 * half, tile * 8 + column),
+                       int(arguments.width) - tile * 8 - column, results[tile][2 * half] * factor, results[tile][2 * half + 1] * factor);
+    }
+}
+
+}  // namespace
+
+// The entries of one arithmetic.
+#define ATTENTIONS(name, T) \
+    ENTRY(attention_##name##_32, AttentionArguments, 128) { attend<Tiles<T, 32>>(arguments); } \
+    ENTRY(attention_##name##_64, AttentionArguments, 128) { attend<Tiles<T, 64>>(arguments); } \
+    ENTRY(attention_##name##_128, AttentionArguments, 128) { attend<Tiles<T, 128>>(arguments); }

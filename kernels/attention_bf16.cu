@@ -1,0 +1,4 @@
+// Attention: bfloat16 operands, tensor cores.
+#include "attention.cuh"
+
+ATTENTIONS(bf16, __nv_bfloat16)

@@ -1,0 +1,4 @@
+// Attention: binary16 operands, tensor cores.
+#include "attention.cuh"
+
+ATTENTIONS(f16, __half)
