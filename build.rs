@@ -34,7 +34,9 @@ fn embed_images() {
     let folder = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("set by cargo")).join("kernels/ptx");
     let entries = fs::read_dir(&folder).expect("kernels/ptx");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry of kernels/ptx").path()).collect();
+    // The newest target of a family first.
     paths.sort();
+    paths.reverse();
     let manifest = fs::read_to_string(folder.join("manifest.txt")).expect("kernels/ptx/manifest.txt");
     let mut table = String::new();
     if machine_code.is_some() {

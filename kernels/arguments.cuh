@@ -181,7 +181,9 @@ struct MatMulArguments {
     uint32_t depth;
     uint32_t a_vectors;
     uint32_t b_vectors;
+    uint32_t b_constant;
     float alpha;
+    uint32_t reserved;
     Operand a;
     Operand b;
     Operand c;
@@ -189,7 +191,7 @@ struct MatMulArguments {
     Space batch;
     Chain chain;
 };
-static_assert(sizeof(MatMulArguments) == 744);
+static_assert(sizeof(MatMulArguments) == 752);
 static_assert(offsetof(MatMulArguments, m) == 0);
 static_assert(offsetof(MatMulArguments, n) == 4);
 static_assert(offsetof(MatMulArguments, k) == 8);
@@ -197,13 +199,15 @@ static_assert(offsetof(MatMulArguments, splits) == 12);
 static_assert(offsetof(MatMulArguments, depth) == 16);
 static_assert(offsetof(MatMulArguments, a_vectors) == 20);
 static_assert(offsetof(MatMulArguments, b_vectors) == 24);
-static_assert(offsetof(MatMulArguments, alpha) == 28);
-static_assert(offsetof(MatMulArguments, a) == 32);
-static_assert(offsetof(MatMulArguments, b) == 96);
-static_assert(offsetof(MatMulArguments, c) == 160);
-static_assert(offsetof(MatMulArguments, partials) == 224);
-static_assert(offsetof(MatMulArguments, batch) == 232);
-static_assert(offsetof(MatMulArguments, chain) == 384);
+static_assert(offsetof(MatMulArguments, b_constant) == 28);
+static_assert(offsetof(MatMulArguments, alpha) == 32);
+static_assert(offsetof(MatMulArguments, reserved) == 36);
+static_assert(offsetof(MatMulArguments, a) == 40);
+static_assert(offsetof(MatMulArguments, b) == 104);
+static_assert(offsetof(MatMulArguments, c) == 168);
+static_assert(offsetof(MatMulArguments, partials) == 232);
+static_assert(offsetof(MatMulArguments, batch) == 240);
+static_assert(offsetof(MatMulArguments, chain) == 392);
 
 struct NormArguments {
     Space space;
@@ -303,15 +307,15 @@ struct ConvArguments {
     uint32_t dilations[3];
     uint32_t pads[3];
 };
-static_assert(sizeof(ConvArguments) == 1112);
+static_assert(sizeof(ConvArguments) == 1120);
 static_assert(offsetof(ConvArguments, product) == 0);
-static_assert(offsetof(ConvArguments, rows) == 744);
-static_assert(offsetof(ConvArguments, terms) == 896);
-static_assert(offsetof(ConvArguments, extents) == 1048);
-static_assert(offsetof(ConvArguments, steps) == 1060);
-static_assert(offsetof(ConvArguments, strides) == 1072);
-static_assert(offsetof(ConvArguments, dilations) == 1084);
-static_assert(offsetof(ConvArguments, pads) == 1096);
+static_assert(offsetof(ConvArguments, rows) == 752);
+static_assert(offsetof(ConvArguments, terms) == 904);
+static_assert(offsetof(ConvArguments, extents) == 1056);
+static_assert(offsetof(ConvArguments, steps) == 1068);
+static_assert(offsetof(ConvArguments, strides) == 1080);
+static_assert(offsetof(ConvArguments, dilations) == 1092);
+static_assert(offsetof(ConvArguments, pads) == 1104);
 
 struct Quads {
     Space space;

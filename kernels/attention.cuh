@@ -147,15 +147,13 @@ template <class M> __device__ __forceinline__ void fetch_mask(const void* base, 
 
 // Four elements of an operand of the score map: two neighbours of row `row`, and those eight rows further down.
 __device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, const Operand& operand, int64_t start, int row, int key, float (&y)[4]) {
-    // Rows that are all the same are read once.
-    bool same = operand.strides[AXES - 2] == 0;
     int64_t at[4];
     bool inside[4];
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
         int query = row + part / 2 * 8, column = key + part % 2;
         at[part] = place(operand, start, query, column);
-        inside[part] = query < int(arguments.queries) && column < int(arguments.keys) && !(same && part >= 2);
+        inside[part] = query < int(arguments.queries) && column < int(arguments.keys);
     }
     switch (operand.dtype) {
     case F32_TYPE: fetch_mask<float>(operand.address, at, inside, y); break;
@@ -163,8 +161,30 @@ __device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, 
     case BF16_TYPE: fetch_mask<__nv_bfloat16>(operand.address, at, inside, y); break;
     default: fetch_mask<uint8_t>(operand.address, at, inside, y);
     }
-    if (same) y[2] = y[0], y[3] = y[1];
 }
+
+// Operands of the score map whose rows are all the same, such as masks of padding: the elements of a tile of keys.
+template <class S> struct Masks {
+    float rows[KEPT][S::KEYS];
+
+    static __device__ bool holds(const Operand& operand) { return operand.strides[AXES - 2] == 0; }
+
+    // All threads of the block call it, and come together before they read.
+    __device__ __forceinline__ void fetch(const Head& head, int first) {
+        const AttentionArguments& arguments = head.arguments;
+#pragma unroll 1
+        for (uint32_t index = 0; index < KEPT; ++index) {
+            const Operand& operand = arguments.chain.operands[index];
+            if (operand.address == nullptr || !holds(operand)) continue;
+            int64_t start = head.start(operand);
+#pragma unroll 1
+            for (int key = threadIdx.x; key < S::KEYS; key += blockDim.x) {
+                bool inside = first + key < int(arguments.keys);
+                rows[index][key] = inside ? load_float(operand.address, operand.dtype, place(operand, start, 0, first + key)) : 0.0f;
+            }
+        }
+    }
+};
 
 // The functions that score maps are made of, see AttentionArguments::takes.
 __device__ __forceinline__ void apply_mask(uint32_t op, bool left, float constant, float (&x)[4], const float (&y)[4]) {
@@ -185,10 +205,12 @@ __device__ __forceinline__ void apply_mask(uint32_t op, bool left, float constan
     }
 }
 
-// The score map on a warp's scores; `row` and `key` are those of the lane's first element.
-template <int TILES>
-__device__ __forceinline__ void map_scores(const Head& head, float (&scores)[TILES][4], int row, int key) {
+// The score map on a warp's scores; `row` and `column` are those of the lane's first element, in the tile of keys from `first` on.
+template <class S>
+__device__ __forceinline__ void map_scores(const Head& head, const Masks<S>& masks, float (&scores)[S::KEYS / 8][4], int row, int first, int column) {
+    constexpr int TILES = S::KEYS / 8;
     const AttentionArguments& arguments = head.arguments;
+    int key = first + column;
 #pragma unroll
     for (int tile = 0; tile < TILES; ++tile)
 #pragma unroll
@@ -197,12 +219,19 @@ __device__ __forceinline__ void map_scores(const Head& head, float (&scores)[TIL
     for (uint32_t index = 0; index < arguments.chain.count; ++index) {
         const Stage& stage = arguments.chain.stages[index];
         bool fetches = stage.source >= 3, left = stage.source >= 2 && stage.source % 2 == 0;
-        const Operand& operand = arguments.chain.operands[fetches ? (stage.source - 3) / 2 : 0];
-        int64_t start = fetches ? head.start(operand) : 0;
+        uint32_t number = fetches ? (stage.source - 3) / 2 : 0;
+        const Operand& operand = arguments.chain.operands[number];
+        bool held = Masks<S>::holds(operand);
+        int64_t start = fetches && !held ? head.start(operand) : 0;
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) {
             float y[4] = {stage.constant, stage.constant, stage.constant, stage.constant};
-            if (fetches) fetch_mask(arguments, operand, start, row, key + tile * 8, y);
+            if (fetches && held) {
+                float2 pair = *reinterpret_cast<const float2*>(masks.rows[number] + tile * 8 + column);
+                y[0] = y[2] = pair.x, y[1] = y[3] = pair.y;
+            } else if (fetches) {
+                fetch_mask(arguments, operand, start, row, key + tile * 8, y);
+            }
             apply_mask(stage.op, left, stage.constant, scores[tile], y);
         }
     }
@@ -289,6 +318,7 @@ template <class S> __device__ __forceinline__ void attend(const AttentionArgumen
         commit_copies();
     };
     fetch(0);
+    __shared__ Masks<S> masks;
     Warp<S> warp;
     const T* queries = static_cast<const T*>(arguments.q.address) + head.start(arguments.q);
     warp.load([&](int row, int k) {
@@ -301,12 +331,13 @@ template <class S> __device__ __forceinline__ void attend(const AttentionArgumen
 #pragma unroll 1
     for (int tile = 0; tile < count; ++tile) {
         fetch(tile + 1);
+        masks.fetch(head, tile * S::KEYS);
         await_copies<1>();
         // Everyone's copies of this tile have arrived.
         __syncthreads();
         float scores[S::KEYS / 8][4] = {};
         warp.score(scores, tiles + tile % 2 * S::STAGE);
-        map_scores(head, scores, row, tile * S::KEYS + column);
+        map_scores<S>(head, masks, scores, row, tile * S::KEYS, column);
         softmax.weigh(scores, results);
         Warp<S>::weigh(results, scores, tiles + (2 + tile % 2) * S::STAGE);
         // Everyone is done with the stage that is fetched next.

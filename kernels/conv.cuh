@@ -123,7 +123,6 @@ template <class S> struct Windows {
 };
 
 template <class S> __device__ __forceinline__ void convolve(const ConvArguments& arguments) {
-    begin();
     Portion portion = Portion::of<S>(arguments.product);
     Windows<S> left(arguments, portion);
     multiply_tiles<S>(arguments.product, portion, left, right_factor<S>(arguments.product, portion));

@@ -75,8 +75,8 @@ __device__ __forceinline__ void store_integer(void* base, uint32_t dtype, int64_
     }
 }
 
-// Four neighbours of any type as binary32; the address is a multiple of their size together.
-__device__ __forceinline__ void load_floats(const void* base, uint32_t dtype, int64_t at, float (&x)[4]) {
+// Four neighbours of any type, or of a float type, as binary32; the address is a multiple of their size together.
+template <bool FLOATS = false> __device__ __forceinline__ void load_floats(const void* base, uint32_t dtype, int64_t at, float (&x)[4]) {
     if (dtype == F32_TYPE) {
         float4 packed = *reinterpret_cast<const float4*>(static_cast<const float*>(base) + at);
         x[0] = packed.x, x[1] = packed.y, x[2] = packed.z, x[3] = packed.w;
@@ -85,7 +85,7 @@ __device__ __forceinline__ void load_floats(const void* base, uint32_t dtype, in
         float2 low = __half22float2(reinterpret_cast<const __half2&>(packed.x));
         float2 high = __half22float2(reinterpret_cast<const __half2&>(packed.y));
         x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
-    } else if (dtype == BF16_TYPE) {
+    } else if (FLOATS || dtype == BF16_TYPE) {
         uint2 packed = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(base) + at);
         float2 low = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(packed.x));
         float2 high = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(packed.y));

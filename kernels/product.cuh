@@ -265,9 +265,10 @@ struct Portion {
 };
 
 // Sums in shared memory become results, or partial results.
-template <class S> __device__ __forceinline__ void finish_tile(const MatMulArguments& arguments, const Portion& portion, const float* tile) {
-    Finish finish = {arguments, portion.batch};
+template <class S>
+__device__ __forceinline__ void finish_tile(const MatMulArguments& arguments, const Portion& portion, const Finish& finish, const float* tile) {
     int64_t partial = (int64_t(portion.split) * arguments.batch.count + portion.batch) * arguments.m;
+#pragma unroll 1
     for (int index = threadIdx.x; index < S::ROWS * S::COLUMNS / 4; index += S::THREADS) {
         int row = index / (S::COLUMNS / 4), column = index % (S::COLUMNS / 4) * 4;
         int m = portion.row + row, n = portion.column + column, valid = int(arguments.n) - n;
@@ -291,36 +292,48 @@ template <class S> __device__ __forceinline__ void finish_tile(const MatMulArgum
 
 extern __shared__ uint4 pipeline[];
 
-// The whole of a block's work: stages are fetched STAGES - 1 steps ahead of the products.
+// The whole of a block's work: stages are fetched STAGES - 1 steps ahead of the products. A right factor that no request changes
+// is fetched while the launch before still runs; nothing else is touched before `begin`.
 template <class S, class Left>
 __device__ __forceinline__ void multiply_tiles(const MatMulArguments& arguments, const Portion& portion, const Left& left,
                                                const Rows<typename S::T>& right) {
     using T = typename S::T;
     T* a = reinterpret_cast<T*>(pipeline);
     T* b = a + S::STAGES * S::A_ELEMENTS;
-    int begin = portion.split * arguments.depth;
-    int end = arguments.splits == 1 ? arguments.k : min(arguments.k, begin + arguments.depth);
-    int steps = (end - begin + S::DEPTH - 1) / S::DEPTH;
-    auto fetch = [&](int step) {
-        if (step < steps) {
-            int stage = step % S::STAGES, k = begin + step * S::DEPTH;
-            left.stage(a + stage * S::A_ELEMENTS, k, end);
-            fetch_right<S>(b + stage * S::B_ELEMENTS, right, portion.column, k, end);
-        }
-        commit_copies();
+    int start = portion.split * arguments.depth;
+    int end = arguments.splits == 1 ? arguments.k : min(arguments.k, start + arguments.depth);
+    int steps = (end - start + S::DEPTH - 1) / S::DEPTH;
+    auto fetch_a = [&](int step) {
+        if (step < steps) left.stage(a + step % S::STAGES * S::A_ELEMENTS, start + step * S::DEPTH, end);
+    };
+    auto fetch_b = [&](int step) {
+        if (step < steps) fetch_right<S>(b + step % S::STAGES * S::B_ELEMENTS, right, portion.column, start + step * S::DEPTH, end);
     };
     int warp = threadIdx.x / 32;
     int row = warp % S::WARPS_M * S::WARP_ROWS, column = warp / S::WARPS_M * S::WARP_COLUMNS;
+    Finish finish = Finish::of(arguments, portion.batch);
     Sums<S> sums;
     sums.clear();
+    bool early = arguments.b_constant != 0;
+    if (early) {
 #pragma unroll
-    for (int step = 0; step < S::STAGES - 1; ++step) fetch(step);
+        for (int step = 0; step < S::STAGES - 1; ++step) fetch_b(step);
+    }
+    begin();
+#pragma unroll
+    for (int step = 0; step < S::STAGES - 1; ++step) {
+        fetch_a(step);
+        if (!early) fetch_b(step);
+        commit_copies();
+    }
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
         await_copies<S::STAGES - 2>();
         // Everyone's copies have arrived, and everyone is done with the stage that is fetched next.
         __syncthreads();
-        fetch(step + S::STAGES - 1);
+        fetch_a(step + S::STAGES - 1);
+        fetch_b(step + S::STAGES - 1);
+        commit_copies();
         int stage = step % S::STAGES;
         sums.add(a + stage * S::A_ELEMENTS, b + stage * S::B_ELEMENTS, row, column);
     }
@@ -329,7 +342,7 @@ __device__ __forceinline__ void multiply_tiles(const MatMulArguments& arguments,
     float* tile = reinterpret_cast<float*>(pipeline);
     sums.store(tile, row, column);
     __syncthreads();
-    finish_tile<S>(arguments, portion, tile);
+    finish_tile<S>(arguments, portion, finish, tile);
 }
 
 // Columns of the right factor for a block.
@@ -344,7 +357,6 @@ template <class S> __device__ __forceinline__ Rows<typename S::T> right_factor(c
 }
 
 template <class S> __device__ __forceinline__ void matmul(const MatMulArguments& arguments) {
-    begin();
     using T = typename S::T;
     Portion portion = Portion::of<S>(arguments);
     const Operand& a = arguments.a;

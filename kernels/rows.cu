@@ -42,18 +42,24 @@ struct Row {
             int32_t step = operand.strides[outer];
             return fetch_four(operand, start + int64_t(element) * step, step, valid, y);
         }
-#pragma unroll
-        for (int lane = 0; lane < 4; ++lane)
-            y[lane] = lane < valid ? load_float(operand.address, operand.dtype, start + along(operand, element + lane)) : 0.0f;
+        // Rows over several axes are rare: one element after the other keeps their code short.
+#pragma unroll 1
+        for (int lane = 0; lane < 4; ++lane) {
+            float value = lane < valid ? fetch_apart(operand.address, operand.dtype, start + along(operand, element + lane), 0, 1).x : 0.0f;
+            y[0] = lane == 0 ? value : y[0], y[1] = lane == 1 ? value : y[1];
+            y[2] = lane == 2 ? value : y[2], y[3] = lane == 3 ? value : y[3];
+        }
     }
     __device__ void store(const Operand& operand, int64_t start, uint32_t element, int valid, const float (&x)[4]) const {
         if (outer + 1 == int(space.rank)) {
             int32_t step = operand.strides[outer];
             return store_four(operand, start + int64_t(element) * step, step, valid, x);
         }
-#pragma unroll
-        for (int lane = 0; lane < 4; ++lane)
-            if (lane < valid) store_float(operand.address, operand.dtype, start + along(operand, element + lane), x[lane]);
+#pragma unroll 1
+        for (int lane = 0; lane < valid && lane < 4; ++lane) {
+            float value = lane == 0 ? x[0] : lane == 1 ? x[1] : lane == 2 ? x[2] : x[3];
+            store_apart(operand.address, operand.dtype, start + along(operand, element + lane), 0, 1, make_float4(value, 0.0f, 0.0f, 0.0f));
+        }
     }
 };
 
@@ -233,16 +239,18 @@ template <class T> __device__ __forceinline__ void reduce_in_blocks(const Reduce
 }  // namespace
 
 ENTRY(combine, MatMulArguments, 128) {
+    uint32_t quads = (arguments.n + 3) / 4, blocks = (arguments.m * quads + blockDim.x - 1) / blockDim.x;
+    uint32_t batch = blockIdx.x / blocks, index = blockIdx.x % blocks * blockDim.x + threadIdx.x;
+    Finish finish = Finish::of(arguments, batch);
+    __syncthreads();
     begin();
-    uint32_t quads = (arguments.n + 3) / 4, index = blockIdx.x * blockDim.x + threadIdx.x;
     uint32_t row = index / quads, column = index % quads * 4;
-    if (row >= arguments.batch.count * arguments.m) return;
+    if (row >= arguments.m) return;
     int valid = int(arguments.n) - int(column);
     int64_t stride = int64_t(arguments.batch.count) * arguments.m * arguments.n;
     float x[4];
-    sum_parts(arguments.partials, arguments.splits, stride, int64_t(row) * arguments.n + column, valid, x);
-    Finish finish = {arguments, row / arguments.m};
-    finish.finish(row % arguments.m, column, valid, x);
+    sum_parts(arguments.partials, arguments.splits, stride, (int64_t(batch) * arguments.m + row) * arguments.n + column, valid, x);
+    finish.finish(row, column, valid, x);
 }
 
 ENTRY(normalize, NormArguments, 512) {
@@ -259,6 +267,7 @@ ENTRY(normalize, NormArguments, 512) {
         for (int lane = 0; lane < 4; ++lane) x[lane] = lane < valid ? cached[element + lane] : 0.0f;
     };
     float total = 0.0f;
+#pragma unroll 1
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
         float x[4];
@@ -272,17 +281,26 @@ ENTRY(normalize, NormArguments, 512) {
         }
     }
     float mean = arguments.centered ? block_all(total, 0.0f, sum_of) / float(extent) : 0.0f;
-    float squares = 0.0f;
+    // Of rows far from zero the mean has the rounding of large sums: what the differences add up to mends it.
+    float squares = 0.0f, drift = 0.0f;
+#pragma unroll 1
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
         float x[4];
         value(element, valid, x);
 #pragma unroll
         for (int lane = 0; lane < 4; ++lane)
-            if (lane < valid) squares += (x[lane] - mean) * (x[lane] - mean);
+            if (lane < valid) drift += x[lane] - mean, squares += (x[lane] - mean) * (x[lane] - mean);
     }
-    float deviation = sqrtf(block_all(squares, 0.0f, sum_of) / float(extent) + arguments.epsilon);
+    float variance = block_all(squares, 0.0f, sum_of) / float(extent);
+    if (arguments.centered) {
+        drift = block_all(drift, 0.0f, sum_of) / float(extent);
+        mean += drift;
+        variance = fmaxf(variance - drift * drift, 0.0f);
+    }
+    float deviation = sqrtf(variance + arguments.epsilon);
     int64_t scale = row.start(arguments.scale), bias = row.start(arguments.bias), output = row.start(arguments.output);
+#pragma unroll 1
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
         float x[4], factor[4], shift[4] = {};

@@ -1,5 +1,6 @@
 // The first and the last kernel of a request; see src/kernels/entry/transfer.rs.
-#include "arguments.cuh"
+// ARCH_90A: every replay ends with one of them, which may start while the kernel before still runs.
+#include "numbers.cuh"
 
 // The part of the completion record that the device writes.
 struct Record {
@@ -18,15 +19,30 @@ static __device__ uint64_t clock_ns() {
     return now;
 }
 
+static __device__ uint64_t vectors_of(const Segment& segment) { return (segment.bytes + 15) / 16; }
+
 // Areas are padded to 16 bytes, so whole vectors are copied. Four loads are in flight per thread: the bus is far away.
 static __device__ void copy(const Segment* segments, uint32_t count) {
     const uint64_t first = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const uint64_t stride = uint64_t(gridDim.x) * blockDim.x;
+    // A thread's first vectors of all segments travel together: most segments have no more.
+    constexpr uint32_t TOGETHER = 4;
+    for (uint32_t index = 0; index < count; index += TOGETHER) {
+        uint4 held[TOGETHER];
+#pragma unroll
+        for (uint32_t next = 0; next < TOGETHER; ++next)
+            if (index + next < count && first < vectors_of(segments[index + next]))
+                held[next] = static_cast<const uint4*>(segments[index + next].from)[first];
+#pragma unroll
+        for (uint32_t next = 0; next < TOGETHER; ++next)
+            if (index + next < count && first < vectors_of(segments[index + next]))
+                static_cast<uint4*>(segments[index + next].to)[first] = held[next];
+    }
     for (uint32_t index = 0; index < count; ++index) {
         const uint4* from = static_cast<const uint4*>(segments[index].from);
         uint4* to = static_cast<uint4*>(segments[index].to);
-        const uint64_t vectors = (segments[index].bytes + 15) / 16;
-        uint64_t i = first;
+        const uint64_t vectors = vectors_of(segments[index]);
+        uint64_t i = first + stride;
         for (; i + 3 * stride < vectors; i += 4 * stride) {
             const uint4 a = from[i], b = from[i + stride], c = from[i + 2 * stride], d = from[i + 3 * stride];
             to[i] = a;
@@ -39,14 +55,16 @@ static __device__ void copy(const Segment* segments, uint32_t count) {
 }
 
 extern "C" __global__ void transfer_fetch(const __grid_constant__ FetchArguments args) {
+    begin();
     Control* control = static_cast<Control*>(args.control);
     const bool leads = control != nullptr && blockIdx.x == 0 && threadIdx.x == 0;
     const uint64_t start_ns = leads ? clock_ns() : 0;
+    const uint64_t submit_ns = leads ? *static_cast<volatile const uint64_t*>(args.submit_ns) : 0;
     copy(args.segments, args.count);
     if (!leads) return;
     // Host minus GPU clock, too small by what the launch took: the greatest seen is the best estimate. It is lowered by
     // 50 parts per million of the time since, so that it follows clocks that drift apart.
-    const int64_t seen = int64_t(*static_cast<volatile const uint64_t*>(args.submit_ns) - start_ns);
+    const int64_t seen = int64_t(submit_ns - start_ns);
     const int64_t lowered = int64_t(control->offset_ns) - int64_t(start_ns - control->offset_at_ns) / 20000;
     control->offset_ns = uint64_t(control->offset_at_ns == 0 || seen > lowered ? seen : lowered);
     control->offset_at_ns = start_ns;
@@ -55,6 +73,7 @@ extern "C" __global__ void transfer_fetch(const __grid_constant__ FetchArguments
 }
 
 extern "C" __global__ void transfer_finish(const __grid_constant__ FinishArguments args) {
+    begin();
     const uint64_t compute_ns = clock_ns();
     Control* control = static_cast<Control*>(args.control);
     copy(args.segments, args.count);

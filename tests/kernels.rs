@@ -22,10 +22,22 @@ fn fnv1a(data: &[u8], state: u64) -> u64 {
     data.iter().fold(state, |state, &byte| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
+/// Adds the headers of kernels/ that a source includes, directly or not.
+fn include(source: &Path, headers: &mut BTreeSet<String>) {
+    let text = fs::read_to_string(source).unwrap();
+    for name in text.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"')) {
+        if headers.insert(name.to_owned()) {
+            include(&kernels().join(name), headers);
+        }
+    }
+}
+
 /// As tools/kernels.py computes it.
 fn source_hash(source: &Path) -> String {
     let own = fnv1a(&fs::read(source).unwrap(), 0xCBF2_9CE4_8422_2325);
-    let all = files(&kernels(), "cuh").iter().fold(own, |state, header| fnv1a(&fs::read(header).unwrap(), state));
+    let mut headers = BTreeSet::new();
+    include(source, &mut headers);
+    let all = headers.iter().fold(own, |state, name| fnv1a(&fs::read(kernels().join(name)).unwrap(), state));
     format!("{all:016x}")
 }
 

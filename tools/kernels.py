@@ -4,8 +4,9 @@
     kernels.py NVCC --images FOLDER
 
 Each family becomes kernels/ptx/<family>.compute_80.ptx, and .compute_90a.ptx if its source mentions ARCH_90A. A line of
-kernels/ptx/manifest.txt is: family, target, hash of the sources (FNV-1a, 64 bits, over <family>.cu and then every .cuh in order of
-name), entries. tests/kernels.rs proves that the manifest fits the sources, the PTX and the library's list of entries.
+kernels/ptx/manifest.txt is: family, target, hash of the sources (FNV-1a, 64 bits, over <family>.cu and then, in order of name, every
+.cuh that it includes, directly or not), entries. tests/kernels.rs proves that the manifest fits the sources, the PTX and the library's list of entries. Compiled for
+compute capability 9.0, every entry must wait for the launch before it writes anything: replays start launches early.
 
 With --images each family becomes FOLDER/<family>.<hash of the sources>.fatbin, compressed machine code for several GPUs; one that is
 there is not compiled again.
@@ -15,6 +16,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,10 +33,19 @@ def fnv1a(data, state=0xCBF29CE484222325):
     return state
 
 
+def headers(source, found=()):
+    """The headers in kernels/ that a source includes, directly or not."""
+    found = set(found)
+    for name in re.findall(r'^#include "(.+)"', source.read_text(), re.MULTILINE):
+        if name not in found:
+            found |= headers(KERNELS / name, found | {name})
+    return found
+
+
 def source_hash(source):
     state = fnv1a(source.read_bytes())
-    for header in sorted(KERNELS.glob("*.cuh")):
-        state = fnv1a(header.read_bytes(), state)
+    for name in sorted(headers(source)):
+        state = fnv1a((KERNELS / name).read_bytes(), state)
     return f"{state:016x}"
 
 
@@ -44,13 +55,27 @@ def targets(source):
         yield "compute_90a"
 
 
-def compile_one(nvcc, source, target):
-    output = KERNELS / "ptx" / f"{source.stem}.{target}.ptx"
-    relative = [str(path.relative_to(ROOT)) for path in (source, output)]
-    command = [nvcc, f"-arch={target}", *FLAGS, relative[0], "-o", relative[1]]
+def compile_ptx(nvcc, source, target, output):
+    command = [nvcc, f"-arch={target}", *FLAGS, str(source.relative_to(ROOT)), "-o", str(output)]
     subprocess.run(command, cwd=ROOT, check=True)
+    return (ROOT / output).read_text()
+
+
+def check_waits(source, text):
+    """Ends with a message if an entry does not wait, or writes before it does."""
+    for body in re.split(r"^\s*\.visible \.entry ", text, flags=re.MULTILINE)[1:]:
+        name, wait = re.match(r"\w+", body)[0], body.find("griddepcontrol.wait")
+        written = re.search(r"\b(st|atom|red)\.(\w+\.)*global", body)
+        if wait < 0 or written and written.start() < wait:
+            sys.exit(f"kernels: {name} of {source.name} does not call begin() before it writes")
+
+
+def compile_one(nvcc, source, target):
+    with tempfile.TemporaryDirectory() as folder:
+        check_waits(source, compile_ptx(nvcc, source, "compute_90a", pathlib.Path(folder) / "waits.ptx"))
     # The file's path is the only thing in PTX that depends on where it was made.
-    entries = re.findall(r"^\s*\.visible \.entry (\w+)\(", output.read_text(), re.MULTILINE)
+    text = compile_ptx(nvcc, source, target, (KERNELS / "ptx" / f"{source.stem}.{target}.ptx").relative_to(ROOT))
+    entries = re.findall(r"^\s*\.visible \.entry (\w+)\(", text, re.MULTILINE)
     return " ".join([source.stem, target, source_hash(source), *sorted(entries)])
 
 

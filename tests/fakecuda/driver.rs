@@ -71,12 +71,18 @@ impl Options {
     }
 }
 
+/// A node of a graph, and how many nodes it has been told to follow.
+struct Link {
+    node: Arc<Node>,
+    edges: usize,
+}
+
 #[derive(Default)]
 struct Handles {
     modules: HashMap<usize, String>,
     functions: HashMap<usize, (usize, Entry, u32)>,
     streams: HashMap<usize, Arc<Stream>>,
-    graphs: HashMap<usize, Vec<Arc<Node>>>,
+    graphs: HashMap<usize, Vec<Link>>,
     execs: HashMap<usize, Arc<Vec<Node>>>,
     /// Nodes of graphs, by handle.
     nodes: HashMap<usize, (usize, usize)>,
@@ -243,7 +249,7 @@ impl Driver {
 
     pub fn load_module(&self, text: &str) -> Result<usize, Code> {
         if !text.contains(".version") {
-            return Err(218);
+            return Err(200);
         }
         let target = text.lines().find_map(|line| line.strip_prefix(".target sm_")).unwrap_or("");
         let capability = self.options.capability.0 * 10 + self.options.capability.1;
@@ -299,6 +305,16 @@ impl Driver {
         Ok(entry)
     }
 
+    /// Whether the code of a function waits for the launch before.
+    pub fn waits(&self, function: usize) -> bool {
+        let handles = self.handles();
+        let Some((module, entry, _)) = handles.functions.get(&function) else { return false };
+        let text = &handles.modules[module];
+        let body = text.split_once(&format!(".visible .entry {}(", entry.name)).map_or("", |(_, rest)| rest);
+        let body = body.split_once(".visible .entry ").map_or(body, |(body, _)| body);
+        body.contains("griddepcontrol.wait")
+    }
+
     pub fn new_stream(&self) -> usize {
         let handle = self.handle();
         let stream = Stream::start(self.options.seed ^ handle as u64);
@@ -332,28 +348,59 @@ impl Driver {
         handle
     }
 
-    /// Adds a node behind the last one: this library makes straight lines only.
+    /// Adds a node. What it follows may be said later, by an edge.
     pub fn add_node(&self, graph: usize, after: &[usize], node: Node) -> Result<usize, Code> {
         let handle = self.handle();
         let mut handles = self.handles();
         let Some(nodes) = handles.graphs.get_mut(&graph) else { fault("a node of no graph") };
-        nodes.push(Arc::new(node));
+        nodes.push(Link { node: Arc::new(node), edges: 0 });
         let position = nodes.len() - 1;
         handles.nodes.insert(handle, (graph, position));
-        let before: Vec<_> = after.iter().map(|node| handles.nodes.get(node).copied()).collect();
-        let expected: Vec<_> = position.checked_sub(1).map(|before| Some((graph, before))).into_iter().collect();
-        if before != expected {
+        drop(handles);
+        after.iter().for_each(|&before| self.follow(graph, before, handle));
+        Ok(handle)
+    }
+
+    /// An edge: this library makes straight lines only.
+    fn follow(&self, graph: usize, before: usize, node: usize) {
+        let mut handles = self.handles();
+        let position = |node: usize| handles.nodes.get(&node).filter(|(owner, _)| *owner == graph).map(|place| place.1);
+        let (Some(before), Some(position)) = (position(before), position(node)) else { fault("an edge of no nodes") };
+        if before + 1 != position {
             fault("a node does not follow the one before");
         }
-        Ok(handle)
+        handles.graphs.get_mut(&graph).expect("the owner of nodes")[position].edges += 1;
+    }
+
+    /// An edge between two kernels of which the second waits in its code.
+    pub fn overlap(&self, graph: usize, before: usize, node: usize) {
+        self.follow(graph, before, node);
+        let handles = self.handles();
+        let kernel = |node: usize| {
+            let (_, position) = handles.nodes[&node];
+            match &*handles.graphs[&graph][position].node {
+                Node::Kernel { entry, waits, .. } => Some((entry.name, *waits)),
+                Node::Copy { .. } => None,
+            }
+        };
+        match (kernel(before), kernel(node)) {
+            (Some(_), Some((_, true))) => {}
+            (Some(_), Some((name, false))) => fault(&format!("{name} may start early and does not wait")),
+            _ => fault("a programmatic edge at a node that is no kernel"),
+        }
     }
 
     pub fn instantiate(&self, graph: usize) -> Result<usize, Code> {
         let exec = self.handle();
         let mut handles = self.handles();
         let Some(nodes) = handles.graphs.get(&graph) else { fault("no graph is made ready") };
-        let copy = |node: &Arc<Node>| match &**node {
-            Node::Kernel { entry, arguments } => Node::Kernel { entry: *entry, arguments: arguments.clone() },
+        if nodes.iter().enumerate().any(|(position, link)| link.edges != usize::from(position > 0)) {
+            fault("a graph that is no straight line");
+        }
+        let copy = |link: &Link| match &*link.node {
+            Node::Kernel { entry, arguments, waits } => {
+                Node::Kernel { entry: *entry, arguments: arguments.clone(), waits: *waits }
+            }
             &Node::Copy { from, to, bytes } => Node::Copy { from, to, bytes },
         };
         let nodes = nodes.iter().map(copy).collect();

@@ -10,7 +10,7 @@ use streaminfer::kernels::entry::Entry;
 
 /// One piece of a graph.
 pub enum Node {
-    Kernel { entry: Entry, arguments: Vec<u8> },
+    Kernel { entry: Entry, arguments: Vec<u8>, waits: bool },
     Copy { from: u64, to: u64, bytes: usize },
 }
 
@@ -133,7 +133,7 @@ fn perform_node(node: &Node) {
                 fault(&format!("a copy node: {}", error.message));
             }
         }
-        Node::Kernel { entry, arguments } => {
+        Node::Kernel { entry, arguments, .. } => {
             if driver().kernel_fails() {
                 return;
             }

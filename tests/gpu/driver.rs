@@ -138,7 +138,7 @@ pub fn run(is_verbose: bool) -> usize {
         Err(error) => {
             let mut report = report;
             report.add("libcuda.so.1", "", "", Outcome::Failed(error.to_string()));
-            return report.close(0.0, |_| false);
+            return report.close(0.0);
         }
     };
     let mut script = Script { library: &library, report };
@@ -154,5 +154,5 @@ pub fn run(is_verbose: bool) -> usize {
     let report = script.report;
     // The driver's threads may outlive this: it stays.
     std::mem::forget(library);
-    report.close(start.elapsed().as_secs_f64(), |_| false)
+    report.close(start.elapsed().as_secs_f64())
 }

@@ -233,6 +233,11 @@ impl Gpu {
 }
 
 impl Current<'_> {
+    /// The GPU's compute capability.
+    pub fn capability(&self) -> (u32, u32) {
+        self.gpu.identity.traits.capability
+    }
+
     /// The driver's functions.
     pub fn table(&self) -> &'static Table {
         self.gpu.table

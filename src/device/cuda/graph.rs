@@ -3,8 +3,8 @@
 use super::gpu::{Current, Gpu};
 use super::module::Function;
 use super::sys::{
-    CuAddress, CuCopyNode, CuCopySide, CuExec, CuGraph, CuKernelNode, CuNode, CuStream, MEMORY_DEVICE, MEMORY_HOST,
-    STREAM_NON_BLOCKING, WAIT_VALUE_GEQ,
+    CuAddress, CuCopyNode, CuCopySide, CuEdge, CuExec, CuGraph, CuKernelNode, CuNode, CuStream,
+    DEPENDENCY_PROGRAMMATIC, MEMORY_DEVICE, MEMORY_HOST, PORT_PROGRAMMATIC, STREAM_NON_BLOCKING, WAIT_VALUE_GEQ,
 };
 use crate::error::Result;
 use crate::kernels::entry::Geometry;
@@ -121,7 +121,14 @@ pub enum End {
 pub struct Line<'a> {
     current: &'a Current<'a>,
     graph: CuGraph,
-    last: Option<CuNode>,
+    last: Option<Node>,
+}
+
+/// The node that the next one follows.
+#[derive(Clone, Copy)]
+struct Node {
+    handle: CuNode,
+    is_kernel: bool,
 }
 
 impl<'a> Line<'a> {
@@ -134,14 +141,16 @@ impl<'a> Line<'a> {
     }
 
     fn after(&self) -> (*const CuNode, usize) {
-        self.last.as_ref().map_or((null(), 0), |node| (std::ptr::from_ref(node), 1))
+        self.last.as_ref().map_or((null(), 0), |node| (&raw const node.handle, 1))
     }
 
     /// Adds a launch. `arguments` are the bytes of the kernel's one parameter.
+    ///
+    /// A launch whose code waits for the kernel before gets a programmatic edge: its blocks may start while that kernel still runs.
     pub fn kernel(&mut self, function: Function, geometry: &Geometry, arguments: &[u8]) -> Result<()> {
         let mut parameters = [arguments.as_ptr().cast_mut().cast::<c_void>()];
         let node = CuKernelNode {
-            function: function.0,
+            function: function.handle,
             grid: geometry.grid,
             block: [geometry.block, 1, 1],
             shared_bytes: geometry.shared_bytes,
@@ -150,14 +159,30 @@ impl<'a> Line<'a> {
             kernel: null_mut(),
             context: null_mut(),
         };
-        let (after, count) = self.after();
-        let mut added = null_mut();
+        let before = self.last.filter(|before| before.is_kernel && function.waits);
+        let (after, count) = if before.is_some() { (null(), 0) } else { self.after() };
+        let mut handle = null_mut();
         // SAFETY: the function takes one parameter of that many bytes, which the driver copies; the node before is the graph's.
-        let code =
-            unsafe { self.current.table().graph_add_kernel(&raw mut added, self.graph, after, count, &raw const node) };
+        let code = unsafe {
+            self.current.table().graph_add_kernel(&raw mut handle, self.graph, after, count, &raw const node)
+        };
         self.current.check(code, "cuGraphAddKernelNode")?;
-        self.last = Some(added);
+        if let Some(before) = before {
+            self.overlap(before.handle, handle)?;
+        }
+        self.last = Some(Node { handle, is_kernel: true });
         Ok(())
+    }
+
+    /// Lets a kernel start once every block of the one before has; its code waits for that one's end.
+    fn overlap(&self, before: CuNode, node: CuNode) -> Result<()> {
+        let edge = CuEdge { from_port: PORT_PROGRAMMATIC, kind: DEPENDENCY_PROGRAMMATIC, ..CuEdge::default() };
+        // SAFETY: two nodes of the graph; the driver copies the edge.
+        let code = unsafe {
+            let table = self.current.table();
+            table.graph_add_edges(self.graph, &raw const before, &raw const node, &raw const edge, 1)
+        };
+        self.current.check(code, "cuGraphAddDependencies")
     }
 
     /// Adds a copy by the copy engine.
@@ -174,14 +199,14 @@ impl<'a> Line<'a> {
         };
         let node = CuCopyNode { from: side(from), to: side(to), extent: [bytes, 1, 1] };
         let (after, count) = self.after();
-        let mut added = null_mut();
+        let mut handle = null_mut();
         // SAFETY: the driver copies the description; both ends live as long as the graph runs, the caller's duty.
         let code = unsafe {
             let table = self.current.table();
-            table.graph_add_copy(&raw mut added, self.graph, after, count, &raw const node, gpu.context())
+            table.graph_add_copy(&raw mut handle, self.graph, after, count, &raw const node, gpu.context())
         };
         self.current.check(code, "cuGraphAddMemcpyNode")?;
-        self.last = Some(added);
+        self.last = Some(Node { handle, is_kernel: false });
         Ok(())
     }
 

@@ -22,16 +22,27 @@ const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
 
 /// A kernel that can be launched as long as its GPU is open.
 #[derive(Clone, Copy, Debug)]
-pub struct Function(pub(super) CuFunction);
+pub struct Function {
+    pub(super) handle: CuFunction,
+    /// Whether its code waits for the launch before, so that it may be started while that one runs.
+    pub(super) waits: bool,
+}
 
 // SAFETY: a handle that any thread may use.
 unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
 
+/// A loaded image.
+#[derive(Clone, Copy)]
+struct Module {
+    handle: usize,
+    waits: bool,
+}
+
 #[derive(Default)]
 struct Loaded {
-    modules: HashMap<&'static str, usize>,
+    modules: HashMap<&'static str, Module>,
     images: Vec<ImageInfo>,
     functions: HashMap<&'static str, Function>,
     /// Dynamic shared memory that a function has been allowed.
@@ -56,18 +67,19 @@ impl Modules {
         }
         let current = gpu.enter()?;
         let module = match loaded.modules.get(entry.family) {
-            Some(&module) => module as CuModule,
+            Some(&module) => module,
             None => {
                 let (module, image) = load(&current, entry.family)?;
                 loaded.images.push(image);
-                loaded.modules.insert(entry.family, module as usize);
+                loaded.modules.insert(entry.family, module);
                 module
             }
         };
         let name = CString::new(entry.name).map_err(|_| fail!(Internal, "an entry's name holds a zero"))?;
         let mut function = std::ptr::null_mut();
         // SAFETY: a loaded module, a C string, and the driver stores a handle.
-        let code = unsafe { current.table().module_function(&raw mut function, module, name.as_ptr()) };
+        let code =
+            unsafe { current.table().module_function(&raw mut function, module.handle as CuModule, name.as_ptr()) };
         current.check(code, "cuModuleGetFunction").map_err(|error| error.within(entry.name))?;
         if shared_bytes > allowed {
             // SAFETY: a function of a loaded module.
@@ -76,8 +88,9 @@ impl Modules {
             current.check(code, "cuFuncSetAttribute").map_err(|error| error.within(entry.name))?;
             loaded.shared_bytes.insert(entry.name, shared_bytes);
         }
-        loaded.functions.insert(entry.name, Function(function));
-        Ok(Function(function))
+        let function = Function { handle: function, waits: module.waits };
+        loaded.functions.insert(entry.name, function);
+        Ok(function)
     }
 
     /// What has been loaded, in order of family.
@@ -92,7 +105,8 @@ impl Modules {
         let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
         for module in loaded.modules.into_values() {
             // SAFETY: loaded here once, and its functions are used no more.
-            let _ = current.check(unsafe { current.table().module_unload(module as CuModule) }, "cuModuleUnload");
+            let _ =
+                current.check(unsafe { current.table().module_unload(module.handle as CuModule) }, "cuModuleUnload");
         }
     }
 }
@@ -102,13 +116,25 @@ fn images(family: &str) -> impl Iterator<Item = &'static [u8]> {
     IMAGES.iter().filter(move |(name, _)| *name == family).map(|(_, image)| *image)
 }
 
-fn load(current: &Current<'_>, family: &'static str) -> Result<(CuModule, ImageInfo)> {
+/// Whether the entries of an image wait in their code: those compiled for compute capability 9.0 and newer do (`begin` in
+/// kernels/numbers.cuh; tools/kernels.py checks each). Of machine code the driver takes what was compiled for its GPU.
+fn waits(image: &[u8], capability: (u32, u32)) -> bool {
+    let Some(text) = image.starts_with(b"//").then(|| String::from_utf8_lossy(image)) else {
+        return capability >= (9, 0);
+    };
+    let target = text.lines().find_map(|line| line.strip_prefix(".target sm_"));
+    let number = target.map(|target| target.trim_end_matches(|c: char| !c.is_ascii_digit()));
+    number.and_then(|number| number.parse().ok()).is_some_and(|number: u32| number >= 90)
+}
+
+fn load(current: &Current<'_>, family: &'static str) -> Result<(Module, ImageInfo)> {
     let mut last = fail!(Internal, "the library holds no image of the kernels '{family}'");
     for image in images(family) {
         let start = clock::monotonic_ns();
         match load_image(current, image) {
             Ok(module) => {
                 let load_ns = clock::monotonic_ns() - start;
+                let module = Module { handle: module as usize, waits: waits(image, current.capability()) };
                 return Ok((module, ImageInfo { family, is_compiled: image.starts_with(b"//"), load_ns }));
             }
             Err(error) => last = error.within(format_args!("kernels '{family}'")),
@@ -147,6 +173,13 @@ fn load_image(current: &Current<'_>, image: &'static [u8]) -> Result<CuModule> {
 mod tests {
     use super::*;
     use crate::kernels::entry;
+
+    #[test]
+    fn only_images_for_newer_gpus_wait_in_their_code() {
+        assert!(!waits(b"// x\n.version 9.0\n.target sm_80\n", (9, 0)));
+        assert!(waits(b"// x\n.version 9.0\n.target sm_90a\n", (9, 0)));
+        assert!(!waits(b"\x50\xed\x55\xba", (8, 9)) && waits(b"\x50\xed\x55\xba", (9, 0)));
+    }
 
     #[test]
     fn every_entry_has_an_image_that_ends_with_a_zero_if_it_is_text() {

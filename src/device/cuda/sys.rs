@@ -49,6 +49,10 @@ pub const HOST_PORTABLE_MAPPED: c_uint = 3;
 pub const MEMORY_HOST: c_int = 1;
 /// `CU_MEMORYTYPE_DEVICE`.
 pub const MEMORY_DEVICE: c_int = 2;
+/// `CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC`.
+pub const PORT_PROGRAMMATIC: u8 = 1;
+/// `CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC`.
+pub const DEPENDENCY_PROGRAMMATIC: u8 = 1;
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
 pub const FUNCTION_SHARED_BYTES_MAX: c_int = 8;
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`.
@@ -92,6 +96,20 @@ pub struct CuKernelNode {
     pub kernel: *mut c_void,
     /// Null: the function's own.
     pub context: CuContext,
+}
+
+/// `CUgraphEdgeData`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct CuEdge {
+    /// When the node before lets go; 0: when it has ended.
+    pub from_port: u8,
+    /// 0: the whole node behind waits.
+    pub to_port: u8,
+    /// [`DEPENDENCY_PROGRAMMATIC`] if the node behind waits in its code.
+    pub kind: u8,
+    /// Zeros.
+    pub reserved: [u8; 5],
 }
 
 /// One side of [`CuCopyNode`].
@@ -236,6 +254,10 @@ table! {
         out: *mut CuNode, graph: CuGraph, after: *const CuNode, after_count: usize, node: *const CuCopyNode,
         context: CuContext
     );
+    /// Adds edges between nodes of a graph.
+    fn graph_add_edges = "cuGraphAddDependencies_v2"(
+        graph: CuGraph, from: *const CuNode, to: *const CuNode, edges: *const CuEdge, count: usize
+    );
     /// Makes a graph ready to run.
     fn graph_instantiate = "cuGraphInstantiateWithFlags"(out: *mut CuExec, graph: CuGraph, flags: u64);
     /// Destroys a graph.
@@ -360,6 +382,7 @@ mod tests {
     #[test]
     fn structs_have_the_drivers_layout() {
         assert_eq!(size_of::<CuKernelNode>(), 72);
+        assert_eq!(size_of::<CuEdge>(), 8);
         assert_eq!(size_of::<CuCopySide>(), 88);
         assert_eq!(size_of::<CuCopyNode>(), 200);
         assert_eq!(std::mem::offset_of!(CuKernelNode, parameters), 40);

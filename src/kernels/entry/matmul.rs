@@ -28,8 +28,12 @@ arguments! {
         pub a_vectors: u32,
         /// The same for B.
         pub b_vectors: u32,
+        /// Whether no request changes B, so that it may be read before the launch before has ended.
+        pub b_constant: u32,
         /// Factor of the product.
         pub alpha: f32,
+        /// Zero.
+        pub reserved: u32,
         /// Left factor.
         pub a: Operand,
         /// Right factor.
@@ -175,11 +179,13 @@ pub fn entry(arithmetic: Arithmetic, tile: Tile, right: Right) -> &'static str {
     ENTRIES[arithmetic as usize][tile as usize][right as usize]
 }
 
-/// Whether 16 bytes of an operand's rows may be read at a time, if its address is a multiple of `alignment` bytes.
+/// Whether 16 bytes of an operand's rows may be read at a time, if its address is a multiple of `alignment` bytes. Elements lie
+/// side by side along one axis; a second such axis (a column, overlapping windows) has rows that begin anywhere.
 pub(super) fn is_vectors(operand: &Operand, alignment: usize) -> bool {
     let storage = dtype(operand.dtype).map_or(16, DType::bytes);
-    let mut steps = operand.strides.iter().filter(|&&stride| stride != 1);
-    alignment.is_multiple_of(16) && steps.all(|&stride| (stride as usize * storage).is_multiple_of(16))
+    let is_whole = |stride: i32| (stride as usize * storage).is_multiple_of(16);
+    let broken = operand.strides.iter().filter(|&&stride| !is_whole(stride));
+    alignment.is_multiple_of(16) && broken.eq([&1])
 }
 
 impl MatMulArguments {
@@ -204,7 +210,9 @@ impl MatMulArguments {
             depth: small(depth)?,
             a_vectors: is_vectors(&a, alignment).into(),
             b_vectors: is_vectors(&b, alignment).into(),
+            b_constant: 0,
             alpha: 1.0,
+            reserved: 0,
             a,
             b,
             c,
@@ -240,8 +248,8 @@ impl MatMulArguments {
 
     /// Blocks and threads of `combine`.
     pub fn combine_launch(&self) -> Geometry {
-        let rows = self.batch.count as usize * self.m as usize;
-        Geometry::line((rows * (self.n as usize).div_ceil(4)).div_ceil(128), 128)
+        let matrix = self.m as usize * (self.n as usize).div_ceil(4);
+        Geometry::line(self.batch.count as usize * matrix.div_ceil(128), 128)
     }
 
     /// The scaled sums with the chain applied go to C.
@@ -356,6 +364,17 @@ mod tests {
         let kernel = MatMul { alpha: 0.5, epilogue: Some(epilogue()) };
         let expected = kernel.reference(&[a, Tensor::from_slice(&[2, k, n], &transposed), wide]).unwrap();
         (arguments, expected[0].clone())
+    }
+
+    #[test]
+    fn rows_that_begin_anywhere_are_not_read_in_vectors() {
+        let is = |strides: &[isize]| {
+            let operand = Operand::matrix(Address(256), DType::F32, strides).unwrap();
+            is_vectors(&operand, 256)
+        };
+        assert!(is(&[8, 1]) && is(&[1, 8]) && is(&[0, 1]) && is(&[64, 8, 1]));
+        assert!(!is(&[1, 1]) && !is(&[7, 1]) && !is(&[3, 8, 1]) && !is(&[8, 2]) && !is(&[1, 8, 1]));
+        assert!(!is_vectors(&Operand::matrix(Address(0), DType::F32, &[8, 1]).unwrap(), 4));
     }
 
     #[test]

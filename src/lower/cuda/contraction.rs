@@ -1,6 +1,6 @@
 //! Matrix products.
 
-use super::{Binding, Lowering, Traits, alignment};
+use super::{Binding, Lowering, Region, Traits, alignment};
 use crate::error::{Result, fail};
 use crate::ir::DType;
 use crate::kernels::entry::{Arithmetic, Chain, MatMulArguments, Right, Tile, matmul_entry};
@@ -106,12 +106,13 @@ impl Lowering<'_> {
         chain: Chain,
         further: &[Operand],
     ) -> Result<Option<Split>> {
-        let Product { a, b, c, .. } = product;
+        let c = &product.c;
+        let [a, b] = [&product.a, &product.b].map(still);
+        let (a, b) = (&a, &b);
         let (rows, columns) = (c.shape.len() - 2, c.shape.len() - 1);
         let extents @ [m, n, _] = [c.shape[rows], c.shape[columns], a.shape[columns]];
         let batch = &c.shape[..rows];
-        let right =
-            if b.strides[columns] == 1 || n == 1 && b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
+        let right = if b.strides[columns] == 1 || b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
         let blocks = batch.iter().product();
         let tile = tile(&self.traits, m, n, blocks);
         let splits = if arithmetic == Arithmetic::I32 { 1 } else { splits(&self.traits, tile, extents, blocks) };
@@ -119,6 +120,7 @@ impl Lowering<'_> {
         let operands = [binding.matrix(a)?, binding.matrix(b)?, binding.matrix(c)?];
         let mut arguments = MatMulArguments::new(extents, batch, operands, splits, alignment([a, b]))?;
         arguments.alpha = product.alpha;
+        arguments.b_constant = matches!(b.region, Region::Constant(_)).into();
         arguments.chain = chain;
         for (index, operand) in further.iter().enumerate() {
             arguments.chain = arguments.chain.with(index, binding.matrix(operand)?);
@@ -134,6 +136,15 @@ impl Lowering<'_> {
         self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
         Ok(split)
     }
+}
+
+/// The operand with no step along axes of one element, so that what its view happens to say there decides nothing.
+fn still(operand: &Operand) -> Operand {
+    let mut still = operand.clone();
+    for (stride, &extent) in still.strides.iter_mut().zip(&operand.shape) {
+        *stride *= isize::from(extent != 1);
+    }
+    still
 }
 
 /// The largest tile with which the product still fills the GPU.

@@ -1,7 +1,7 @@
 //! Convolutions: as matrix products where the window is one element, as products of gathered windows, or by their definition.
 
 use super::contraction::{self, Product};
-use super::{Binding, Lowering, alignment};
+use super::{Binding, Lowering, Region, alignment};
 use crate::error::Result;
 use crate::ir::DType;
 use crate::kernels::entry::{
@@ -215,6 +215,7 @@ impl Lowering<'_> {
             chain = chain.with(index, binding.matrix(operand)?);
         }
         arguments.product.chain = chain;
+        arguments.product.b_constant = matches!(b.region, Region::Constant(_)).into();
         if arguments.product.splits > 1 {
             let partials = self.scratch(DType::F32, &[arguments.product.partial_bytes() / 4])?;
             arguments.product.partials = binding.address(&partials);
