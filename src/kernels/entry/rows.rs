@@ -123,11 +123,11 @@ impl NormArguments {
         })
     }
 
-    /// One block a row.
+    /// One block a row, four elements a thread and turn: most rows take one turn.
     pub fn launch(&self) -> Geometry {
         let cached = self.extent as usize <= CACHED;
         let shared_bytes = if cached { self.extent * 4 } else { 0 };
-        let threads = if self.extent > 2048 { 512 } else { 128 };
+        let threads = self.extent.div_ceil(4).next_multiple_of(32).clamp(64, 512);
         Geometry { shared_bytes, ..Geometry::line(rows(&self.space, self.extent), threads) }
     }
 }

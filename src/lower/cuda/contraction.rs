@@ -11,7 +11,9 @@ use crate::lower::uniform::absorb_constants;
 use crate::plan::{Step, View};
 
 /// Terms of a sum from which on it is worth a second launch to split it.
-const SPLIT_TERMS_MIN: usize = 1024;
+const SPLIT_TERMS_MIN: usize = 768;
+/// Blocks that a multiprocessor is to have: one alone waits for memory most of the time.
+const SPLIT_BLOCKS: usize = 2;
 /// Fewest terms of a part.
 const SPLIT_DEPTH_MIN: usize = 256;
 /// Most parts of a sum.
@@ -167,7 +169,7 @@ pub(super) fn tile(traits: &Traits, m: usize, n: usize, batch: usize) -> Tile {
 pub(super) fn splits(traits: &Traits, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
     let (rows, columns) = tile.extents();
     let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
-    let wanted = if k < SPLIT_TERMS_MIN { 1 } else { traits.multiprocessors as usize / blocks };
+    let wanted = if k < SPLIT_TERMS_MIN { 1 } else { SPLIT_BLOCKS * traits.multiprocessors as usize / blocks };
     wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
 }
 
