@@ -11,6 +11,7 @@ const INVALID_VALUE: c_int = 1;
 const OUT_OF_MEMORY: c_int = 2;
 const INVALID_DEVICE: c_int = 101;
 const INVALID_CONTEXT: c_int = 201;
+const INVALID_IMAGE: c_int = 200;
 const INVALID_PTX: c_int = 218;
 const NOT_FOUND: c_int = 500;
 
@@ -71,7 +72,7 @@ impl Script<'_> {
         let (mut module, mut function) = (0usize, 0usize);
         let none = std::ptr::null_mut::<c_void>();
         for (what, text, expected) in [
-            ("no PTX", "rubbish", INVALID_PTX),
+            ("no PTX", "rubbish", INVALID_IMAGE),
             ("for a GPU that there is not", NEWER, INVALID_PTX),
             ("right", MODULE, SUCCESS),
         ] {
