@@ -426,6 +426,7 @@ static_assert(offsetof(ResizeArguments, positions) == 504);
 static_assert(offsetof(ResizeArguments, weights) == 512);
 static_assert(offsetof(ResizeArguments, input) == 520);
 static_assert(offsetof(ResizeArguments, output) == 584);
+
 struct GateFunction {
     uint32_t kind;
     float alpha;

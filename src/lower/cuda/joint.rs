@@ -157,8 +157,9 @@ mod tests {
         assert_eq!(found(&apart), 0);
         let mut exponential = plan;
         if let Kernel::MatMul(product) = &mut exponential.steps[1].kernel {
-            // A square is no chain.
-            let body = vec![crate::kernels::Instr::Input(0), crate::kernels::Instr::Binary(Binary::Mul, 0, 0)];
+            // The square of a square is no chain, which keeps one value, not two.
+            let square = |of| crate::kernels::Instr::Binary(Binary::Mul, of, of);
+            let body = vec![crate::kernels::Instr::Input(0), square(0), square(1)];
             product.epilogue = Some(Map { inputs: vec![DType::F32; 2], body, output: DType::F32 });
         }
         assert_eq!(found(&exponential), 0);
