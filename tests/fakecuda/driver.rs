@@ -93,12 +93,12 @@ pub struct Driver {
     pub options: Options,
     pub memory: Memory,
     handles: Mutex<Handles>,
-    retained: AtomicUsize,
+    /// How often the context has been taken; held while its last release looks at what is left.
+    retained: Mutex<usize>,
     next: AtomicUsize,
     kernels: AtomicU64,
     /// The fatal result after which the device is dead.
     dead: AtomicI32,
-    ended: AtomicBool,
     /// A call that gives something back was made to fail: what is left is nobody's fault.
     excused: AtomicBool,
 }
@@ -109,11 +109,10 @@ pub fn driver() -> &'static Driver {
         options: Options::read(),
         memory: Memory::default(),
         handles: Mutex::default(),
-        retained: AtomicUsize::new(0),
+        retained: Mutex::new(0),
         next: AtomicUsize::new(0x1000),
         kernels: AtomicU64::new(0),
         dead: AtomicI32::new(0),
-        ended: AtomicBool::new(false),
         excused: AtomicBool::new(false),
     })
 }
@@ -132,6 +131,10 @@ impl Driver {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn retained(&self) -> MutexGuard<'_, usize> {
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn handle(&self) -> usize {
         self.next.fetch_add(16, SeqCst)
     }
@@ -144,7 +147,7 @@ impl Driver {
             *count += 1;
             *count
         };
-        if self.ended.load(SeqCst) && name == "cuGraphLaunch" {
+        if name == "cuGraphLaunch" && *self.retained() == 0 {
             fault("a launch after the context was released");
         }
         if let Some(fail) = self.options.fail.as_ref().filter(|fail| fail.symbol == name)
@@ -201,14 +204,16 @@ impl Driver {
 
     pub fn retain(&self, device: c_int) -> Result<usize, Code> {
         self.device(device)?;
-        self.retained.fetch_add(1, SeqCst);
+        *self.retained() += 1;
         Ok(CONTEXT + device as usize)
     }
 
     /// The last release finds everything given back.
     pub fn release(&self, device: c_int) -> Result<(), Code> {
         self.device(device)?;
-        if self.retained.fetch_sub(1, SeqCst) != 1 {
+        let mut retained = self.retained();
+        *retained -= 1;
+        if *retained > 0 {
             return Ok(());
         }
         let handles = self.handles();
@@ -230,12 +235,11 @@ impl Driver {
             lines.sort();
             std::fs::write(path, lines.join("\n") + "\n").expect("a log");
         }
-        self.ended.store(true, SeqCst);
         Ok(())
     }
 
     pub fn push(&self, context: usize) -> Result<(), Code> {
-        if context < CONTEXT || context >= CONTEXT + self.options.devices as usize || self.retained.load(SeqCst) == 0 {
+        if context < CONTEXT || context >= CONTEXT + self.options.devices as usize || *self.retained() == 0 {
             fault("no context is made current");
         }
         CURRENT.with_borrow_mut(|stack| stack.push(context));
