@@ -28,20 +28,6 @@ func session(b *testing.B, options streaminfer.SessionOptions) *streaminfer.Sess
 	return s
 }
 
-// BenchmarkPoll is one call across the border and back, guards included, on a session whose request has ended.
-func BenchmarkPoll(b *testing.B) {
-	s := session(b, streaminfer.SessionOptions{})
-	if err := s.Run(context.Background()); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if ended, err := s.Poll(); !ended || err != nil {
-			b.Fatal(ended, err)
-		}
-	}
-}
-
 func BenchmarkRun(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
