@@ -27,7 +27,7 @@ test-go-linked: ## the Go tests with the library linked at build time, as instal
 test-go-module: build ## the module zip, unpacked elsewhere, built and run
 	cd tests/gomodule && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
 
-bench-go: build ## the border between Go and the library: one call, one request
+bench-go: build $(MODELS)/mlp.onnx ## the border between Go and the library: one call, one request
 	cd go && $(GO_MUST) $(GO) test -run '^$$' -bench . -benchtime 2s -count 3 .
 	cd benches/go && $(GO_MUST) $(GO) test -run '^$$' -bench . ./crossing
 
