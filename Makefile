@@ -38,7 +38,7 @@ lint: ## formatting and lints
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
 
 # The development profile checks arithmetic for overflow and plans after every pass.
-test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx ## unit and integration tests
+test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx $(MODELS)/minilm.onnx ## unit and integration tests
 	STREAMINFER_REQUIRE=1 $(CARGO) test --quiet
 
 # The runtime's own tests once more, on the simulated GPU. Left out are those that take long on a
