@@ -2,12 +2,12 @@
 //! due.
 
 use super::ledger::Entry;
-use crate::device::host::{clock, futex, process, signals};
+use crate::device::host::{clock, futex, process, threads};
 use crate::error::{Error, Result, Status};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 /// Something that has to be done at certain times.
@@ -96,17 +96,13 @@ impl Timer {
     pub fn start(entry: Entry) -> Result<Self> {
         let alarm = Arc::new(Alarm::default());
         let shared = alarm.clone();
-        let (ready, started) = mpsc::channel();
         let body = move || {
             clock::sharpen_sleeps();
-            let _ = ready.send(());
             shared.run();
         };
         let builder = std::thread::Builder::new().name("si-timer".into());
-        let thread = signals::blocked(|| builder.spawn(body));
+        let thread = threads::start(builder, body);
         let thread = thread.map_err(|error| Error::io(Status::LimitReached, "no thread for batchers", &error))?;
-        // A thread allocates as it starts: that is over before the first request.
-        let _ = started.recv();
         Ok(Timer { alarm, thread: Some(thread), process: process::number(), _thread: entry })
     }
 
@@ -135,6 +131,7 @@ impl Drop for Timer {
 mod tests {
     use super::*;
     use crate::runtime::ledger::{Account, Ledger};
+    use std::sync::mpsc;
 
     /// Says when it is tended, and when it wants to be next.
     struct Task {

@@ -4,7 +4,7 @@
 
 use super::gpu::{Current, Gpu};
 use super::sys::NOT_READY;
-use crate::device::host::{clock, futex, signals};
+use crate::device::host::{clock, futex, threads};
 use crate::device::progress::Watcher;
 use crate::device::{DeviceState, Outcome, Progress, Sink, Stamps};
 use crate::error::{Error, Result, Status};
@@ -278,7 +278,7 @@ impl Reactor {
             shared.run();
         };
         let builder = std::thread::Builder::new().name("si-reactor".into());
-        let thread = signals::blocked(|| builder.spawn(body));
+        let thread = threads::start(builder, body);
         let thread = thread.map_err(|error| Error::io(Status::LimitReached, "no thread for the reactor", &error))?;
         Ok(Reactor { watch, thread: Some(thread) })
     }

@@ -24,13 +24,13 @@ mod reduce;
 mod resize;
 mod scan;
 mod scatter;
-pub mod signals;
 pub mod simd;
 mod softmax;
 mod stream;
 mod team;
 #[cfg(test)]
 mod testing;
+pub mod threads;
 mod topk;
 mod weights;
 

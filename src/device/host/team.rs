@@ -1,6 +1,6 @@
 //! The worker threads of one context: they sleep until work is posted, do it together, and sleep again.
 
-use super::{clock, futex, process, processors, signals};
+use super::{clock, futex, process, processors, threads};
 use crate::error::{Error, Result, Status};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
@@ -188,7 +188,7 @@ impl<W: Work> Team<W> {
                 drop(count);
             };
             // Dropping `team` on failure stops those that have started.
-            let thread = signals::blocked(|| builder.spawn(body))
+            let thread = threads::start(builder, body)
                 .map_err(|error| Error::io(Status::LimitReached, "no thread for a context", &error))?;
             team.threads.push(thread);
         }

@@ -1,10 +1,29 @@
-//! Keeping the host program's signals away from the library's threads.
+//! How the library's threads start.
 
+use std::io;
 use std::mem::MaybeUninit;
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+
+/// Starts a thread that blocks all signals: they are the host program's. It has begun when this returns, since a thread allocates as it
+/// begins, and that is to be over before the first request.
+pub fn start(builder: Builder, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let (ready, begun) = mpsc::channel();
+    let thread = blocked(|| {
+        builder.spawn(move || {
+            // The receiver waits below.
+            let _ = ready.send(());
+            drop(ready);
+            body();
+        })
+    })?;
+    let _ = begun.recv();
+    Ok(thread)
+}
 
 /// Runs `start` with every signal blocked on this thread, so that a thread started inside inherits that; then restores
 /// the mask. A signal that arrives meanwhile is delivered afterwards, or to another thread.
-pub fn blocked<T>(start: impl FnOnce() -> T) -> T {
+fn blocked<T>(start: impl FnOnce() -> T) -> T {
     struct Restore(libc::sigset_t);
     impl Drop for Restore {
         fn drop(&mut self) {
