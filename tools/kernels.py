@@ -67,7 +67,7 @@ def check_waits(source, text):
         name, wait = re.match(r"\w+", body)[0], body.find("griddepcontrol.wait")
         written = re.search(r"\b(st|atom|red)\.(\w+\.)*global", body)
         if wait < 0 or written and written.start() < wait:
-            sys.exit(f"kernels: {name} of {source.name} does not call begin() before it writes")
+            sys.exit(f"kernels: {name} of {source.name} calls neither begin() nor await_launch() before it writes")
 
 
 def compile_one(nvcc, source, target):
