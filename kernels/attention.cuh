@@ -16,33 +16,69 @@ template <class T_, int DEPTH_> struct Tiles {
     static constexpr int STAGE = KEYS * PITCH;
 };
 
+// The two rows of queries of which a lane holds elements: `l / 4` and eight further down.
+template <class T> struct Queries {
+    const T* rows[2];
+    int32_t step;
+    int depth;
+    bool inside[2];
+
+    __device__ __forceinline__ Queries(const AttentionArguments& arguments, const T* base, int row) {
+        const Operand& q = arguments.q;
+        step = q.strides[AXES - 1], depth = arguments.depth;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            inside[half] = row + 8 * half < int(arguments.queries);
+            rows[half] = base + (inside[half] ? int64_t(row + 8 * half) * q.strides[AXES - 2] : 0);
+        }
+    }
+
+    // Whether two neighbours can be read together, of rows that are `size` long.
+    __device__ __forceinline__ bool pairs(int size) const {
+        uint64_t addresses = reinterpret_cast<uint64_t>(rows[0]) | reinterpret_cast<uint64_t>(rows[1]);
+        return inside[0] && inside[1] && step == 1 && depth == size && addresses % (2 * sizeof(T)) == 0;
+    }
+
+    __device__ __forceinline__ T at(int half, int k) const {
+        return inside[half] && k < depth ? rows[half][int64_t(k) * step] : from_float<T>(0.0f);
+    }
+};
+
 // 16-bit floats: a lane holds, of every 16 x 8 scores or results, columns 2 (l % 4) + {0, 1} of rows l / 4 + {0, 8}.
 template <class S, class T = typename S::T> struct Warp {
     static constexpr int STEPS = S::DEPTH / 16;
     uint32_t queries[STEPS][4];
 
-    // `query(row, k)` gives an element of this warp's queries.
-    template <class F> __device__ void load(F query) {
-        int row = threadIdx.x % 32 / 4, k = threadIdx.x % 4 * 2;
+    __device__ __forceinline__ void load(const Queries<T>& from) {
+        int k = threadIdx.x % 4 * 2;
+        if (from.pairs(S::DEPTH)) {
+#pragma unroll
+            for (int step = 0; step < STEPS; ++step)
+#pragma unroll
+                for (int part = 0; part < 4; ++part)
+                    queries[step][part] = *reinterpret_cast<const uint32_t*>(from.rows[part % 2] + step * 16 + k + part / 2 * 8);
+            return;
+        }
 #pragma unroll
         for (int step = 0; step < STEPS; ++step)
 #pragma unroll
             for (int part = 0; part < 4; ++part) {
                 int at = step * 16 + k + part / 2 * 8;
-                T pair[2] = {query(row + part % 2 * 8, at), query(row + part % 2 * 8, at + 1)};
+                T pair[2] = {from.at(part % 2, at), from.at(part % 2, at + 1)};
                 queries[step][part] = reinterpret_cast<uint32_t&>(pair);
             }
     }
 
-    // scores[16 x KEYS] += queries keys^T
-    __device__ void score(float (&scores)[S::KEYS / 8][4], const T* keys) const {
+    // scores[16 x KEYS] += queries keys^T; the keys are at this offset of shared memory.
+    __device__ __forceinline__ void score(float (&scores)[S::KEYS / 8][4], uint32_t offset) const {
         int lane = threadIdx.x % 32;
+        uint32_t keys = shared_address(pipeline) + offset + ((lane / 16 * 8 + lane % 8) * S::PITCH + lane / 8 % 2 * 8) * sizeof(T);
 #pragma unroll
         for (int step = 0; step < STEPS; ++step)
 #pragma unroll
             for (int pair = 0; pair < S::KEYS / 16; ++pair) {
                 uint32_t right[4];
-                load_matrices(right, keys + (pair * 16 + lane / 16 * 8 + lane % 8) * S::PITCH + step * 16 + lane / 8 % 2 * 8);
+                load_matrices(right, keys + (pair * 16 * S::PITCH + step * 16) * sizeof(T));
                 multiply<T>(scores[2 * pair], queries[step], right[0], right[1]);
                 multiply<T>(scores[2 * pair + 1], queries[step], right[2], right[3]);
             }
@@ -54,8 +90,9 @@ template <class S, class T = typename S::T> struct Warp {
     }
 
     // results[16 x DEPTH] += weights values
-    static __device__ void weigh(float (&results)[S::DEPTH / 8][4], const float (&weights)[S::KEYS / 8][4], const T* values) {
+    static __device__ __forceinline__ void weigh(float (&results)[S::DEPTH / 8][4], const float (&weights)[S::KEYS / 8][4], uint32_t offset) {
         int lane = threadIdx.x % 32;
+        uint32_t values = shared_address(pipeline) + offset + ((lane / 8 % 2 * 8 + lane % 8) * S::PITCH + lane / 16 * 8) * sizeof(T);
 #pragma unroll
         for (int step = 0; step < S::KEYS / 16; ++step) {
             const float(&low)[4] = weights[2 * step], (&high)[4] = weights[2 * step + 1];
@@ -63,7 +100,7 @@ template <class S, class T = typename S::T> struct Warp {
 #pragma unroll
             for (int pair = 0; pair < S::DEPTH / 16; ++pair) {
                 uint32_t right[4];
-                load_matrices_transposed(right, values + (step * 16 + lane / 8 % 2 * 8 + lane % 8) * S::PITCH + pair * 16 + lane / 16 * 8);
+                load_matrices_transposed(right, values + (step * 16 * S::PITCH + pair * 16) * sizeof(T));
                 multiply<T>(results[2 * pair], left, right[0], right[1]);
                 multiply<T>(results[2 * pair + 1], left, right[2], right[3]);
             }
@@ -77,16 +114,17 @@ template <class S> struct Warp<S, float> {
     static constexpr int STEPS = S::DEPTH / 8;
     uint32_t queries[STEPS][4];
 
-    template <class F> __device__ void load(F query) {
-        int row = threadIdx.x % 32 / 4, k = threadIdx.x % 4;
+    __device__ __forceinline__ void load(const Queries<float>& from) {
+        int k = threadIdx.x % 4;
 #pragma unroll
         for (int step = 0; step < STEPS; ++step)
 #pragma unroll
             for (int part = 0; part < 4; ++part)
-                queries[step][part] = to_tf32(query(row + part % 2 * 8, step * 8 + k + part / 2 * 4));
+                queries[step][part] = to_tf32(from.at(part % 2, step * 8 + k + part / 2 * 4));
     }
 
-    __device__ void score(float (&scores)[S::KEYS / 8][4], const float* keys) const {
+    __device__ __forceinline__ void score(float (&scores)[S::KEYS / 8][4], uint32_t offset) const {
+        const float* keys = stage_elements<float>(offset);
         int group = threadIdx.x % 32 / 4, inner = threadIdx.x % 4;
 #pragma unroll
         for (int step = 0; step < STEPS; ++step)
@@ -97,7 +135,8 @@ template <class S> struct Warp<S, float> {
             }
     }
 
-    static __device__ void weigh(float (&results)[S::DEPTH / 8][4], const float (&weights)[S::KEYS / 8][4], const float* values) {
+    static __device__ __forceinline__ void weigh(float (&results)[S::DEPTH / 8][4], const float (&weights)[S::KEYS / 8][4], uint32_t offset) {
+        const float* values = stage_elements<float>(offset);
         int group = threadIdx.x % 32 / 4, inner = threadIdx.x % 4;
 #pragma unroll
         for (int step = 0; step < S::KEYS / 8; ++step) {
@@ -129,37 +168,41 @@ __device__ __forceinline__ int64_t place(const Operand& operand, int64_t start, 
     return start + int64_t(row) * operand.strides[AXES - 2] + int64_t(column) * operand.strides[AXES - 1];
 }
 
-// Copies a tile of keys or values, of which rows have `width` elements.
-template <class S> __device__ __forceinline__ void fetch_tile(typename S::T* shared, const Rows<typename S::T>& rows, int first, int width) {
+// Copies a tile of keys or values, of which rows have `width` elements, to this offset of shared memory.
+template <class S> __device__ __forceinline__ void fetch_tile(uint32_t offset, const Rows<typename S::T>& rows, int first, int width) {
+    using T = typename S::T;
     constexpr int CHUNKS = S::DEPTH / S::CHUNK;
-    for (int index = threadIdx.x; index < S::KEYS * CHUNKS; index += blockDim.x) {
-        int row = index / CHUNKS, at = index % CHUNKS * S::CHUNK;
-        // What lies behind a row's end becomes zeros; none of it is addressed.
-        bool inside = at < width;
-        rows.fetch(shared + row * S::PITCH + at, first + row, inside ? at : 0, inside ? width : 0);
+    int line = threadIdx.x / CHUNKS, element = threadIdx.x % CHUNKS * S::CHUNK, pass = blockDim.x / CHUNKS;
+    const T* from = rows.base + int64_t(first + line) * rows.row_step + int64_t(element) * rows.step;
+    int64_t stride = int64_t(pass) * rows.row_step;
+    uint32_t shared = shared_address(pipeline) + offset + (line * S::PITCH + element) * sizeof(T);
+    int live = element < width ? rows.rows - first : 0;
+    if (rows.vectors) {
+#pragma unroll 4
+        for (; line < S::KEYS; line += pass, from += stride, shared += pass * S::PITCH * sizeof(T)) copy_async(shared, from, line < live);
+    } else {
+#pragma unroll 1
+        for (; line < S::KEYS; line += pass, from += stride, shared += pass * S::PITCH * sizeof(T))
+            fetch_elements(shared, from, rows.step, line < live ? width - element : 0);
     }
 }
 
-template <class M> __device__ __forceinline__ void fetch_mask(const void* base, const int64_t (&at)[4], const bool (&inside)[4], float (&y)[4]) {
+// The elements of an operand of the score map that belong to a lane's scores; `row` and `key` are those of the first.
+template <class M, int TILES>
+__device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, const Operand& operand, int64_t start, int row, int key, float (&y)[TILES][4]) {
+    const M* base = static_cast<const M*>(operand.address) + start;
 #pragma unroll
-    for (int part = 0; part < 4; ++part) y[part] = inside[part] ? float(static_cast<const M*>(base)[at[part]]) : 0.0f;
-}
-
-// Four elements of an operand of the score map: two neighbours of row `row`, and those eight rows further down.
-__device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, const Operand& operand, int64_t start, int row, int key, float (&y)[4]) {
-    int64_t at[4];
-    bool inside[4];
+    for (int half = 0; half < 2; ++half) {
+        bool inside = row + 8 * half < int(arguments.queries);
+        const M* from = base + int64_t(row + 8 * half) * operand.strides[AXES - 2];
 #pragma unroll
-    for (int part = 0; part < 4; ++part) {
-        int query = row + part / 2 * 8, column = key + part % 2;
-        at[part] = place(operand, start, query, column);
-        inside[part] = query < int(arguments.queries) && column < int(arguments.keys);
-    }
-    switch (operand.dtype) {
-    case F32_TYPE: fetch_mask<float>(operand.address, at, inside, y); break;
-    case F16_TYPE: fetch_mask<__half>(operand.address, at, inside, y); break;
-    case BF16_TYPE: fetch_mask<__nv_bfloat16>(operand.address, at, inside, y); break;
-    default: fetch_mask<uint8_t>(operand.address, at, inside, y);
+        for (int tile = 0; tile < TILES; ++tile)
+#pragma unroll
+            for (int part = 0; part < 2; ++part) {
+                int column = key + tile * 8 + part;
+                bool exists = inside && column < int(arguments.keys);
+                y[tile][2 * half + part] = exists ? float(from[int64_t(column) * operand.strides[AXES - 1]]) : 0.0f;
+            }
     }
 }
 
@@ -187,12 +230,13 @@ template <class S> struct Masks {
 };
 
 // The functions that score maps are made of, see AttentionArguments::takes.
-__device__ __forceinline__ void apply_mask(uint32_t op, bool left, float constant, float (&x)[4], const float (&y)[4]) {
+template <int TILES>
+__device__ __forceinline__ void apply_mask(uint32_t op, bool left, float constant, float (&x)[TILES][4], const float (&y)[TILES][4]) {
     switch (op) {
 #define PARTS(expression) \
-    _Pragma("unroll") for (int part = 0; part < 4; ++part) { \
-        float a = x[part], b = y[part]; \
-        x[part] = (expression); \
+    _Pragma("unroll") for (int part = 0; part < 4 * TILES; ++part) { \
+        float a = x[part / 4][part % 4], b = y[part / 4][part % 4]; \
+        x[part / 4][part % 4] = (expression); \
     } \
     break;
     case Add: PARTS(a + b)
@@ -212,35 +256,39 @@ __device__ __forceinline__ void map_scores(const Head& head, const Masks<S>& mas
     const AttentionArguments& arguments = head.arguments;
     int key = first + column;
 #pragma unroll
-    for (int tile = 0; tile < TILES; ++tile)
-#pragma unroll
-        for (int part = 0; part < 4; ++part) scores[tile][part] *= arguments.scale;
+    for (int part = 0; part < 4 * TILES; ++part) scores[part / 4][part % 4] *= arguments.scale;
 #pragma unroll 1
     for (uint32_t index = 0; index < arguments.chain.count; ++index) {
         const Stage& stage = arguments.chain.stages[index];
         bool fetches = stage.source >= 3, left = stage.source >= 2 && stage.source % 2 == 0;
         uint32_t number = fetches ? (stage.source - 3) / 2 : 0;
         const Operand& operand = arguments.chain.operands[number];
-        bool held = Masks<S>::holds(operand);
-        int64_t start = fetches && !held ? head.start(operand) : 0;
+        float y[TILES][4];
+        if (!fetches) {
 #pragma unroll
-        for (int tile = 0; tile < TILES; ++tile) {
-            float y[4] = {stage.constant, stage.constant, stage.constant, stage.constant};
-            if (fetches && held) {
+            for (int part = 0; part < 4 * TILES; ++part) y[part / 4][part % 4] = stage.constant;
+        } else if (Masks<S>::holds(operand)) {
+#pragma unroll
+            for (int tile = 0; tile < TILES; ++tile) {
                 float2 pair = *reinterpret_cast<const float2*>(masks.rows[number] + tile * 8 + column);
-                y[0] = y[2] = pair.x, y[1] = y[3] = pair.y;
-            } else if (fetches) {
-                fetch_mask(arguments, operand, start, row, key + tile * 8, y);
+                y[tile][0] = y[tile][2] = pair.x, y[tile][1] = y[tile][3] = pair.y;
             }
-            apply_mask(stage.op, left, stage.constant, scores[tile], y);
+        } else {
+            int64_t start = head.start(operand);
+            switch (operand.dtype) {
+            case F32_TYPE: fetch_mask<float>(arguments, operand, start, row, key, y); break;
+            case F16_TYPE: fetch_mask<__half>(arguments, operand, start, row, key, y); break;
+            case BF16_TYPE: fetch_mask<__nv_bfloat16>(arguments, operand, start, row, key, y); break;
+            default: fetch_mask<uint8_t>(arguments, operand, start, row, key, y);
+            }
         }
+        apply_mask(stage.op, left, stage.constant, scores, y);
     }
+    if (first + S::KEYS <= int(arguments.keys)) return;
     // What lies behind the last key weighs nothing.
 #pragma unroll
-    for (int tile = 0; tile < TILES; ++tile)
-#pragma unroll
-        for (int part = 0; part < 4; ++part)
-            if (key + tile * 8 + part % 2 >= int(arguments.keys)) scores[tile][part] = -INFINITY;
+    for (int part = 0; part < 4 * TILES; ++part)
+        if (key + part / 4 * 8 + part % 2 >= int(arguments.keys)) scores[part / 4][part % 4] = -INFINITY;
 }
 
 // The combination over the four lanes that share a row.
@@ -284,26 +332,36 @@ struct Softmax {
     }
 };
 
-// Two neighbours of a row of results, of which `valid` exist.
-__device__ __forceinline__ void store_pair(const Operand& output, int64_t at, int valid, float a, float b) {
-    int32_t step = output.strides[AXES - 1];
-    int bytes = bytes_of(output.dtype);
-    if (valid >= 2 && step == 1 && (reinterpret_cast<uint64_t>(output.address) + at * bytes) % (2 * bytes) == 0) {
-        void* pair = static_cast<char*>(output.address) + at * bytes;
-        if (output.dtype == F16_TYPE) *static_cast<__half2*>(pair) = __floats2half2_rn(a, b);
-        else if (output.dtype == BF16_TYPE) *static_cast<__nv_bfloat162*>(pair) = __floats2bfloat162_rn(a, b);
-        else *static_cast<float2*>(pair) = make_float2(a, b);
-        return;
+// A row of results.
+struct Results {
+    char* base;
+    uint32_t dtype;
+    int32_t step;
+    int width;
+    bool pairs;
+
+    __device__ __forceinline__ Results(const AttentionArguments& arguments, int64_t at) {
+        const Operand& output = arguments.output;
+        dtype = output.dtype, step = output.strides[AXES - 1], width = arguments.width;
+        int bytes = bytes_of(dtype);
+        base = static_cast<char*>(output.address) + at * bytes;
+        pairs = step == 1 && width % 2 == 0 && (reinterpret_cast<uint64_t>(base) & (2 * bytes - 1)) == 0;
     }
-    if (valid >= 1) store_float(output.address, output.dtype, at, a);
-    if (valid >= 2) store_float(output.address, output.dtype, at + step, b);
-}
+
+    // Two neighbours, of which those behind the end are dropped.
+    __device__ __forceinline__ void store(int column, float a, float b) const {
+        if (column >= width) return;
+        if (!pairs) return store_apart(base, dtype, int64_t(column) * step, step, min(2, width - column), make_float4(a, b, 0.0f, 0.0f));
+        if (dtype == F16_TYPE) reinterpret_cast<__half2*>(base)[column / 2] = __floats2half2_rn(a, b);
+        else if (dtype == BF16_TYPE) reinterpret_cast<__nv_bfloat162*>(base)[column / 2] = __floats2bfloat162_rn(a, b);
+        else reinterpret_cast<float2*>(base)[column / 2] = make_float2(a, b);
+    }
+};
 
 template <class S> __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
-    begin();
     using T = typename S::T;
     // Two stages of keys, then two of values.
-    T* tiles = reinterpret_cast<T*>(pipeline);
+    constexpr uint32_t STAGE = S::STAGE * sizeof(T);
     int block_rows = blockDim.x / 32 * WARP_ROWS, parts = (int(arguments.queries) + block_rows - 1) / block_rows;
     Head head = {arguments, blockIdx.x / parts};
     int first_row = int(blockIdx.x % parts) * block_rows + int(threadIdx.x / 32) * WARP_ROWS;
@@ -312,22 +370,22 @@ template <class S> __device__ __forceinline__ void attend(const AttentionArgumen
     int count = (int(arguments.keys) + S::KEYS - 1) / S::KEYS;
     auto fetch = [&](int tile) {
         if (tile < count) {
-            fetch_tile<S>(tiles + tile % 2 * S::STAGE, keys, tile * S::KEYS, arguments.depth);
-            fetch_tile<S>(tiles + (2 + tile % 2) * S::STAGE, values, tile * S::KEYS, arguments.width);
+            fetch_tile<S>(tile % 2 * STAGE, keys, tile * S::KEYS, arguments.depth);
+            fetch_tile<S>((2 + tile % 2) * STAGE, values, tile * S::KEYS, arguments.width);
         }
         commit_copies();
     };
+    const T* base = static_cast<const T*>(arguments.q.address) + head.start(arguments.q);
+    int row = first_row + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    Queries<T> queries(arguments, base, row);
+    int64_t start = head.start(arguments.output);
+    await_launch();
     fetch(0);
     __shared__ Masks<S> masks;
     Warp<S> warp;
-    const T* queries = static_cast<const T*>(arguments.q.address) + head.start(arguments.q);
-    warp.load([&](int row, int k) {
-        bool inside = first_row + row < int(arguments.queries) && k < int(arguments.depth);
-        return inside ? queries[place(arguments.q, 0, first_row + row, k)] : from_float<T>(0.0f);
-    });
+    warp.load(queries);
     Softmax softmax;
     float results[S::DEPTH / 8][4] = {};
-    int row = first_row + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
 #pragma unroll 1
     for (int tile = 0; tile < count; ++tile) {
         fetch(tile + 1);
@@ -336,22 +394,22 @@ template <class S> __device__ __forceinline__ void attend(const AttentionArgumen
         // Everyone's copies of this tile have arrived.
         __syncthreads();
         float scores[S::KEYS / 8][4] = {};
-        warp.score(scores, tiles + tile % 2 * S::STAGE);
+        warp.score(scores, tile % 2 * STAGE);
         map_scores<S>(head, masks, scores, row, tile * S::KEYS, column);
         softmax.weigh(scores, results);
-        Warp<S>::weigh(results, scores, tiles + (2 + tile % 2) * S::STAGE);
+        Warp<S>::weigh(results, scores, (2 + tile % 2) * STAGE);
         // Everyone is done with the stage that is fetched next.
         __syncthreads();
     }
-    int64_t start = head.start(arguments.output);
+    release_launch();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         float factor = softmax.factor(half, arguments.guard != 0);
         if (row + 8 * half >= int(arguments.queries)) continue;
+        Results to(arguments, place(arguments.output, start, row + 8 * half, 0));
 #pragma unroll
         for (int tile = 0; tile < S::DEPTH / 8; ++tile)
-            store_pair(arguments.output, place(arguments.output, start, row + 8 * half, tile * 8 + column),
-                       int(arguments.width) - tile * 8 - column, results[tile][2 * half] * factor, results[tile][2 * half + 1] * factor);
+            to.store(tile * 8 + column, results[tile][2 * half] * factor, results[tile][2 * half + 1] * factor);
     }
 }
 

@@ -91,9 +91,9 @@ template <class S> struct Windows {
     }
 
     // Copies one stage, the terms from `k` on; those from `end` on are zeros.
-    __device__ __forceinline__ void stage(T* shared, int k, int end) const {
+    __device__ __forceinline__ void stage(uint32_t shared, int k, int end) const {
         int at = threadIdx.x % CHUNKS * S::CHUNK;
-        shared += threadIdx.x / CHUNKS * S::A_PITCH + at;
+        shared += S::a_place(threadIdx.x / CHUNKS, at);
         k += at;
         Term term(arguments, k);
         if (vectors) {
@@ -102,7 +102,7 @@ template <class S> struct Windows {
 #pragma unroll
             for (int pass = 0; pass < PASSES; ++pass) {
                 bool inside = k < end && term.inside(corners[pass]);
-                copy_async(shared + pass * PASS * S::A_PITCH, inside ? base + starts[pass] + offset : base, inside ? 16 : 0);
+                copy_async(shared + pass * PASS * S::A_PITCH * sizeof(T), base + starts[pass] + offset, inside);
             }
             return;
         }
@@ -118,7 +118,7 @@ template <class S> struct Windows {
         }
 #pragma unroll
         for (int pass = 0; pass < PASSES; ++pass)
-            *reinterpret_cast<uint4*>(shared + pass * PASS * S::A_PITCH) = reinterpret_cast<const uint4&>(elements[pass]);
+            store_shared(shared + pass * PASS * S::A_PITCH * sizeof(T), reinterpret_cast<const uint4&>(elements[pass]));
     }
 };
 
@@ -131,5 +131,5 @@ template <class S> __device__ __forceinline__ void convolve(const ConvArguments&
 // Of the large tiles `blocks` blocks share a multiprocessor.
 #define CONVOLUTIONS(name, T, KIND, blocks) \
     ENTRY_BLOCKS(conv_##name##_128x128, ConvArguments, 256, blocks) { convolve<Large<T, KIND, Right::Rows>>(arguments); } \
-    ENTRY(conv_##name##_64x64, ConvArguments, 128) { convolve<Medium<T, KIND, Right::Rows>>(arguments); } \
+    ENTRY(conv_##name##_64x64, ConvArguments, 256) { convolve<Medium<T, KIND, Right::Rows>>(arguments); } \
     ENTRY(conv_##name##_32x64, ConvArguments, 128) { convolve<Flat<T, KIND, Right::Rows>>(arguments); }

@@ -1,4 +1,4 @@
-// What happens to sums: four neighbouring results of a product take their factor and chain, and are stored.
+// What happens to sums: results of a product take their factor and chain, four neighbours at a time, and are stored.
 #pragma once
 #include "chain.cuh"
 #include "walk.cuh"
@@ -6,7 +6,7 @@
 // Whether four neighbours of a strided operand can be read or written together.
 __device__ __forceinline__ bool four_together(const Operand& operand, int64_t at, int32_t step, int valid) {
     int bytes = bytes_of(operand.dtype);
-    return valid >= 4 && step == 1 && (reinterpret_cast<uint64_t>(operand.address) + at * bytes) % (4 * bytes) == 0;
+    return valid >= 4 && step == 1 && ((reinterpret_cast<uint64_t>(operand.address) + at * bytes) & (4 * bytes - 1)) == 0;
 }
 
 // The paths below that are rarely taken are called, not inlined: a launch waits for every instruction that it jumps over to be
@@ -37,6 +37,11 @@ __device__ __forceinline__ void store_four(const Operand& operand, int64_t at, i
     store_apart(operand.address, operand.dtype, at, step, valid, make_float4(x[0], x[1], x[2], x[3]));
 }
 
+// Where values lie in a matrix: four neighbours, of which `valid` exist, in each of so many rows, `pass` apart.
+struct Spot {
+    int row, pass, rows, column, valid;
+};
+
 // An operand of one matrix of the batch, worked out once for a block.
 struct Plane {
     char* base;
@@ -45,17 +50,38 @@ struct Plane {
     // Whether four neighbours, from a multiple of four on, can be read or written together.
     uint32_t together;
 
-    __device__ int64_t at(int row, int column) const { return int64_t(row) * row_step + int64_t(column) * column_step; }
+    __device__ __forceinline__ int64_t at(const Spot& spot) const { return int64_t(spot.row) * row_step + int64_t(spot.column) * column_step; }
 
-    __device__ __forceinline__ void fetch(int row, int column, int valid, float (&y)[4]) const {
-        if (together != 0 && valid >= 4) return load_floats<true>(base, dtype, at(row, column), y);
-        float4 x = fetch_apart(base, dtype, at(row, column), column_step, valid);
-        y[0] = x.x, y[1] = x.y, y[2] = x.z, y[3] = x.w;
+    template <int Q> __device__ __forceinline__ void fetch(const Spot& spot, float (&y)[Q][4]) const {
+        int64_t first = at(spot), step = int64_t(spot.pass) * row_step;
+        if (together != 0 && spot.valid >= 4) {
+            return with_float_type(base, dtype, [&](const auto* typed) {
+#pragma unroll
+                for (int q = 0; q < Q; ++q)
+                    if (q < spot.rows) load_four(typed + first + q * step, y[q]);
+            });
+        }
+#pragma unroll
+        for (int q = 0; q < Q; ++q) {
+            float4 x = fetch_apart(base, dtype, first + q * step, column_step, q < spot.rows ? spot.valid : 0);
+            y[q][0] = x.x, y[q][1] = x.y, y[q][2] = x.z, y[q][3] = x.w;
+        }
     }
 
-    __device__ __forceinline__ void store(int row, int column, int valid, const float (&x)[4]) const {
-        if (together != 0 && valid >= 4) return store_floats(base, dtype, at(row, column), x);
-        store_apart(base, dtype, at(row, column), column_step, valid, make_float4(x[0], x[1], x[2], x[3]));
+    template <int Q> __device__ __forceinline__ void store(const Spot& spot, const float (&x)[Q][4]) const {
+        int64_t first = at(spot), step = int64_t(spot.pass) * row_step;
+        if (together != 0 && spot.valid >= 4) {
+            return with_float_type(base, dtype, [&](auto* typed) {
+#pragma unroll
+                for (int q = 0; q < Q; ++q)
+                    if (q < spot.rows) store_four(typed + first + q * step, x[q]);
+            });
+        }
+#pragma unroll
+        for (int q = 0; q < Q; ++q) {
+            float4 packed = make_float4(x[q][0], x[q][1], x[q][2], x[q][3]);
+            store_apart(base, dtype, first + q * step, column_step, q < spot.rows ? spot.valid : 0, packed);
+        }
     }
 };
 
@@ -75,17 +101,17 @@ struct Finish {
             int32_t row_step = operand.strides[AXES - 2], column_step = operand.strides[AXES - 1];
             int bytes = bytes_of(operand.dtype);
             char* base = static_cast<char*>(operand.address) + int64_t(position(arguments.batch, operand, batch)) * bytes;
-            bool whole = reinterpret_cast<uint64_t>(base) % (4 * bytes) == 0 && row_step % 4 == 0;
+            bool whole = (reinterpret_cast<uint64_t>(base) & (4 * bytes - 1)) == 0 && row_step % 4 == 0;
             planes[threadIdx.x] = {base, row_step, column_step, operand.dtype, is_float(operand.dtype) && whole && column_step == 1};
         }
         return {arguments, planes};
     }
 
-    // Four neighbours; `column` is a multiple of four.
-    __device__ __forceinline__ void finish(int row, int column, int valid, float (&x)[4]) const {
+    // The columns begin at a multiple of four.
+    template <int Q> __device__ __forceinline__ void finish(const Spot& spot, float (&x)[Q][4]) const {
 #pragma unroll
-        for (int lane = 0; lane < 4; ++lane) x[lane] *= arguments.alpha;
-        apply_chain(arguments.chain, x, [&](uint32_t index, float (&y)[4]) { planes[1 + index].fetch(row, column, valid, y); });
-        planes[0].store(row, column, valid, x);
+        for (int lane = 0; lane < 4 * Q; ++lane) x[lane / 4][lane % 4] *= arguments.alpha;
+        apply_chain(arguments.chain, x, [&](uint32_t index, float (&y)[Q][4]) { planes[1 + index].fetch(spot, y); });
+        planes[0].store(spot, x);
     }
 };

@@ -55,10 +55,10 @@ ENTRY(matmul_i32, MatMulArguments, THREADS) {
         int m = first_row + row + 8 * i, n = first_column + column, valid = int(arguments.n) - n;
         if (m >= int(arguments.m) || valid <= 0) continue;
         if (is_float(c.dtype)) {
-            float x[4];
+            float x[1][4];
 #pragma unroll
-            for (int j = 0; j < 4; ++j) x[j] = __int2float_rn(sums[i][j]);
-            finish.finish(m, n, valid, x);
+            for (int j = 0; j < 4; ++j) x[0][j] = __int2float_rn(sums[i][j]);
+            finish.finish({m, 0, 1, n, valid}, x);
             continue;
         }
 #pragma unroll

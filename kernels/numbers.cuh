@@ -10,13 +10,26 @@
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Arguments arguments)
 #define ENTRY(name, Arguments, threads) ENTRY_BLOCKS(name, Arguments, threads, 1)
 
-// Lets the next launch of a programmatic chain start, and waits until everything before this one has been written. Every
-// entry calls it in all threads before it touches memory; without a programmatic edge it does nothing.
-__device__ __forceinline__ void begin() {
+// Waits until everything before this launch of a programmatic chain has been written; without a programmatic edge it does nothing.
+// Every entry calls it, or `begin`, in all threads before it touches memory that a request changes.
+__device__ __forceinline__ void await_launch() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+// Lets the next launch of a programmatic chain start, once all blocks have come here. Its blocks then wait on the multiprocessors, in
+// the room of others that could work: long kernels call it when they are nearly done.
+__device__ __forceinline__ void release_launch() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Both, for kernels that are short.
+__device__ __forceinline__ void begin() {
+    release_launch();
+    await_launch();
 }
 
 __device__ __forceinline__ float to_float(float x) { return x; }
@@ -75,40 +88,59 @@ __device__ __forceinline__ void store_integer(void* base, uint32_t dtype, int64_
     }
 }
 
-// Four neighbours of any type, or of a float type, as binary32; the address is a multiple of their size together.
+// Four neighbours as binary32, and back; the address is a multiple of their size together.
+__device__ __forceinline__ void load_four(const float* at, float (&x)[4]) {
+    float4 packed = *reinterpret_cast<const float4*>(at);
+    x[0] = packed.x, x[1] = packed.y, x[2] = packed.z, x[3] = packed.w;
+}
+
+__device__ __forceinline__ void load_four(const __half* at, float (&x)[4]) {
+    uint2 packed = *reinterpret_cast<const uint2*>(at);
+    float2 low = __half22float2(reinterpret_cast<const __half2&>(packed.x)), high = __half22float2(reinterpret_cast<const __half2&>(packed.y));
+    x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
+}
+
+__device__ __forceinline__ void load_four(const __nv_bfloat16* at, float (&x)[4]) {
+    uint2 packed = *reinterpret_cast<const uint2*>(at);
+    float2 low = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(packed.x));
+    float2 high = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(packed.y));
+    x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
+}
+
+__device__ __forceinline__ void store_four(float* at, const float (&x)[4]) {
+    *reinterpret_cast<float4*>(at) = make_float4(x[0], x[1], x[2], x[3]);
+}
+
+__device__ __forceinline__ void store_four(__half* at, const float (&x)[4]) {
+    __half2 low = __floats2half2_rn(x[0], x[1]), high = __floats2half2_rn(x[2], x[3]);
+    *reinterpret_cast<uint2*>(at) = {reinterpret_cast<uint32_t&>(low), reinterpret_cast<uint32_t&>(high)};
+}
+
+__device__ __forceinline__ void store_four(__nv_bfloat16* at, const float (&x)[4]) {
+    __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]), high = __floats2bfloat162_rn(x[2], x[3]);
+    *reinterpret_cast<uint2*>(at) = {reinterpret_cast<uint32_t&>(low), reinterpret_cast<uint32_t&>(high)};
+}
+
+// Calls `visit` with a pointer to elements of a float type.
+template <class Visit> __device__ __forceinline__ void with_float_type(void* base, uint32_t dtype, Visit visit) {
+    if (dtype == F16_TYPE) visit(static_cast<__half*>(base));
+    else if (dtype == BF16_TYPE) visit(static_cast<__nv_bfloat16*>(base));
+    else visit(static_cast<float*>(base));
+}
+
+// Four neighbours of any type, or of a float type.
 template <bool FLOATS = false> __device__ __forceinline__ void load_floats(const void* base, uint32_t dtype, int64_t at, float (&x)[4]) {
-    if (dtype == F32_TYPE) {
-        float4 packed = *reinterpret_cast<const float4*>(static_cast<const float*>(base) + at);
-        x[0] = packed.x, x[1] = packed.y, x[2] = packed.z, x[3] = packed.w;
-    } else if (dtype == F16_TYPE) {
-        uint2 packed = *reinterpret_cast<const uint2*>(static_cast<const __half*>(base) + at);
-        float2 low = __half22float2(reinterpret_cast<const __half2&>(packed.x));
-        float2 high = __half22float2(reinterpret_cast<const __half2&>(packed.y));
-        x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
-    } else if (FLOATS || dtype == BF16_TYPE) {
-        uint2 packed = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(base) + at);
-        float2 low = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(packed.x));
-        float2 high = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(packed.y));
-        x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
+    if (FLOATS || is_float(dtype)) {
+        with_float_type(const_cast<void*>(base), dtype, [&](auto* typed) { load_four(typed + at, x); });
     } else {
 #pragma unroll
         for (int lane = 0; lane < 4; ++lane) x[lane] = load_float(base, dtype, at + lane);
     }
 }
 
-// Stores four neighbours of a float type; the address is a multiple of their size together.
+// Four neighbours of a float type.
 __device__ __forceinline__ void store_floats(void* base, uint32_t dtype, int64_t at, const float (&x)[4]) {
-    if (dtype == F16_TYPE) {
-        __half2 low = __floats2half2_rn(x[0], x[1]), high = __floats2half2_rn(x[2], x[3]);
-        uint2 packed = {reinterpret_cast<uint32_t&>(low), reinterpret_cast<uint32_t&>(high)};
-        *reinterpret_cast<uint2*>(static_cast<__half*>(base) + at) = packed;
-    } else if (dtype == BF16_TYPE) {
-        __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]), high = __floats2bfloat162_rn(x[2], x[3]);
-        uint2 packed = {reinterpret_cast<uint32_t&>(low), reinterpret_cast<uint32_t&>(high)};
-        *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(base) + at) = packed;
-    } else {
-        *reinterpret_cast<float4*>(static_cast<float*>(base) + at) = make_float4(x[0], x[1], x[2], x[3]);
-    }
+    with_float_type(base, dtype, [&](auto* typed) { store_four(typed + at, x); });
 }
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }

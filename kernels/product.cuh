@@ -2,254 +2,9 @@
 //
 // Used by matrix products and by convolutions, which differ in where the rows of the left factor come from.
 #pragma once
+#include "copies.cuh"
 #include "finish.cuh"
-#include "tiles.cuh"
-
-enum class Kind { Float, Tf32, Half };
-enum class Right { Rows, Columns };
-
-// The shape of a block's work. ROWS x COLUMNS results by WARPS_M x WARPS_N warps, K in steps of DEPTH.
-template <class T_, Kind KIND_, int ROWS_, int COLUMNS_, int WARPS_M_, int WARPS_N_, int STAGE_BYTES, Right RIGHT_> struct Shape {
-    using T = T_;
-    static constexpr Kind KIND = KIND_;
-    static constexpr Right RIGHT = RIGHT_;
-    static constexpr int ROWS = ROWS_, COLUMNS = COLUMNS_, WARPS_M = WARPS_M_, WARPS_N = WARPS_N_;
-    static constexpr int THREADS = WARPS_M * WARPS_N * 32;
-    static constexpr int STAGES = 4;
-    static constexpr int CHUNK = 16 / sizeof(T);
-    static constexpr int DEPTH = STAGE_BYTES / sizeof(T);
-    // Rows in shared memory are longer than their elements so that the rows of a fragment come from different banks.
-    static constexpr int A_PITCH = DEPTH + CHUNK;
-    static constexpr int B_PITCH = RIGHT == Right::Columns ? A_PITCH : COLUMNS + 8;
-    static constexpr int B_ROWS = RIGHT == Right::Columns ? COLUMNS : DEPTH;
-    static constexpr int A_ELEMENTS = ROWS * A_PITCH, B_ELEMENTS = B_ROWS * B_PITCH;
-    static constexpr int SUMS_PITCH = COLUMNS + 4;
-    static constexpr int WARP_ROWS = ROWS / WARPS_M, WARP_COLUMNS = COLUMNS / WARPS_N;
-};
-
-// 16 bytes of a row that begins at `row`, from element `k` on; `valid` elements of them exist.
-template <class T> __device__ __forceinline__ void fetch_chunk(T* shared, const T* row, int32_t step, int valid, bool vectors) {
-    constexpr int CHUNK = 16 / sizeof(T);
-    valid = valid < 0 ? 0 : valid > CHUNK ? CHUNK : valid;
-    if (vectors) return copy_async(shared, row, valid * sizeof(T));
-    T elements[CHUNK];
-#pragma unroll
-    for (int index = 0; index < CHUNK; ++index) elements[index] = index < valid ? row[int64_t(index) * step] : T(0.0f);
-    *reinterpret_cast<uint4*>(shared) = reinterpret_cast<uint4&>(elements);
-}
-
-// Rows of a matrix, or columns of one that is read as its transpose.
-template <class T> struct Rows {
-    const T* base;
-    int32_t row_step, step, rows;
-    bool vectors;
-
-    __device__ void fetch(T* shared, int row, int k, int end) const {
-        bool inside = row < rows;
-        const T* start = base + (inside ? int64_t(row) * row_step + int64_t(k) * step : 0);
-        fetch_chunk(shared, start, step, inside ? end - k : 0, vectors);
-    }
-};
-
-// The left factor of a matrix product: the rows of a block.
-template <class S> struct LeftRows {
-    using T = typename S::T;
-    Rows<T> rows;
-    int first_row;
-
-    // Copies one stage, the terms from `k` on; those from `end` on are zeros.
-    __device__ __forceinline__ void stage(T* shared, int k, int end) const {
-        constexpr int CHUNKS = S::DEPTH / S::CHUNK, PASS = S::THREADS / CHUNKS;
-        int row = threadIdx.x / CHUNKS, at = threadIdx.x % CHUNKS * S::CHUNK;
-#pragma unroll
-        for (int pass = 0; pass < (S::ROWS + PASS - 1) / PASS; ++pass, row += PASS)
-            if (S::ROWS % PASS == 0 || row < S::ROWS) rows.fetch(shared + row * S::A_PITCH + at, first_row + row, k + at, end);
-    }
-};
-
-// Copies one stage of the right factor.
-template <class S>
-__device__ __forceinline__ void fetch_right(typename S::T* shared, const Rows<typename S::T>& right, int first_column, int k, int end) {
-    if (S::RIGHT == Right::Columns) {
-        constexpr int CHUNKS = S::DEPTH / S::CHUNK, PASS = S::THREADS / CHUNKS;
-        int column = threadIdx.x / CHUNKS, at = threadIdx.x % CHUNKS * S::CHUNK;
-#pragma unroll
-        for (int pass = 0; pass < (S::COLUMNS + PASS - 1) / PASS; ++pass, column += PASS)
-            if (S::COLUMNS % PASS == 0 || column < S::COLUMNS)
-                right.fetch(shared + column * S::B_PITCH + at, first_column + column, k + at, end);
-    } else {
-        // Here the rows that are fetched run along N, and there are as many as there is depth.
-        constexpr int CHUNKS = S::COLUMNS / S::CHUNK, PASS = S::THREADS / CHUNKS;
-        int row = threadIdx.x / CHUNKS, at = threadIdx.x % CHUNKS * S::CHUNK;
-#pragma unroll
-        for (int pass = 0; pass < (S::DEPTH + PASS - 1) / PASS; ++pass, row += PASS) {
-            if (S::DEPTH % PASS != 0 && row >= S::DEPTH) break;
-            Rows<typename S::T> rows = right;
-            rows.rows = end;
-            rows.fetch(shared + row * S::B_PITCH + at, k + row, first_column + at, right.rows);
-        }
-    }
-}
-
-// The sums of one warp, in the layout of the instructions that make them.
-template <class S, Kind KIND = S::KIND> struct Sums;
-
-// Tensor cores: fragments of 16 x 8, of which a lane holds columns 2 (l % 4) + {0, 1} of rows l / 4 + {0, 8}.
-template <class S> struct TensorSums {
-    using T = typename S::T;
-    static constexpr int M = S::WARP_ROWS / 16, N = S::WARP_COLUMNS / 8;
-    float sums[M][N][4];
-
-    __device__ void clear() {
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int n = 0; n < N; ++n)
-#pragma unroll
-                for (int part = 0; part < 4; ++part) sums[m][n][part] = 0.0f;
-    }
-
-    // Writes the sums to the block's tile in shared memory.
-    __device__ void store(float* tile, int row, int column) const {
-        int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
-                float* at = tile + (row + m * 16 + lane / 4) * S::SUMS_PITCH + column + n * 8 + lane % 4 * 2;
-                *reinterpret_cast<float2*>(at) = make_float2(sums[m][n][0], sums[m][n][1]);
-                *reinterpret_cast<float2*>(at + 8 * S::SUMS_PITCH) = make_float2(sums[m][n][2], sums[m][n][3]);
-            }
-    }
-};
-
-template <class S> struct Sums<S, Kind::Half> : TensorSums<S> {
-    using T = typename S::T;
-    using TensorSums<S>::M;
-    using TensorSums<S>::N;
-
-    // Adds the product of one stage; `row` and `column` are where the warp's results begin.
-    __device__ void add(const T* a, const T* b, int row, int column) {
-        int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int k = 0; k < S::DEPTH; k += 16) {
-            uint32_t left[M][4], right[N / 2][4];
-#pragma unroll
-            for (int m = 0; m < M; ++m) load_matrices(left[m], a + (row + m * 16 + lane % 16) * S::A_PITCH + k + lane / 16 * 8);
-#pragma unroll
-            for (int n = 0; n < N / 2; ++n) {
-                // Matrices: columns 0-7 of k 0-7 and k 8-15, then columns 8-15.
-                int pair = column + n * 16;
-                if (S::RIGHT == Right::Columns)
-                    load_matrices(right[n], b + (pair + lane / 16 * 8 + lane % 8) * S::B_PITCH + k + lane / 8 % 2 * 8);
-                else
-                    load_matrices_transposed(right[n], b + (k + lane / 8 % 2 * 8 + lane % 8) * S::B_PITCH + pair + lane / 16 * 8);
-            }
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int n = 0; n < N; ++n)
-                    multiply<T>(this->sums[m][n], left[m], right[n / 2][n % 2 * 2], right[n / 2][n % 2 * 2 + 1]);
-        }
-    }
-};
-
-template <class S> struct Sums<S, Kind::Tf32> : TensorSums<S> {
-    using TensorSums<S>::M;
-    using TensorSums<S>::N;
-
-    __device__ void add(const float* a, const float* b, int row, int column) {
-        int lane = threadIdx.x % 32, group = lane / 4, inner = lane % 4;
-#pragma unroll
-        for (int k = 0; k < S::DEPTH; k += 8) {
-            uint32_t left[M][4], right[N][2];
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int part = 0; part < 4; ++part)
-                    left[m][part] = to_tf32(a[(row + m * 16 + group + part % 2 * 8) * S::A_PITCH + k + inner + part / 2 * 4]);
-#pragma unroll
-            for (int n = 0; n < N; ++n)
-#pragma unroll
-                for (int part = 0; part < 2; ++part) {
-                    int at_k = k + inner + part * 4, at_n = column + n * 8 + group;
-                    right[n][part] = to_tf32(S::RIGHT == Right::Columns ? b[at_n * S::B_PITCH + at_k] : b[at_k * S::B_PITCH + at_n]);
-                }
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-#pragma unroll
-                for (int n = 0; n < N; ++n) multiply_tf32(this->sums[m][n], left[m], right[n][0], right[n][1]);
-        }
-    }
-};
-
-// Plain arithmetic: lane l holds rows l / 4 + 8 m, and of every 16 columns four.
-template <class S> struct Sums<S, Kind::Float> {
-    static constexpr int M = S::WARP_ROWS / 8, N = S::WARP_COLUMNS / 16;
-    float sums[M][N][4];
-
-    __device__ void clear() {
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int n = 0; n < N; ++n)
-#pragma unroll
-                for (int part = 0; part < 4; ++part) sums[m][n][part] = 0.0f;
-    }
-
-    // Which of every 16 columns are this lane's: neighbours where they are read together.
-    static __device__ int column_of(int part) {
-        int lane = threadIdx.x % 32;
-        return S::RIGHT == Right::Columns ? lane % 4 + 4 * part : lane % 4 * 4 + part;
-    }
-
-    __device__ void add(const float* a, const float* b, int row, int column) {
-        int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int k = 0; k < S::DEPTH; k += 4) {
-            float4 left[M];
-#pragma unroll
-            for (int m = 0; m < M; ++m)
-                left[m] = *reinterpret_cast<const float4*>(a + (row + lane / 4 + 8 * m) * S::A_PITCH + k);
-#pragma unroll
-            for (int n = 0; n < N; ++n) {
-                // right[part] has four terms of column `part`, or four columns of term `part`.
-                float4 right[4];
-#pragma unroll
-                for (int part = 0; part < 4; ++part)
-                    right[part] = *reinterpret_cast<const float4*>(
-                        S::RIGHT == Right::Columns ? b + (column + 16 * n + column_of(part)) * S::B_PITCH + k
-                                                   : b + (k + part) * S::B_PITCH + column + 16 * n + column_of(0));
-#pragma unroll
-                for (int m = 0; m < M; ++m) add_terms(sums[m][n], left[m], right);
-            }
-        }
-    }
-
-    static __device__ __forceinline__ void add_terms(float (&sums)[4], const float4& left, const float4 (&right)[4]) {
-        const float terms[4] = {left.x, left.y, left.z, left.w};
-#pragma unroll
-        for (int term = 0; term < 4; ++term)
-#pragma unroll
-            for (int part = 0; part < 4; ++part) {
-                const float4& packed = right[S::RIGHT == Right::Columns ? part : term];
-                int index = S::RIGHT == Right::Columns ? term : part;
-                float other = index == 0 ? packed.x : index == 1 ? packed.y : index == 2 ? packed.z : packed.w;
-                sums[part] = fmaf(terms[term], other, sums[part]);
-            }
-    }
-
-    __device__ void store(float* tile, int row, int column) const {
-        int lane = threadIdx.x % 32;
-#pragma unroll
-        for (int m = 0; m < M; ++m)
-#pragma unroll
-            for (int n = 0; n < N; ++n)
-#pragma unroll
-                for (int part = 0; part < 4; ++part)
-                    tile[(row + lane / 4 + 8 * m) * S::SUMS_PITCH + column + 16 * n + column_of(part)] = sums[m][n][part];
-    }
-};
+#include "sums.cuh"
 
 // Which results a block computes, and which terms of their sums.
 struct Portion {
@@ -262,87 +17,107 @@ struct Portion {
         // Neighbouring blocks share the columns: the right factor, mostly the weights, is read once.
         return {int(tile % rows) * S::ROWS, int(tile / rows) * S::COLUMNS, rest % arguments.batch.count, rest / arguments.batch.count};
     }
+
+    // The terms of its sums.
+    __device__ __forceinline__ int start(const MatMulArguments& arguments) const { return split * arguments.depth; }
+    __device__ __forceinline__ int end(const MatMulArguments& arguments) const {
+        return arguments.splits == 1 ? arguments.k : min(arguments.k, (split + 1) * arguments.depth);
+    }
 };
 
-// Sums in shared memory become results, or partial results.
+// The sums of a block's groups, in shared memory, become results or partial results. A thread has four neighbours in every PASS-th row.
 template <class S>
-__device__ __forceinline__ void finish_tile(const MatMulArguments& arguments, const Portion& portion, const Finish& finish, const float* tile) {
+__device__ __forceinline__ void finish_tile(const MatMulArguments& arguments, const Portion& portion, const Finish& finish, const float* tiles) {
+    constexpr int PASS = S::THREADS / (S::COLUMNS / 4), QUADS = S::ROWS / PASS, Q = QUADS < 4 ? QUADS : 4;
+    static_assert(S::ROWS % PASS == 0 && QUADS % Q == 0);
+    int row = threadIdx.x / (S::COLUMNS / 4), column = threadIdx.x % (S::COLUMNS / 4) * 4;
+    int n = portion.column + column, valid = int(arguments.n) - n;
+    if (valid <= 0) return;
     int64_t partial = (int64_t(portion.split) * arguments.batch.count + portion.batch) * arguments.m;
+    Plane parts = {static_cast<char*>(arguments.partials), int32_t(arguments.n), 1, F32_TYPE, arguments.n % 4 == 0};
+    parts.base += partial * arguments.n * sizeof(float);
+    tiles += row * S::SUMS_PITCH + column;
 #pragma unroll 1
-    for (int index = threadIdx.x; index < S::ROWS * S::COLUMNS / 4; index += S::THREADS) {
-        int row = index / (S::COLUMNS / 4), column = index % (S::COLUMNS / 4) * 4;
-        int m = portion.row + row, n = portion.column + column, valid = int(arguments.n) - n;
-        if (m >= int(arguments.m) || valid <= 0) continue;
-        float4 packed = *reinterpret_cast<const float4*>(tile + row * S::SUMS_PITCH + column);
-        float x[4] = {packed.x, packed.y, packed.z, packed.w};
-        if (arguments.splits == 1) {
-            finish.finish(m, n, valid, x);
-            continue;
-        }
-        float* at = static_cast<float*>(arguments.partials) + (partial + m) * arguments.n + n;
-        if (valid >= 4 && arguments.n % 4 == 0) {
-            *reinterpret_cast<float4*>(at) = packed;
-        } else {
+    for (int turn = 0; turn < QUADS / Q; ++turn, row += Q * PASS, tiles += Q * PASS * S::SUMS_PITCH) {
+        int m = portion.row + row, rows = (int(arguments.m) - m + PASS - 1) / PASS;
+        if (rows <= 0) return;
+        float x[Q][4];
 #pragma unroll
-            for (int lane = 0; lane < 4; ++lane)
-                if (lane < valid) at[lane] = x[lane];
+        for (int q = 0; q < Q; ++q) {
+            load_four(tiles + q * PASS * S::SUMS_PITCH, x[q]);
+#pragma unroll
+            for (int group = 1; group < S::GROUPS; ++group) {
+                float y[4];
+                load_four(tiles + group * S::SUMS + q * PASS * S::SUMS_PITCH, y);
+#pragma unroll
+                for (int lane = 0; lane < 4; ++lane) x[q][lane] += y[lane];
+            }
         }
+        Spot spot = {m, PASS, rows, n, valid};
+        if (arguments.splits == 1) finish.finish(spot, x);
+        else parts.store(spot, x);
     }
 }
 
-extern __shared__ uint4 pipeline[];
-
 // The whole of a block's work: stages are fetched STAGES - 1 steps ahead of the products. A right factor that no request changes
-// is fetched while the launch before still runs; nothing else is touched before `begin`.
+// is fetched while the launch before still runs; nothing else is touched before the wait.
 template <class S, class Left>
-__device__ __forceinline__ void multiply_tiles(const MatMulArguments& arguments, const Portion& portion, const Left& left,
-                                               const Rows<typename S::T>& right) {
+__device__ __forceinline__ void multiply_tiles(const MatMulArguments& arguments, const Portion& portion, Left& left,
+                                               const Rows<typename S::T>& factor) {
     using T = typename S::T;
-    T* a = reinterpret_cast<T*>(pipeline);
-    T* b = a + S::STAGES * S::A_ELEMENTS;
-    int start = portion.split * arguments.depth;
-    int end = arguments.splits == 1 ? arguments.k : min(arguments.k, start + arguments.depth);
+    constexpr uint32_t STAGE = S::ELEMENTS * sizeof(T), ALL = S::STAGES * STAGE, B = S::A_ELEMENTS * sizeof(T);
+    int start = portion.start(arguments), end = portion.end(arguments);
     int steps = (end - start + S::DEPTH - 1) / S::DEPTH;
-    auto fetch_a = [&](int step) {
-        if (step < steps) left.stage(a + step % S::STAGES * S::A_ELEMENTS, start + step * S::DEPTH, end);
-    };
-    auto fetch_b = [&](int step) {
-        if (step < steps) fetch_right<S>(b + step % S::STAGES * S::B_ELEMENTS, right, portion.column, start + step * S::DEPTH, end);
-    };
-    int warp = threadIdx.x / 32;
-    int row = warp % S::WARPS_M * S::WARP_ROWS, column = warp / S::WARPS_M * S::WARP_COLUMNS;
+    uint32_t base = kept_address(pipeline);
+    base += -base % S::ALIGNMENT;
+    RightFactor<S> right(factor, portion.column, start, end);
     Finish finish = Finish::of(arguments, portion.batch);
-    Sums<S> sums;
-    sums.clear();
+    constexpr int WARPS = S::WARPS_M * S::WARPS_N;
+    int warp = threadIdx.x / 32 % WARPS, group = threadIdx.x / 32 / WARPS;
+    int row = warp % S::WARPS_M * S::WARP_ROWS, column = warp / S::WARPS_M * S::WARP_COLUMNS;
     bool early = arguments.b_constant != 0;
+    int ahead = min(steps, S::STAGES - 1);
     if (early) {
-#pragma unroll
-        for (int step = 0; step < S::STAGES - 1; ++step) fetch_b(step);
+#pragma unroll 1
+        for (int step = 0; step < ahead; ++step) right.tile.fetch(base + step * STAGE + B);
     }
-    begin();
-#pragma unroll
+    await_launch();
+#pragma unroll 1
     for (int step = 0; step < S::STAGES - 1; ++step) {
-        fetch_a(step);
-        if (!early) fetch_b(step);
+        if (step < steps) {
+            left.stage(base + step * STAGE, start + step * S::DEPTH, end);
+            if (!early) right.tile.fetch(base + step * STAGE + B);
+        }
         commit_copies();
     }
+    Sums<S> sums(row, column, group * S::GROUP_DEPTH);
+    uint32_t read = 0, write = (S::STAGES - 1) * STAGE;
 #pragma unroll 1
     for (int step = 0; step < steps; ++step) {
         await_copies<S::STAGES - 2>();
+#if HAS_WARPGROUPS
+        if (S::KIND == Kind::Wide) publish_writes();
+#endif
         // Everyone's copies have arrived, and everyone is done with the stage that is fetched next.
         __syncthreads();
-        fetch_a(step + S::STAGES - 1);
-        fetch_b(step + S::STAGES - 1);
+        int next = step + S::STAGES - 1;
+        if (next < steps) {
+            left.stage(base + write, start + next * S::DEPTH, end);
+            right.tile.fetch(base + write + B);
+        }
         commit_copies();
-        int stage = step % S::STAGES;
-        sums.add(a + stage * S::A_ELEMENTS, b + stage * S::B_ELEMENTS, row, column);
+        // Where numbers are read by address, or in the pipeline.
+        sums.add(S::KIND == Kind::Half || S::KIND == Kind::Wide ? base + read : read);
+        write = read;
+        read = read + STAGE == ALL ? 0 : read + STAGE;
     }
     await_copies<0>();
+    release_launch();
     __syncthreads();
-    float* tile = reinterpret_cast<float*>(pipeline);
-    sums.store(tile, row, column);
+    float* tiles = reinterpret_cast<float*>(pipeline);
+    sums.store(tiles + group * S::SUMS, row, column);
     __syncthreads();
-    finish_tile<S>(arguments, portion, finish, tile);
+    finish_tile<S>(arguments, portion, finish, tiles);
 }
 
 // Columns of the right factor for a block.
@@ -363,11 +138,12 @@ template <class S> __device__ __forceinline__ void matmul(const MatMulArguments&
     const T* base = static_cast<const T*>(a.address) + position(arguments.batch, a, portion.batch);
     Rows<T> rows = {base, a.strides[AXES - 2], a.strides[AXES - 1], int(arguments.m),
                     arguments.a_vectors != 0 && a.strides[AXES - 1] == 1};
-    LeftRows<S> left = {rows, portion.row};
+    LeftRows<S> left(rows, portion.row, portion.start(arguments), portion.end(arguments));
     multiply_tiles<S>(arguments, portion, left, right_factor<S>(arguments, portion));
 }
 
-// The three tiles of src/kernels/entry/matmul.rs.
-template <class T, Kind KIND, Right RIGHT> using Large = Shape<T, KIND, 128, 128, 2, 4, 64, RIGHT>;
-template <class T, Kind KIND, Right RIGHT> using Medium = Shape<T, KIND, 64, 64, 2, 2, 128, RIGHT>;
-template <class T, Kind KIND, Right RIGHT> using Flat = Shape<T, KIND, 32, 64, 1, 4, 128, RIGHT>;
+// The three tiles of src/kernels/entry/matmul.rs. Of the smaller ones a multiprocessor has few blocks: two groups of warps hide more.
+template <class Wide, class Other> using WideOr = std::conditional_t<HAS_WARPGROUPS && Other::KIND == Kind::Half, Wide, Other>;
+template <class T, Kind KIND, Right RIGHT> using Large = WideOr<WideShape<T, 128, 128, 1, 3, RIGHT>, Shape<T, KIND, 128, 128, 2, 4, 1, 64, RIGHT>>;
+template <class T, Kind KIND, Right RIGHT> using Medium = WideOr<WideShape<T, 64, 64, 2, 4, RIGHT>, Shape<T, KIND, 64, 64, 2, 2, 2, 128, RIGHT>>;
+template <class T, Kind KIND, Right RIGHT> using Flat = Shape<T, KIND, 32, 64, 1, 4, 1, 128, RIGHT>;

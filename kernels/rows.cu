@@ -1,5 +1,6 @@
 // Entries that work on rows: the end of split products, normalisation, softmax, reductions.
 #include "finish.cuh"
+#include <type_traits>
 
 namespace {
 
@@ -21,6 +22,21 @@ template <class F> __device__ __forceinline__ float block_all(float x, float neu
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
     __syncthreads();
     return warp_all(threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : neutral, combine);
+}
+
+// Two sums that are taken together.
+struct Moments {
+    float first, second;
+};
+
+// Their sums over all threads of a block, in an order that depends on nothing but the number of threads; `parts` is used once.
+__device__ __forceinline__ Moments block_sums(Moments x, Moments* parts) {
+    x = {warp_all(x.first, sum_of), warp_all(x.second, sum_of)};
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    bool exists = threadIdx.x % 32 < blockDim.x / 32;
+    x = exists ? parts[threadIdx.x % 32] : Moments{0.0f, 0.0f};
+    return {warp_all(x.first, sum_of), warp_all(x.second, sum_of)};
 }
 
 extern __shared__ float cached[];
@@ -82,18 +98,78 @@ __device__ __forceinline__ void sum_parts(const void* partials, uint32_t parts, 
     }
 }
 
-// Four elements of X: an operand, or sums with their chain.
-__device__ __forceinline__ void norm_input(const NormArguments& arguments, const Row& row, int64_t start, uint32_t element, int valid, float (&x)[4]) {
-    if (arguments.splits == 0) return row.fetch(arguments.input, start, element, valid, x);
-    int64_t at = int64_t(row.row) * arguments.extent + element;
-    sum_parts(arguments.partials, arguments.splits, arguments.space.count, at, valid, x);
+// An operand along one row, worked out once for a block.
+struct Line {
+    char* base;
+    int32_t step;
+    uint32_t dtype;
+    // Whether four neighbours, from a multiple of four on, can be read or written together; whether the row has several axes.
+    uint32_t together, deep;
+};
+
+// The operands of a normalisation: X, X's other place, scale, shift, result, then the chain's.
+struct NormLines {
+    static constexpr int INPUT = 0, SUM = 1, SCALE = 2, BIAS = 3, OUTPUT = 4, CHAIN = 5, COUNT = CHAIN + KEPT;
+
+    const NormArguments& arguments;
+    Row row;
+    const Line* lines;
+
+    static __device__ __forceinline__ const Operand& operand(const NormArguments& arguments, int index) {
+        switch (index) {
+        case INPUT: return arguments.input;
+        case SUM: return arguments.sum;
+        case SCALE: return arguments.scale;
+        case BIAS: return arguments.bias;
+        case OUTPUT: return arguments.output;
+        default: return arguments.chain.operands[index - CHAIN];
+        }
+    }
+
+    // All threads of the block call it, and come together before the first element.
+    static __device__ __forceinline__ NormLines of(const NormArguments& arguments) {
+        __shared__ Line lines[COUNT];
+        const Space& space = arguments.space;
+        Row row = {space, int(space.rank - arguments.axes), blockIdx.x};
+        if (threadIdx.x < COUNT) {
+            const Operand& operand = NormLines::operand(arguments, threadIdx.x);
+            int bytes = bytes_of(operand.dtype);
+            bool exists = operand.address != nullptr, deep = arguments.axes != 1;
+            char* base = exists ? static_cast<char*>(operand.address) + row.start(operand) * bytes : nullptr;
+            int32_t step = deep ? 0 : operand.strides[row.outer];
+            bool together = step == 1 && is_float(operand.dtype) && (reinterpret_cast<uint64_t>(base) & (4 * bytes - 1)) == 0;
+            lines[threadIdx.x] = {base, step, operand.dtype, together, deep};
+        }
+        return {arguments, row, lines};
+    }
+
+    __device__ bool has(int index) const { return lines[index].base != nullptr; }
+
+    __device__ __forceinline__ void fetch(int index, uint32_t element, int valid, float (&y)[4]) const {
+        const Line& line = lines[index];
+        if (line.together && valid >= 4) return load_floats<true>(line.base, line.dtype, element, y);
+        if (line.deep) return row.fetch(operand(arguments, index), row.start(operand(arguments, index)), element, valid, y);
+        float4 x = fetch_apart(line.base, line.dtype, int64_t(element) * line.step, line.step, valid);
+        y[0] = x.x, y[1] = x.y, y[2] = x.z, y[3] = x.w;
+    }
+
+    __device__ __forceinline__ void store(int index, uint32_t element, int valid, const float (&x)[4]) const {
+        const Line& line = lines[index];
+        if (line.together && valid >= 4) return store_floats(line.base, line.dtype, element, x);
+        if (line.deep) return row.store(operand(arguments, index), row.start(operand(arguments, index)), element, valid, x);
+        store_apart(line.base, line.dtype, int64_t(element) * line.step, line.step, valid, make_float4(x[0], x[1], x[2], x[3]));
+    }
+
+    // Four elements of X: an operand, or sums with their chain.
+    __device__ __forceinline__ void input(uint32_t element, int valid, float (&x)[4]) const {
+        if (arguments.splits == 0) return fetch(INPUT, element, valid, x);
+        int64_t at = int64_t(row.row) * arguments.extent + element;
+        sum_parts(arguments.partials, arguments.splits, arguments.space.count, at, valid, x);
 #pragma unroll
-    for (int lane = 0; lane < 4; ++lane) x[lane] *= arguments.alpha;
-    apply_chain(arguments.chain, x, [&](uint32_t index, float (&y)[4]) {
-        const Operand& operand = arguments.chain.operands[index];
-        row.fetch(operand, row.start(operand), element, valid, y);
-    });
-}
+        for (int lane = 0; lane < 4; ++lane) x[lane] *= arguments.alpha;
+        apply_chain(arguments.chain, x, [&](uint32_t index, float (&y)[4]) { fetch(CHAIN + index, element, valid, y); });
+    }
+};
 
 // What a softmax row needs of its elements.
 template <class F> __device__ __forceinline__ void write_softmax(const SoftmaxArguments& arguments, F store, float x, float largest, float sum) {
@@ -141,14 +217,27 @@ template <class T> struct Reduction {
         }
     }
 
-    __device__ void add(const ReduceArguments& arguments, uint32_t element, int64_t start) {
+    // Elements `first`, `first + step`, .. of a result; four at a time are on their way.
+    template <class M> __device__ __forceinline__ void add(const ReduceArguments& arguments, int64_t start, uint32_t first, uint32_t step) {
+        constexpr int AHEAD = 4;
         const Operand& input = arguments.input;
-        int64_t at = start + position(arguments.space, input.strides, element, arguments.kept, arguments.space.rank);
-        T x = read(input, at);
-        merge(arguments, {arguments.op == 5 ? x * x : x, int32_t(element)});
+        const M* base = static_cast<const M*>(input.address) + start;
+#pragma unroll 1
+        for (uint32_t element = first; element < arguments.extent; element += AHEAD * step) {
+            M stored[AHEAD];
+#pragma unroll
+            for (int index = 0; index < AHEAD; ++index) {
+                uint32_t own = element + index * step;
+                if (own < arguments.extent) stored[index] = base[position(arguments.space, input.strides, own, arguments.kept, arguments.space.rank)];
+            }
+#pragma unroll
+            for (int index = 0; index < AHEAD; ++index) {
+                uint32_t own = element + index * step;
+                T x = T(stored[index]);
+                if (own < arguments.extent) merge(arguments, {arguments.op == 5 ? x * x : x, int32_t(own)});
+            }
+        }
     }
-
-    static __device__ T read(const Operand& operand, int64_t at);
 
     __device__ void store(const ReduceArguments& arguments, uint32_t result) const;
 
@@ -166,12 +255,6 @@ template <> __device__ int64_t Reduction<int64_t>::limit(uint32_t dtype, bool gr
     case BOOL_TYPE: return greatest;
     default: return greatest ? INT64_MAX : INT64_MIN;
     }
-}
-template <> __device__ float Reduction<float>::read(const Operand& operand, int64_t at) {
-    return load_float(operand.address, operand.dtype, at);
-}
-template <> __device__ int64_t Reduction<int64_t>::read(const Operand& operand, int64_t at) {
-    return load_integer(operand.address, operand.dtype, at);
 }
 template <> __device__ void Reduction<float>::store(const ReduceArguments& arguments, uint32_t result) const {
     const Operand& output = arguments.output;
@@ -199,7 +282,17 @@ __device__ __forceinline__ uint32_t results(const ReduceArguments& arguments) {
 template <class T> __device__ __forceinline__ Reduction<T> partly(const ReduceArguments& arguments, uint32_t result, uint32_t first, uint32_t step) {
     Reduction<T> state = Reduction<T>::neutral(arguments);
     int64_t start = position(arguments.space, arguments.input.strides, result, 0, arguments.kept);
-    for (uint32_t element = first; element < arguments.extent; element += step) state.add(arguments, element, start);
+    auto add = [&](auto stored) { state.template add<decltype(stored)>(arguments, start, first, step); };
+    if constexpr (sizeof(T) == sizeof(float)) {
+        with_float_type(nullptr, arguments.input.dtype, [&](auto* typed) { add(std::remove_pointer_t<decltype(typed)>()); });
+    } else {
+        switch (arguments.input.dtype) {
+        case I64_TYPE: add(int64_t()); break;
+        case I32_TYPE: add(int32_t()); break;
+        case I8_TYPE: add(int8_t()); break;
+        default: add(uint8_t());
+        }
+    }
     return state;
 }
 
@@ -248,21 +341,20 @@ ENTRY(combine, MatMulArguments, 128) {
     if (row >= arguments.m) return;
     int valid = int(arguments.n) - int(column);
     int64_t stride = int64_t(arguments.batch.count) * arguments.m * arguments.n;
-    float x[4];
-    sum_parts(arguments.partials, arguments.splits, stride, (int64_t(batch) * arguments.m + row) * arguments.n + column, valid, x);
-    finish.finish(row, column, valid, x);
+    float x[1][4];
+    sum_parts(arguments.partials, arguments.splits, stride, (int64_t(batch) * arguments.m + row) * arguments.n + column, valid, x[0]);
+    finish.finish({int(row), 0, 1, int(column), valid}, x);
 }
 
 ENTRY(normalize, NormArguments, 512) {
-    begin();
-    const Space& space = arguments.space;
-    Row row = {space, int(space.rank - arguments.axes), blockIdx.x};
+    NormLines lines = NormLines::of(arguments);
+    __syncthreads();
+    await_launch();
     uint32_t extent = arguments.extent, first = threadIdx.x * 4, step = blockDim.x * 4;
     bool keep = extent <= CACHED;
-    int64_t input = arguments.splits == 0 ? row.start(arguments.input) : 0;
-    int64_t sums = row.start(arguments.sum);
+    // Every thread reads only what it has kept itself.
     auto value = [&](uint32_t element, int valid, float (&x)[4]) {
-        if (!keep) return norm_input(arguments, row, input, element, valid, x);
+        if (!keep) return lines.input(element, valid, x);
 #pragma unroll
         for (int lane = 0; lane < 4; ++lane) x[lane] = lane < valid ? cached[element + lane] : 0.0f;
     };
@@ -271,8 +363,8 @@ ENTRY(normalize, NormArguments, 512) {
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
         float x[4];
-        norm_input(arguments, row, input, element, valid, x);
-        if (arguments.sum.address) row.store(arguments.sum, sums, element, valid, x);
+        lines.input(element, valid, x);
+        if (lines.has(NormLines::SUM)) lines.store(NormLines::SUM, element, valid, x);
 #pragma unroll
         for (int lane = 0; lane < 4; ++lane) {
             if (lane >= valid) continue;
@@ -280,9 +372,10 @@ ENTRY(normalize, NormArguments, 512) {
             if (keep) cached[element + lane] = x[lane];
         }
     }
-    float mean = arguments.centered ? block_all(total, 0.0f, sum_of) / float(extent) : 0.0f;
+    __shared__ Moments parts[2][32];
+    float mean = arguments.centered ? block_sums({total, 0.0f}, parts[0]).first / float(extent) : 0.0f;
     // Of rows far from zero the mean has the rounding of large sums: what the differences add up to mends it.
-    float squares = 0.0f, drift = 0.0f;
+    Moments moments = {0.0f, 0.0f};
 #pragma unroll 1
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
@@ -290,26 +383,27 @@ ENTRY(normalize, NormArguments, 512) {
         value(element, valid, x);
 #pragma unroll
         for (int lane = 0; lane < 4; ++lane)
-            if (lane < valid) drift += x[lane] - mean, squares += (x[lane] - mean) * (x[lane] - mean);
+            if (lane < valid) moments.first += x[lane] - mean, moments.second += (x[lane] - mean) * (x[lane] - mean);
     }
-    float variance = block_all(squares, 0.0f, sum_of) / float(extent);
+    release_launch();
+    moments = block_sums(moments, parts[1]);
+    float variance = moments.second / float(extent);
     if (arguments.centered) {
-        drift = block_all(drift, 0.0f, sum_of) / float(extent);
+        float drift = moments.first / float(extent);
         mean += drift;
         variance = fmaxf(variance - drift * drift, 0.0f);
     }
     float deviation = sqrtf(variance + arguments.epsilon);
-    int64_t scale = row.start(arguments.scale), bias = row.start(arguments.bias), output = row.start(arguments.output);
 #pragma unroll 1
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
         float x[4], factor[4], shift[4] = {};
         value(element, valid, x);
-        row.fetch(arguments.scale, scale, element, valid, factor);
-        if (arguments.bias.address) row.fetch(arguments.bias, bias, element, valid, shift);
+        lines.fetch(NormLines::SCALE, element, valid, factor);
+        if (lines.has(NormLines::BIAS)) lines.fetch(NormLines::BIAS, element, valid, shift);
 #pragma unroll
         for (int lane = 0; lane < 4; ++lane) x[lane] = (x[lane] - mean) / deviation * factor[lane] + shift[lane];
-        row.store(arguments.output, output, element, valid, x);
+        lines.store(NormLines::OUTPUT, element, valid, x);
     }
 }
 

@@ -6,9 +6,22 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies `bytes` (0 to 16) bytes and fills up with zeros to 16; both addresses are multiples of 16.
-__device__ __forceinline__ void copy_async(void* shared, const void* global, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes) : "memory");
+// The same, held in a register: where it is used, it is not worked out again.
+__device__ __forceinline__ uint32_t kept_address(const void* pointer) {
+    uint32_t address = shared_address(pointer);
+    asm volatile("" : "+r"(address));
+    return address;
+}
+
+// Copies 16 bytes, or writes zeros and does not read; both addresses are multiples of 16.
+__device__ __forceinline__ void copy_async(uint32_t shared, const void* global, bool exists) {
+    asm volatile("{ .reg .pred absent; setp.eq.u32 absent, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, absent; }"
+                 ::"r"(shared), "l"(global), "r"(uint32_t(exists))
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_shared(uint32_t shared, const uint4& x) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
 }
 
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -18,17 +31,17 @@ template <int pending> __device__ __forceinline__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ __forceinline__ void load_matrices(uint32_t (&fragment)[4], const void* row) {
+// Four 8x8 matrices of 16-bit elements; lane l gives the shared address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void load_matrices(uint32_t (&fragment)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(shared_address(row)));
+                 : "r"(row));
 }
 
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
+__device__ __forceinline__ void load_matrices_transposed(uint32_t (&fragment)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(shared_address(row)));
+                 : "r"(row));
 }
 
 // sums[16 x 8] += a[16 x 16] b[16 x 8] for 16-bit floats.

@@ -35,7 +35,7 @@ arguments! {
         pub scale: f32,
         /// Whether a row of scores that is -inf throughout gives zeros.
         pub guard: u32,
-        /// Whether 16 bytes of K may be read at a time: address and steps are multiples of 16 bytes.
+        /// Whether K may be read 16 bytes at a time: rows are whole multiples of that, address and steps too.
         pub k_vectors: u32,
         /// The same for V.
         pub v_vectors: u32,
@@ -115,8 +115,8 @@ impl AttentionArguments {
             width: small(width)?,
             scale: attention.scale,
             guard: attention.guard_empty_rows.into(),
-            k_vectors: is_vectors(&k, alignment).into(),
-            v_vectors: is_vectors(&v, alignment).into(),
+            k_vectors: is_vectors(&k, depth, alignment).into(),
+            v_vectors: is_vectors(&v, width, alignment).into(),
             q,
             k,
             v,

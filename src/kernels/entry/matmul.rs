@@ -24,7 +24,7 @@ arguments! {
         pub splits: u32,
         /// Terms of a part, a multiple of 64.
         pub depth: u32,
-        /// Whether 16 bytes of A may be read at a time: address and steps are multiples of 16 bytes.
+        /// Whether A may be read 16 bytes at a time: rows are whole multiples of that, address and steps too.
         pub a_vectors: u32,
         /// The same for B.
         pub b_vectors: u32,
@@ -122,9 +122,14 @@ impl Tile {
         }
     }
 
-    /// Threads of a block.
+    /// Threads of a block that multiplies floats.
     pub fn threads(self) -> u32 {
-        if self == Tile::Large { 256 } else { 128 }
+        if self == Tile::Flat { 128 } else { 256 }
+    }
+
+    /// Groups of warps with sums of their own.
+    fn groups(self) -> usize {
+        if self == Tile::Medium { 2 } else { 1 }
     }
 
     /// Bytes of K that a stage of the pipeline holds of each row.
@@ -135,8 +140,13 @@ impl Tile {
 
 /// Stages of the pipeline from global to shared memory.
 const STAGES: usize = 4;
+/// What the large tile takes on GPUs whose warps multiply in groups: three stages of 64 terms of 16 bits, on a multiple of 1024 bytes.
+const WIDE_BYTES: usize = 3 * (128 + 128) * 128 + 1024;
 
-/// Bytes of shared memory of a tile's block: the pipeline, or the tile of sums that takes its place.
+/// Threads of a block that multiplies integers.
+const INTEGER_THREADS: u32 = 128;
+
+/// Bytes of shared memory of a tile's block: the pipeline, or the tiles of sums that take its place.
 pub(super) fn shared_bytes(storage: DType, tile: Tile, right: Right) -> usize {
     let (rows, columns) = tile.extents();
     let (size, stage) = (storage.bytes(), tile.stage_bytes());
@@ -146,7 +156,8 @@ pub(super) fn shared_bytes(storage: DType, tile: Tile, right: Right) -> usize {
         Right::Rows => stage / size * (columns * size + if size == 2 { 16 } else { 32 }),
     };
     let pipeline = STAGES * (rows * (stage + 16) + b);
-    pipeline.max(rows * (columns + 4) * 4)
+    let bytes = pipeline.max(tile.groups() * rows * (columns + 4) * 4);
+    if tile == Tile::Large && size == 2 { bytes.max(WIDE_BYTES) } else { bytes }
 }
 
 /// The names of the products, by arithmetic, tile and right factor.
@@ -179,13 +190,13 @@ pub fn entry(arithmetic: Arithmetic, tile: Tile, right: Right) -> &'static str {
     ENTRIES[arithmetic as usize][tile as usize][right as usize]
 }
 
-/// Whether 16 bytes of an operand's rows may be read at a time, if its address is a multiple of `alignment` bytes. Elements lie
-/// side by side along one axis; a second such axis (a column, overlapping windows) has rows that begin anywhere.
-pub(super) fn is_vectors(operand: &Operand, alignment: usize) -> bool {
+/// Whether an operand's rows of `length` elements may be read 16 bytes at a time, if its address is a multiple of `alignment` bytes.
+/// Elements lie side by side along one axis; a second such axis (a column, overlapping windows) has rows that begin anywhere.
+pub(super) fn is_vectors(operand: &Operand, length: usize, alignment: usize) -> bool {
     let storage = dtype(operand.dtype).map_or(16, DType::bytes);
-    let is_whole = |stride: i32| (stride as usize * storage).is_multiple_of(16);
-    let broken = operand.strides.iter().filter(|&&stride| !is_whole(stride));
-    alignment.is_multiple_of(16) && broken.eq([&1])
+    let is_whole = |elements: usize| (elements * storage).is_multiple_of(16);
+    let broken = operand.strides.iter().filter(|&&stride| !is_whole(stride as usize));
+    is_whole(length) && alignment.is_multiple_of(16) && broken.eq([&1])
 }
 
 impl MatMulArguments {
@@ -208,8 +219,8 @@ impl MatMulArguments {
             k: small(k)?,
             splits: small(splits)?,
             depth: small(depth)?,
-            a_vectors: is_vectors(&a, alignment).into(),
-            b_vectors: is_vectors(&b, alignment).into(),
+            a_vectors: is_vectors(&a, k, alignment).into(),
+            b_vectors: is_vectors(&b, if b.column() == 1 { n } else { k }, alignment).into(),
             b_constant: 0,
             alpha: 1.0,
             reserved: 0,
@@ -239,11 +250,11 @@ impl MatMulArguments {
         let (rows, columns) = tile.extents();
         let tiles = (self.m as usize).div_ceil(rows) * (self.n as usize).div_ceil(columns);
         let blocks = tiles * self.batch.count as usize * self.splits as usize;
-        let shared = match arithmetic {
-            Arithmetic::I32 => 0,
-            _ => shared_bytes(arithmetic.storage(), tile, right),
-        };
-        Geometry { shared_bytes: shared as u32, ..Geometry::line(blocks, tile.threads()) }
+        if arithmetic == Arithmetic::I32 {
+            return Geometry::line(blocks, INTEGER_THREADS);
+        }
+        let shared_bytes = shared_bytes(arithmetic.storage(), tile, right) as u32;
+        Geometry { shared_bytes, ..Geometry::line(blocks, tile.threads()) }
     }
 
     /// Blocks and threads of `combine`.
@@ -370,11 +381,12 @@ mod tests {
     fn rows_that_begin_anywhere_are_not_read_in_vectors() {
         let is = |strides: &[isize]| {
             let operand = Operand::matrix(Address(256), DType::F32, strides).unwrap();
-            is_vectors(&operand, 256)
+            is_vectors(&operand, 8, 256)
         };
+        let whole = Operand::matrix(Address(256), DType::F32, &[8, 1]).unwrap();
+        assert!(is_vectors(&whole, 8, 16) && !is_vectors(&whole, 8, 8) && !is_vectors(&whole, 6, 256));
         assert!(is(&[8, 1]) && is(&[1, 8]) && is(&[0, 1]) && is(&[64, 8, 1]));
         assert!(!is(&[1, 1]) && !is(&[7, 1]) && !is(&[3, 8, 1]) && !is(&[8, 2]) && !is(&[1, 8, 1]));
-        assert!(!is_vectors(&Operand::matrix(Address(0), DType::F32, &[8, 1]).unwrap(), 4));
     }
 
     #[test]

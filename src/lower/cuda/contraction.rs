@@ -12,10 +12,10 @@ use crate::plan::{Step, View};
 
 /// Terms of a sum from which on it is worth a second launch to split it.
 const SPLIT_TERMS_MIN: usize = 768;
-/// Blocks that a multiprocessor is to have: one alone waits for memory most of the time.
-const SPLIT_BLOCKS: usize = 2;
 /// Fewest terms of a part.
-const SPLIT_DEPTH_MIN: usize = 256;
+const SPLIT_DEPTH_MIN: usize = 384;
+/// Terms of a part of which a larger tile makes up for the parts that it needs to fill the GPU.
+const SPLIT_DEPTH_LONG: usize = 512;
 /// Most parts of a sum.
 const SPLITS_MAX: usize = 16;
 
@@ -112,11 +112,11 @@ impl Lowering<'_> {
         let [a, b] = [&product.a, &product.b].map(still);
         let (a, b) = (&a, &b);
         let (rows, columns) = (c.shape.len() - 2, c.shape.len() - 1);
-        let extents @ [m, n, _] = [c.shape[rows], c.shape[columns], a.shape[columns]];
+        let extents = [c.shape[rows], c.shape[columns], a.shape[columns]];
         let batch = &c.shape[..rows];
         let right = if b.strides[columns] == 1 || b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
         let blocks = batch.iter().product();
-        let tile = tile(&self.traits, m, n, blocks);
+        let tile = tile(&self.traits, extents, blocks);
         let splits = if arithmetic == Arithmetic::I32 { 1 } else { splits(&self.traits, tile, extents, blocks) };
         let mut binding = Binding::default();
         let operands = [binding.matrix(a)?, binding.matrix(b)?, binding.matrix(c)?];
@@ -149,16 +149,17 @@ fn still(operand: &Operand) -> Operand {
     still
 }
 
-/// The largest tile with which the product still fills the GPU.
-pub(super) fn tile(traits: &Traits, m: usize, n: usize, batch: usize) -> Tile {
+/// The largest tile with which the product, with the parts of its sums if they are long, fills the GPU; of medium tiles half the GPU is
+/// enough, since smaller ones read more and other requests share it.
+pub(super) fn tile(traits: &Traits, [m, n, k]: [usize; 3], batch: usize) -> Tile {
     let blocks = |tile: Tile| {
         let (rows, columns) = tile.extents();
         m.div_ceil(rows) * n.div_ceil(columns) * batch
     };
-    let processors = traits.multiprocessors as usize;
-    if m > 32 && blocks(Tile::Large) >= processors {
+    let (processors, parts) = (traits.multiprocessors as usize, (k / SPLIT_DEPTH_LONG).max(1));
+    if m > 32 && blocks(Tile::Large) * parts >= processors {
         Tile::Large
-    } else if m > 32 && 4 * blocks(Tile::Medium) >= 3 * processors {
+    } else if m > 32 && 2 * blocks(Tile::Medium) * parts >= processors {
         Tile::Medium
     } else {
         Tile::Flat
@@ -169,12 +170,11 @@ pub(super) fn tile(traits: &Traits, m: usize, n: usize, batch: usize) -> Tile {
 pub(super) fn splits(traits: &Traits, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
     let (rows, columns) = tile.extents();
     let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
-    let wanted = if k < SPLIT_TERMS_MIN { 1 } else { SPLIT_BLOCKS * traits.multiprocessors as usize / blocks };
+    let wanted = if k < SPLIT_TERMS_MIN { 1 } else { traits.multiprocessors as usize / blocks };
     wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
 }
 
 /// Whether the sums of a product of floats are split.
 pub(super) fn is_split(traits: &Traits, extents: [usize; 3], batch: usize) -> bool {
-    let [m, n, _] = extents;
-    splits(traits, tile(traits, m, n, batch), extents, batch) > 1
+    splits(traits, tile(traits, extents, batch), extents, batch) > 1
 }

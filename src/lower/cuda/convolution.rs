@@ -208,7 +208,7 @@ impl Lowering<'_> {
         let bound = [binding.matrix(&x)?, binding.matrix(&b)?, binding.matrix(c)?];
         let terms = channels * windowed.window.kernel.iter().product::<usize>();
         let (rows, count) = (c.shape[2], batch[0] * batch[1]);
-        let tile = contraction::tile(&self.traits, rows, columns, count);
+        let tile = contraction::tile(&self.traits, [rows, columns, terms], count);
         let splits = contraction::splits(&self.traits, tile, [rows, columns, terms], count);
         let mut arguments = ConvArguments::new(&windowed, &batch, bound, splits, [alignment([&x]), alignment([&b])])?;
         for (index, operand) in matrices[1..].iter().enumerate() {
