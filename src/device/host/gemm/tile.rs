@@ -5,7 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Avx2, Avx512};
-use super::super::simd::{Portable, Vector};
+use super::super::simd::{Portable, Vector, prefetch};
 use crate::lower::host::{Gate, Simd};
 
 /// What a tile works on: `c[i][j] = alpha * sum over k of a[i][k] b[k][j]`. Strides count elements.
@@ -114,6 +114,67 @@ unsafe fn load<V: Vector>(from: *const f32, count: usize) -> V {
 /// writable in the columns to write and overlaps neither.
 pub type TileKernel = unsafe fn(&Tile);
 
+/// Adds all steps of the sums.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn sum<V: Vector, const M: usize, const N: usize, const PACKED: bool>(
+    tile: &Tile,
+    b_step: isize,
+    sums: &mut [[V; N]; M],
+) {
+    let (mut a, mut b) = (tile.a, tile.b);
+    let a_step = if PACKED { tile.a_step } else { 1 };
+    let turns = tile.depth / V::TURN;
+    // The addresses may end up outside the matrices after the last step, and those that are fetched ahead do.
+    for _ in 0..turns {
+        for step in 0..V::TURN {
+            let b = b.wrapping_offset(step as isize * b_step);
+            if V::TURN > 1 && M > 1 {
+                prefetch(b.wrapping_offset(STEPS_AHEAD * b_step));
+            }
+            // SAFETY: the caller's promise covers the row of B and the column of A.
+            unsafe { add_step::<V, M, N, PACKED>(tile, a.wrapping_add(step * a_step), b, sums) };
+        }
+        a = a.wrapping_add(V::TURN * a_step);
+        b = b.wrapping_offset(V::TURN as isize * b_step);
+    }
+    for _ in turns * V::TURN..tile.depth {
+        // SAFETY: as above.
+        unsafe { add_step::<V, M, N, PACKED>(tile, a, b, sums) };
+        a = a.wrapping_add(a_step);
+        b = b.wrapping_offset(b_step);
+    }
+}
+
+/// Adds the products of a column of A and a row of B.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn add_step<V: Vector, const M: usize, const N: usize, const PACKED: bool>(
+    tile: &Tile,
+    a: *const f32,
+    b: *const f32,
+    sums: &mut [[V; N]; M],
+) {
+    let a_row = if PACKED { 1 } else { tile.a_row };
+    // SAFETY: the caller's promise covers every address below.
+    unsafe {
+        let mut columns = [V::splat(0.0); N];
+        for (j, column) in columns.iter_mut().enumerate() {
+            *column = V::load(b.add(j * V::LANES));
+        }
+        for (i, row) in sums.iter_mut().enumerate() {
+            let factor = V::splat(*a.wrapping_offset(i as isize * a_row));
+            for (sum, &column) in row.iter_mut().zip(&columns) {
+                *sum = factor.mul_add(column, *sum);
+            }
+        }
+    }
+}
+
 /// `M` rows times `N` vectors. If `PACKED`, the rows of A lie side by side, else its columns do.
 ///
 /// # Safety
@@ -123,23 +184,12 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool
     // SAFETY: the caller's promise covers every address below.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
-        let (mut a, mut b) = (tile.a, tile.b);
-        let a_row = if PACKED { 1 } else { tile.a_row };
-        let a_step = if PACKED { tile.a_step } else { 1 };
-        for _ in 0..tile.depth {
-            let mut columns = [V::splat(0.0); N];
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = V::load(b.add(j * V::LANES));
-            }
-            for (i, row) in sums.iter_mut().enumerate() {
-                let factor = V::splat(*a.wrapping_offset(i as isize * a_row));
-                for (sum, &column) in row.iter_mut().zip(&columns) {
-                    *sum = factor.mul_add(column, *sum);
-                }
-            }
-            // These may end up outside the matrices after the last step.
-            a = a.wrapping_add(a_step);
-            b = b.wrapping_offset(tile.b_step);
+        let side_by_side = tile.b_step == (N * V::LANES) as isize;
+        // One loop whose steps in B are constants, and so are the offsets of the loads.
+        if V::TURN > 1 && side_by_side {
+            sum::<V, M, N, PACKED>(tile, (N * V::LANES) as isize, &mut sums);
+        } else {
+            sum::<V, M, N, PACKED>(tile, tile.b_step, &mut sums);
         }
         // The loop that finishes the sums is too large to be unrolled, so it reads them from memory. From a buffer of its own:
         // an array that any rolled loop indexes lives in memory throughout, and each multiply-add above would store its sum.
@@ -197,6 +247,10 @@ pub struct TileSet {
     /// `[packed][rows - 1]`: one vector wide.
     narrow: [[TileKernel; ROWS_MAX]; 2],
 }
+
+/// Rows of B that are fetched before they are used: a panel that the first row tile meets is in no near cache yet. A single
+/// row waits for memory anyway, and more requests only get in the way.
+const STEPS_AHEAD: isize = 32;
 
 /// Most rows of any tile of any instruction set.
 pub const ROWS_MAX: usize = 14;

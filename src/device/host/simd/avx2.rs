@@ -79,6 +79,7 @@ pub(super) unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize,
 
 impl Vector for Avx2 {
     const LANES: usize = 8;
+    const TURN: usize = 4;
     type Mask = __m256;
 
     #[inline(always)]
