@@ -98,6 +98,15 @@ impl Vector for Avx2 {
         Avx2(unsafe { _mm256_maskload_ps(from, first(count)) })
     }
     #[inline(always)]
+    unsafe fn load_lanes(from: *const f32, bits: u32) -> Self {
+        // SAFETY: the caller's promise; masked lanes are not read.
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let chosen = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lane);
+            Avx2(_mm256_maskload_ps(from, _mm256_cmpeq_epi32(chosen, lane)))
+        }
+    }
+    #[inline(always)]
     unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
         // SAFETY: the caller's promise; masked lanes are not read.
         unsafe {

@@ -52,6 +52,11 @@ pub trait Vector:
     /// # Safety
     /// As [`Vector::load`].
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// Reads the lanes whose bits are set and zeros the others.
+    ///
+    /// # Safety
+    /// As [`Vector::load`] for those lanes; the others need not be readable.
+    unsafe fn load_lanes(from: *const f32, bits: u32) -> Self;
     /// This vector with lanes `start..start + count` read from `from` on.
     ///
     /// # Safety
