@@ -72,27 +72,49 @@ impl TileFinish {
     /// The instructions of `V` are enabled, and what is not null is readable there.
     #[inline(always)]
     pub unsafe fn apply<V: Vector>(&self, x: V, row: isize, column: usize, residual: *const f32, count: usize) -> V {
-        let mut x = x;
+        // SAFETY: the caller's promise.
+        unsafe { self.apply_all([x], row, column, residual, count)[0] }
+    }
+
+    /// [`TileFinish::apply`] to vectors of neighbouring columns: what is to be done is decided once for all of them. Only a single
+    /// one may be partial.
+    ///
+    /// # Safety
+    /// As [`TileFinish::apply`].
+    #[inline(always)]
+    pub unsafe fn apply_all<V: Vector, const K: usize>(
+        &self,
+        mut x: [V; K],
+        row: isize,
+        column: usize,
+        residual: *const f32,
+        count: usize,
+    ) -> [V; K] {
         // SAFETY: the caller's promise.
         unsafe {
             if !self.row_bias.is_null() {
-                x = x + V::splat(*self.row_bias.offset(row * self.row_bias_step));
+                let bias = V::splat(*self.row_bias.offset(row * self.row_bias_step));
+                x.iter_mut().for_each(|x| *x = *x + bias);
             }
             if !self.column_bias.is_null() {
-                x = x + load::<V>(self.column_bias.add(column), count);
+                let bias = self.column_bias.add(column);
+                x.iter_mut().enumerate().for_each(|(at, x)| *x = *x + load::<V>(bias.add(at * V::LANES), count));
             }
             if !self.residual.is_null() {
-                x = x + load::<V>(residual, count);
+                x.iter_mut().enumerate().for_each(|(at, x)| *x = *x + load::<V>(residual.add(at * V::LANES), count));
             }
             if let Some((low, high)) = self.clamp {
-                x = V::splat(high).min(V::splat(low).max(x));
+                let (low, high) = (V::splat(low), V::splat(high));
+                x.iter_mut().for_each(|x| *x = high.min(low.max(*x)));
             }
             if let Some(gate) = self.gate {
-                let weight = V::splat(gate.scale).mul_add(x, V::splat(gate.shift));
-                x = x * V::splat(gate.high).min(V::splat(gate.low).max(weight));
+                let (scale, shift) = (V::splat(gate.scale), V::splat(gate.shift));
+                let (low, high) = (V::splat(gate.low), V::splat(gate.high));
+                x.iter_mut().for_each(|x| *x = *x * high.min(low.max(scale.mul_add(*x, shift))));
             }
             if let Some((scale, shift)) = self.scale {
-                x = x.mul_add(V::splat(scale), V::splat(shift));
+                let (scale, shift) = (V::splat(scale), V::splat(shift));
+                x.iter_mut().for_each(|x| *x = x.mul_add(scale, shift));
             }
         }
         x
@@ -204,14 +226,18 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool
         for i in 0..M {
             let offset = i as isize * tile.c_row;
             let (c, residual) = (tile.c.offset(offset), tile.finish.residual.wrapping_offset(offset));
-            for j in 0..N {
-                let at = j * V::LANES;
-                let left = tile.columns.saturating_sub(at);
-                if left == 0 {
-                    break;
-                }
-                let sum = V::load(buffer.add((i * N + j) * V::LANES));
-                let x = tile.finish.apply(alpha * sum, i as isize, at, residual.wrapping_add(at), left);
+            let sums = buffer.add(i * N * V::LANES);
+            if tile.columns >= N * V::LANES {
+                let mut x = [alpha; N];
+                x.iter_mut().enumerate().for_each(|(j, x)| *x = *x * V::load(sums.add(j * V::LANES)));
+                let x = tile.finish.apply_all(x, i as isize, 0, residual, N * V::LANES);
+                x.iter().enumerate().for_each(|(j, x)| x.store(c.add(j * V::LANES)));
+                continue;
+            }
+            for at in (0..tile.columns).step_by(V::LANES) {
+                let left = tile.columns - at;
+                let x = alpha * V::load(sums.add(at));
+                let x = tile.finish.apply(x, i as isize, at, residual.wrapping_add(at), left);
                 if left >= V::LANES { x.store(c.add(at)) } else { x.store_partial(c.add(at), left) }
             }
         }
