@@ -389,10 +389,11 @@ impl Band<'_> {
     }
 }
 
-/// `to[i] = from[i * stride]` for `i < count`; `available` elements are readable from `from` on.
+/// `to[i] = from[i * stride]` for `i < count`, and anything in the rest of the last vector; `available` elements are readable
+/// from `from` on.
 ///
 /// # Safety
-/// What it says is readable and writable.
+/// What it says is readable and writable, whole vectors of it.
 #[inline(always)]
 unsafe fn copy_strided<V: Vector>(from: *const f32, stride: usize, to: *mut f32, count: usize, available: usize) {
     // SAFETY: elements below `available`; positions below `count`.
@@ -409,7 +410,7 @@ unsafe fn copy_strided<V: Vector>(from: *const f32, stride: usize, to: *mut f32,
                 let second = V::load_partial(pair.wrapping_add(V::LANES), left.saturating_sub(V::LANES));
                 V::load_partial(pair, left.min(V::LANES)).unzip(second).0
             };
-            even.store_partial(to.add(done), (count - done).min(V::LANES));
+            even.store(to.add(done));
         }
     }
 }
