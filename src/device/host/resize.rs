@@ -100,6 +100,14 @@ impl Plan {
         let (from, to) = self.width();
         let source = self.tap(row, 0).0 * from;
         let all_outside = self.row_outside(row);
+        if let (Some(taps), None, false) = (&self.last, &self.last_outside, all_outside) {
+            // SAFETY: the row lies inside the result and belongs to this caller; indices are inside the operand's row.
+            unsafe {
+                let row = std::slice::from_raw_parts_mut(output.add(row * to), to);
+                row.iter_mut().zip(&taps.index).for_each(|(to, &index)| *to = *input.add(source + index as usize));
+            }
+            return;
+        }
         for column in 0..to {
             let outer = all_outside || self.last_outside.as_ref().is_some_and(|flags| flags[column]);
             let index = self.last.as_ref().map_or(column, |taps| taps.index[column] as usize);

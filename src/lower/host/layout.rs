@@ -36,6 +36,14 @@ impl Simd {
             Simd::Portable => 4,
         }
     }
+
+    /// Rows that a first-level cache holds beside the panels even where they compete for the same of its sets.
+    pub fn aliased_rows(self) -> usize {
+        match self {
+            Simd::Avx512 => 6,
+            Simd::Avx2 | Simd::Portable => 4,
+        }
+    }
 }
 
 /// A right factor `[depth, columns]` cut into panels of neighbouring columns. A panel holds its rows one after the other;

@@ -144,7 +144,7 @@ macro_rules! for_each_constant {
 }
 
 impl Band<'_> {
-    /// Copies the input rows that the band sees.
+    /// Copies the input rows that the band sees, sorted into phases, between zeros.
     ///
     /// # Safety
     /// As [`BoundDepthwise::run`].
@@ -153,51 +153,52 @@ impl Band<'_> {
         let window = &self.conv.window;
         let rows = (self.rows - 1) * window.strides[0] + (window.kernel[0] - 1) * window.dilations[0] + 1;
         let top = (self.first * window.strides[0]) as isize - window.pads_begin[0] as isize;
-        for row in 0..rows {
-            let at = top + row as isize;
-            let inside = at >= 0 && at < self.conv.input[0] as isize;
-            let from = self.input.wrapping_offset(at * self.conv.input[1] as isize);
-            // SAFETY: the rows of the padded band; those of the input that exist.
-            unsafe {
-                self.pad_row::<V>(
-                    from,
-                    if inside { self.conv.input[1] } else { 0 },
-                    self.padded.add(row * self.row_pitch),
-                )
-            }
-        }
-    }
-
-    /// Copies one input row of `width` elements, sorted into phases, between zeros.
-    ///
-    /// # Safety
-    /// The row is readable, the phases are writable.
-    #[inline(always)]
-    unsafe fn pad_row<V: Vector>(&self, from: *const f32, width: usize, to: *mut f32) {
-        let (stride, pad) = (self.conv.window.strides[1], self.conv.window.pads_begin[1]);
-        let seen = self.phase_seen;
+        let ([height, width], stride, pad) = (self.conv.input, window.strides[1], window.pads_begin[1]);
         for phase in 0..stride {
             // Input column `first + i * stride` goes to position `start + i` of the phase.
             let first = (phase + stride - pad % stride) % stride;
             let start = (pad + first) / stride;
-            let count = width.saturating_sub(first).div_ceil(stride).min(seen.saturating_sub(start));
-            // SAFETY: positions below the pitch; columns below the width.
-            unsafe {
-                let to = to.add(phase * self.phase_pitch);
-                let mut at = 0;
-                while at < seen {
-                    let (low, high) = (start.saturating_sub(at), (start + count).saturating_sub(at).min(V::LANES));
-                    let mut lanes = V::splat(0.0);
-                    if stride == 1 && low < high {
-                        lanes = lanes.merge(from.add(at + low - start), low, high - low);
-                    }
-                    lanes.store(to.add(at));
-                    at += V::LANES;
-                }
-                if stride > 1 && count > 0 {
-                    copy_strided::<V>(from.add(first), stride, to.add(start), count, width - first);
-                }
+            let seen = self.phase_seen.saturating_sub(start);
+            let count = width.saturating_sub(first).div_ceil(stride).min(seen);
+            for row in 0..rows {
+                let at = top + row as isize;
+                let count = if at >= 0 && at < height as isize { count } else { 0 };
+                let from = self.input.wrapping_offset(at * width as isize).wrapping_add(first);
+                let to = self.padded.wrapping_add(row * self.row_pitch + phase * self.phase_pitch);
+                // SAFETY: a row of the padded band, and of the input if it exists.
+                unsafe { self.pad_row::<V>((from, count, width - first.min(width)), start, to) };
             }
+        }
+    }
+
+    /// Copies `count` elements of a phase of an input row to position `start` and zeros the others that are seen. `available`
+    /// elements are readable.
+    ///
+    /// # Safety
+    /// What it says; a vector behind what is seen is writable, too.
+    #[inline(always)]
+    unsafe fn pad_row<V: Vector>(
+        &self,
+        (from, count, available): (*const f32, usize, usize),
+        start: usize,
+        to: *mut f32,
+    ) {
+        let stride = self.conv.window.strides[1];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let blank = V::splat(0.0);
+            (0..start.min(self.phase_seen)).step_by(V::LANES).for_each(|at| blank.store(to.add(at)));
+            let inside = to.wrapping_add(start);
+            if stride == 1 {
+                let whole = count / V::LANES * V::LANES;
+                (0..whole).step_by(V::LANES).for_each(|at| V::load(from.add(at)).store(inside.add(at)));
+                if whole < count {
+                    V::load_partial(from.add(whole), count - whole).store(inside.add(whole));
+                }
+            } else if count > 0 {
+                copy_strided::<V>(from, stride, inside, count, available);
+            }
+            (start + count..self.phase_seen).step_by(V::LANES).for_each(|at| blank.store(to.add(at)));
         }
     }
 
@@ -213,7 +214,10 @@ impl Band<'_> {
             for (tap, weight) in weights.as_flattened_mut().iter_mut().enumerate() {
                 *weight = V::splat(*self.weights.add(tap));
             }
-            let offsets: [usize; W] = std::array::from_fn(|column| self.tap_offset(0, column));
+            let mut offsets = [0; W];
+            for (column, offset) in offsets.iter_mut().enumerate() {
+                *offset = self.tap_offset(0, column);
+            }
             let mut row = 0;
             while row < self.rows {
                 if self.rows - row > 2 {
@@ -351,12 +355,20 @@ impl Band<'_> {
     /// The band has been computed.
     #[inline(always)]
     unsafe fn finish<V: Vector>(&self) {
+        const TOGETHER: usize = 4;
         let count = self.rows * self.conv.output[1];
-        for at in (0..count).step_by(V::LANES) {
-            let (to, residual, left) =
-                (self.result.wrapping_add(at), self.finish.residual.wrapping_add(at), count - at);
-            // SAFETY: elements of the band.
-            unsafe {
+        let whole = count / (TOGETHER * V::LANES) * (TOGETHER * V::LANES);
+        // SAFETY: elements of the band.
+        unsafe {
+            for at in (0..whole).step_by(TOGETHER * V::LANES) {
+                let (to, residual) = (self.result.add(at), self.finish.residual.wrapping_add(at));
+                let mut x = [V::splat(0.0); TOGETHER];
+                x.iter_mut().enumerate().for_each(|(index, x)| *x = V::load(to.add(index * V::LANES)));
+                let x = self.finish.apply_all(x, 0, at, residual, TOGETHER * V::LANES);
+                x.iter().enumerate().for_each(|(index, x)| x.store(to.add(index * V::LANES)));
+            }
+            for at in (whole..count).step_by(V::LANES) {
+                let (to, residual, left) = (self.result.add(at), self.finish.residual.wrapping_add(at), count - at);
                 if left >= V::LANES {
                     self.finish.apply(V::load(to), 0, at, residual, left).store(to);
                 } else {
@@ -377,10 +389,11 @@ impl Band<'_> {
     }
 }
 
-/// `to[i] = from[i * stride]` for `i < count`; `available` elements are readable from `from` on.
+/// `to[i] = from[i * stride]` for `i < count`, and anything in the rest of the last vector; `available` elements are readable
+/// from `from` on.
 ///
 /// # Safety
-/// What it says is readable and writable.
+/// What it says is readable and writable, whole vectors of it.
 #[inline(always)]
 unsafe fn copy_strided<V: Vector>(from: *const f32, stride: usize, to: *mut f32, count: usize, available: usize) {
     // SAFETY: elements below `available`; positions below `count`.
@@ -397,7 +410,7 @@ unsafe fn copy_strided<V: Vector>(from: *const f32, stride: usize, to: *mut f32,
                 let second = V::load_partial(pair.wrapping_add(V::LANES), left.saturating_sub(V::LANES));
                 V::load_partial(pair, left.min(V::LANES)).unzip(second).0
             };
-            even.store_partial(to.add(done), (count - done).min(V::LANES));
+            even.store(to.add(done));
         }
     }
 }

@@ -144,16 +144,111 @@ impl PatchPacking<'_> {
             }
         }
         ends[vector..vectors].fill(count);
-        for channel in 0..self.patches.channels {
-            let from = self.input.wrapping_offset(channel as isize * self.patches.channel_step);
-            let to = to.wrapping_add(channel * self.pitch);
-            let mut begin = 0;
-            for (vector, &end) in ends[..vectors].iter().enumerate() {
-                // SAFETY: the pieces lie in the channel and in the row.
-                unsafe { gather::<V>(&pieces[begin..end], from, stride as usize, to.add(vector * V::LANES)) };
-                begin = end;
+        // SAFETY: the pieces lie in the channels and in the rows.
+        unsafe { self.channels::<V>(&pieces[..count], &ends[..vectors], stride as usize, to) }
+    }
+
+    /// All channels of a tap from the pieces of its row; those of vector `v` end at `ends[v]`.
+    ///
+    /// # Safety
+    /// The pieces lie in every channel; the rows of the tap are writable.
+    #[inline(always)]
+    unsafe fn channels<V: Vector>(&self, pieces: &[Piece], ends: &[usize], stride: usize, to: *mut f32) {
+        let mut reads = [Read::default(); 2];
+        let mut begin = 0;
+        let mut single = ends.len() <= reads.len();
+        for (read, &end) in reads.iter_mut().zip(ends) {
+            single &= read.take(&pieces[begin..end], stride, V::LANES);
+            begin = end;
+        }
+        // What is decided here is the same for all channels, so that their loop is loads and stores.
+        let whole = reads[..ends.len().min(2)].iter().all(|read| read.bits == u32::MAX >> (32 - V::LANES));
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (single, stride, whole, ends.len()) {
+                (true, 1, true, 2) => {
+                    self.each_channel::<V, 2>(to, |from, v| V::load(from.wrapping_offset(reads[v].base)))
+                }
+                (true, 1, _, 2) => self.each_channel::<V, 2>(to, |from, v| reads[v].masked::<V>(from)),
+                (true, 1, _, 1) => self.each_channel::<V, 1>(to, |from, v| reads[v].masked::<V>(from)),
+                (true, 2, true, 2) => self.each_channel::<V, 2>(to, |from, v| reads[v].even::<V>(from)),
+                (true, 2, true, 1) => self.each_channel::<V, 1>(to, |from, v| reads[v].even::<V>(from)),
+                _ => {
+                    for channel in 0..self.patches.channels {
+                        let (from, to) = self.channel(channel, to);
+                        let mut begin = 0;
+                        for (vector, &end) in ends.iter().enumerate() {
+                            gather::<V>(&pieces[begin..end], from, stride, to.add(vector * V::LANES));
+                            begin = end;
+                        }
+                    }
+                }
             }
         }
+    }
+
+    /// Stores `N` vectors for each channel.
+    ///
+    /// # Safety
+    /// They are writable; `read` delivers the vector of a number from a channel.
+    #[inline(always)]
+    unsafe fn each_channel<V: Vector, const N: usize>(&self, to: *mut f32, read: impl Fn(*const f32, usize) -> V) {
+        for channel in 0..self.patches.channels {
+            let (from, to) = self.channel(channel, to);
+            for vector in 0..N {
+                // SAFETY: the caller's promise.
+                unsafe { read(from, vector).store(to.wrapping_add(vector * V::LANES)) };
+            }
+        }
+    }
+
+    /// The first element of a channel, and its row among those of a tap.
+    #[inline(always)]
+    fn channel(&self, channel: usize, to: *mut f32) -> (*const f32, *mut f32) {
+        let from = self.input.wrapping_offset(channel as isize * self.patches.channel_step);
+        (from, to.wrapping_add(channel * self.pitch))
+    }
+}
+
+/// A vector of a panel's row that one load delivers: of the rows of an input as wide as the result neighbours are neighbours,
+/// too, and what lies between is padding.
+#[derive(Clone, Copy, Default)]
+struct Read {
+    /// Where lane 0 would be in a channel.
+    base: isize,
+    /// The lanes to read; the others are 0.
+    bits: u32,
+}
+
+impl Read {
+    /// Becomes the load for some pieces; answers whether one suffices.
+    #[inline(always)]
+    fn take(&mut self, pieces: &[Piece], stride: usize, lanes: usize) -> bool {
+        let base = |piece: &Piece| piece.offset as isize - (piece.lane * stride) as isize;
+        *self = Read { base: pieces.first().map_or(0, base), bits: 0 };
+        for piece in pieces {
+            self.bits |= u32::MAX >> (32 - piece.count.min(lanes)) << piece.lane;
+        }
+        pieces.iter().all(|piece| base(piece) == self.base)
+    }
+
+    /// # Safety
+    /// The lanes are readable.
+    #[inline(always)]
+    unsafe fn masked<V: Vector>(&self, from: *const f32) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_lanes(from.wrapping_offset(self.base), self.bits) }
+    }
+
+    /// Every second element.
+    ///
+    /// # Safety
+    /// They are readable, for all lanes.
+    #[inline(always)]
+    unsafe fn even<V: Vector>(&self, from: *const f32) -> V {
+        let from = from.wrapping_offset(self.base);
+        // SAFETY: the caller's promise: the last one is 2 (LANES - 1) behind the first.
+        unsafe { V::load(from).unzip(V::load_partial(from.wrapping_add(V::LANES), V::LANES - 1)).0 }
     }
 }
 

@@ -5,7 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::super::simd::{Avx2, Avx512};
-use super::super::simd::{Portable, Vector};
+use super::super::simd::{Portable, Vector, prefetch};
 use crate::lower::host::{Gate, Simd};
 
 /// What a tile works on: `c[i][j] = alpha * sum over k of a[i][k] b[k][j]`. Strides count elements.
@@ -72,27 +72,49 @@ impl TileFinish {
     /// The instructions of `V` are enabled, and what is not null is readable there.
     #[inline(always)]
     pub unsafe fn apply<V: Vector>(&self, x: V, row: isize, column: usize, residual: *const f32, count: usize) -> V {
-        let mut x = x;
+        // SAFETY: the caller's promise.
+        unsafe { self.apply_all([x], row, column, residual, count)[0] }
+    }
+
+    /// [`TileFinish::apply`] to vectors of neighbouring columns: what is to be done is decided once for all of them. Only a single
+    /// one may be partial.
+    ///
+    /// # Safety
+    /// As [`TileFinish::apply`].
+    #[inline(always)]
+    pub unsafe fn apply_all<V: Vector, const K: usize>(
+        &self,
+        mut x: [V; K],
+        row: isize,
+        column: usize,
+        residual: *const f32,
+        count: usize,
+    ) -> [V; K] {
         // SAFETY: the caller's promise.
         unsafe {
             if !self.row_bias.is_null() {
-                x = x + V::splat(*self.row_bias.offset(row * self.row_bias_step));
+                let bias = V::splat(*self.row_bias.offset(row * self.row_bias_step));
+                x.iter_mut().for_each(|x| *x = *x + bias);
             }
             if !self.column_bias.is_null() {
-                x = x + load::<V>(self.column_bias.add(column), count);
+                let bias = self.column_bias.add(column);
+                x.iter_mut().enumerate().for_each(|(at, x)| *x = *x + load::<V>(bias.add(at * V::LANES), count));
             }
             if !self.residual.is_null() {
-                x = x + load::<V>(residual, count);
+                x.iter_mut().enumerate().for_each(|(at, x)| *x = *x + load::<V>(residual.add(at * V::LANES), count));
             }
             if let Some((low, high)) = self.clamp {
-                x = V::splat(high).min(V::splat(low).max(x));
+                let (low, high) = (V::splat(low), V::splat(high));
+                x.iter_mut().for_each(|x| *x = high.min(low.max(*x)));
             }
             if let Some(gate) = self.gate {
-                let weight = V::splat(gate.scale).mul_add(x, V::splat(gate.shift));
-                x = x * V::splat(gate.high).min(V::splat(gate.low).max(weight));
+                let (scale, shift) = (V::splat(gate.scale), V::splat(gate.shift));
+                let (low, high) = (V::splat(gate.low), V::splat(gate.high));
+                x.iter_mut().for_each(|x| *x = *x * high.min(low.max(scale.mul_add(*x, shift))));
             }
             if let Some((scale, shift)) = self.scale {
-                x = x.mul_add(V::splat(scale), V::splat(shift));
+                let (scale, shift) = (V::splat(scale), V::splat(shift));
+                x.iter_mut().for_each(|x| *x = x.mul_add(scale, shift));
             }
         }
         x
@@ -114,6 +136,67 @@ unsafe fn load<V: Vector>(from: *const f32, count: usize) -> V {
 /// writable in the columns to write and overlaps neither.
 pub type TileKernel = unsafe fn(&Tile);
 
+/// Adds all steps of the sums.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn sum<V: Vector, const M: usize, const N: usize, const PACKED: bool>(
+    tile: &Tile,
+    b_step: isize,
+    sums: &mut [[V; N]; M],
+) {
+    let (mut a, mut b) = (tile.a, tile.b);
+    let a_step = if PACKED { tile.a_step } else { 1 };
+    let turns = tile.depth / V::TURN;
+    // The addresses may end up outside the matrices after the last step, and those that are fetched ahead do.
+    for _ in 0..turns {
+        for step in 0..V::TURN {
+            let b = b.wrapping_offset(step as isize * b_step);
+            if V::TURN > 1 && M > 1 {
+                prefetch(b.wrapping_offset(STEPS_AHEAD * b_step));
+            }
+            // SAFETY: the caller's promise covers the row of B and the column of A.
+            unsafe { add_step::<V, M, N, PACKED>(tile, a.wrapping_add(step * a_step), b, sums) };
+        }
+        a = a.wrapping_add(V::TURN * a_step);
+        b = b.wrapping_offset(V::TURN as isize * b_step);
+    }
+    for _ in turns * V::TURN..tile.depth {
+        // SAFETY: as above.
+        unsafe { add_step::<V, M, N, PACKED>(tile, a, b, sums) };
+        a = a.wrapping_add(a_step);
+        b = b.wrapping_offset(b_step);
+    }
+}
+
+/// Adds the products of a column of A and a row of B.
+///
+/// # Safety
+/// As [`multiply`].
+#[inline(always)]
+unsafe fn add_step<V: Vector, const M: usize, const N: usize, const PACKED: bool>(
+    tile: &Tile,
+    a: *const f32,
+    b: *const f32,
+    sums: &mut [[V; N]; M],
+) {
+    let a_row = if PACKED { 1 } else { tile.a_row };
+    // SAFETY: the caller's promise covers every address below.
+    unsafe {
+        let mut columns = [V::splat(0.0); N];
+        for (j, column) in columns.iter_mut().enumerate() {
+            *column = V::load(b.add(j * V::LANES));
+        }
+        for (i, row) in sums.iter_mut().enumerate() {
+            let factor = V::splat(*a.wrapping_offset(i as isize * a_row));
+            for (sum, &column) in row.iter_mut().zip(&columns) {
+                *sum = factor.mul_add(column, *sum);
+            }
+        }
+    }
+}
+
 /// `M` rows times `N` vectors. If `PACKED`, the rows of A lie side by side, else its columns do.
 ///
 /// # Safety
@@ -123,23 +206,12 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool
     // SAFETY: the caller's promise covers every address below.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
-        let (mut a, mut b) = (tile.a, tile.b);
-        let a_row = if PACKED { 1 } else { tile.a_row };
-        let a_step = if PACKED { tile.a_step } else { 1 };
-        for _ in 0..tile.depth {
-            let mut columns = [V::splat(0.0); N];
-            for (j, column) in columns.iter_mut().enumerate() {
-                *column = V::load(b.add(j * V::LANES));
-            }
-            for (i, row) in sums.iter_mut().enumerate() {
-                let factor = V::splat(*a.wrapping_offset(i as isize * a_row));
-                for (sum, &column) in row.iter_mut().zip(&columns) {
-                    *sum = factor.mul_add(column, *sum);
-                }
-            }
-            // These may end up outside the matrices after the last step.
-            a = a.wrapping_add(a_step);
-            b = b.wrapping_offset(tile.b_step);
+        let side_by_side = tile.b_step == (N * V::LANES) as isize;
+        // One loop whose steps in B are constants, and so are the offsets of the loads.
+        if V::TURN > 1 && side_by_side {
+            sum::<V, M, N, PACKED>(tile, (N * V::LANES) as isize, &mut sums);
+        } else {
+            sum::<V, M, N, PACKED>(tile, tile.b_step, &mut sums);
         }
         // The loop that finishes the sums is too large to be unrolled, so it reads them from memory. From a buffer of its own:
         // an array that any rolled loop indexes lives in memory throughout, and each multiply-add above would store its sum.
@@ -154,14 +226,18 @@ unsafe fn multiply<V: Vector, const M: usize, const N: usize, const PACKED: bool
         for i in 0..M {
             let offset = i as isize * tile.c_row;
             let (c, residual) = (tile.c.offset(offset), tile.finish.residual.wrapping_offset(offset));
-            for j in 0..N {
-                let at = j * V::LANES;
-                let left = tile.columns.saturating_sub(at);
-                if left == 0 {
-                    break;
-                }
-                let sum = V::load(buffer.add((i * N + j) * V::LANES));
-                let x = tile.finish.apply(alpha * sum, i as isize, at, residual.wrapping_add(at), left);
+            let sums = buffer.add(i * N * V::LANES);
+            if tile.columns >= N * V::LANES {
+                let mut x = [alpha; N];
+                x.iter_mut().enumerate().for_each(|(j, x)| *x = *x * V::load(sums.add(j * V::LANES)));
+                let x = tile.finish.apply_all(x, i as isize, 0, residual, N * V::LANES);
+                x.iter().enumerate().for_each(|(j, x)| x.store(c.add(j * V::LANES)));
+                continue;
+            }
+            for at in (0..tile.columns).step_by(V::LANES) {
+                let left = tile.columns - at;
+                let x = alpha * V::load(sums.add(at));
+                let x = tile.finish.apply(x, i as isize, at, residual.wrapping_add(at), left);
                 if left >= V::LANES { x.store(c.add(at)) } else { x.store_partial(c.add(at), left) }
             }
         }
@@ -197,6 +273,10 @@ pub struct TileSet {
     /// `[packed][rows - 1]`: one vector wide.
     narrow: [[TileKernel; ROWS_MAX]; 2],
 }
+
+/// Rows of B that are fetched before they are used: a panel that the first row tile meets is in no near cache yet. A single
+/// row waits for memory anyway, and more requests only get in the way.
+const STEPS_AHEAD: isize = 32;
 
 /// Most rows of any tile of any instruction set.
 pub const ROWS_MAX: usize = 14;

@@ -79,6 +79,7 @@ pub(super) unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize,
 
 impl Vector for Avx2 {
     const LANES: usize = 8;
+    const TURN: usize = 4;
     type Mask = __m256;
 
     #[inline(always)]
@@ -97,6 +98,15 @@ impl Vector for Avx2 {
         Avx2(unsafe { _mm256_maskload_ps(from, first(count)) })
     }
     #[inline(always)]
+    unsafe fn load_lanes(from: *const f32, bits: u32) -> Self {
+        // SAFETY: the caller's promise; masked lanes are not read.
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let chosen = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lane);
+            Avx2(_mm256_maskload_ps(from, _mm256_cmpeq_epi32(chosen, lane)))
+        }
+    }
+    #[inline(always)]
     unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
         // SAFETY: the caller's promise; masked lanes are not read.
         unsafe {
@@ -112,8 +122,25 @@ impl Vector for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, count: usize) {
-        // SAFETY: the caller's promise; masked lanes are not written.
-        unsafe { _mm256_maskstore_ps(to, first(count), self.0) }
+        // Not by a masked store, which is dozens of operations on Zen: halves, quarters and one element.
+        // SAFETY: the caller's promise; `count` lanes are written.
+        unsafe {
+            let (mut to, mut lanes) = (to, _mm256_castps256_ps128(self.0));
+            if count >= Self::LANES {
+                return self.store(to);
+            }
+            if count & 4 != 0 {
+                _mm_storeu_ps(to, lanes);
+                (to, lanes) = (to.add(4), _mm256_extractf128_ps::<1>(self.0));
+            }
+            if count & 2 != 0 {
+                _mm_storel_pd(to.cast(), _mm_castps_pd(lanes));
+                (to, lanes) = (to.add(2), _mm_movehl_ps(lanes, lanes));
+            }
+            if count & 1 != 0 {
+                _mm_store_ss(to, lanes);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn transpose_8x8(from: *const f32, stride: isize, rows: usize, to: *mut f32, pitch: usize) {

@@ -48,6 +48,11 @@ impl Vector for Avx512 {
         Avx512(unsafe { _mm512_maskz_loadu_ps(first(count), from) })
     }
     #[inline(always)]
+    unsafe fn load_lanes(from: *const f32, bits: u32) -> Self {
+        // SAFETY: the caller's promise; masked lanes are not read.
+        Avx512(unsafe { _mm512_maskz_loadu_ps(bits as __mmask16, from) })
+    }
+    #[inline(always)]
     unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
         let mask = first(start + count) & !first(start);
         // SAFETY: the caller's promise; masked lanes are not read.

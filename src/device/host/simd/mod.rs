@@ -31,6 +31,9 @@ pub trait Vector:
 {
     /// Number of lanes.
     const LANES: usize;
+    /// Steps of a sum of products per turn of its loop. With short vectors what surrounds the multiply-adds is a good part of
+    /// the instructions, and on a core that two threads share it takes their slots.
+    const TURN: usize = 1;
     /// One truth value per lane.
     type Mask: Copy;
 
@@ -49,6 +52,11 @@ pub trait Vector:
     /// # Safety
     /// As [`Vector::load`].
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// Reads the lanes whose bits are set and zeros the others.
+    ///
+    /// # Safety
+    /// As [`Vector::load`] for those lanes; the others need not be readable.
+    unsafe fn load_lanes(from: *const f32, bits: u32) -> Self;
     /// This vector with lanes `start..start + count` read from `from` on.
     ///
     /// # Safety
@@ -125,6 +133,18 @@ pub trait Vector:
         // SAFETY: `self` exists, so its instructions do.
         unsafe { Self::splat(value) }
     }
+}
+
+/// Fetches a cache line that will be read soon; the address may be any.
+#[inline(always)]
+pub fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which never faults; every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Work written over any vector type.

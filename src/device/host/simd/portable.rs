@@ -47,6 +47,12 @@ impl Vector for Portable {
         Portable(from_fn(|lane| if lane < count { unsafe { from.add(lane).read_unaligned() } } else { 0.0 }))
     }
     #[inline(always)]
+    unsafe fn load_lanes(from: *const f32, bits: u32) -> Self {
+        let chosen = |lane: usize| bits >> lane & 1 == 1;
+        // SAFETY: the caller's promise for the chosen lanes.
+        Portable(from_fn(|lane| if chosen(lane) { unsafe { from.wrapping_add(lane).read_unaligned() } } else { 0.0 }))
+    }
+    #[inline(always)]
     unsafe fn merge(self, from: *const f32, start: usize, count: usize) -> Self {
         let mut lanes = self.0;
         for (index, lane) in lanes[start..start + count].iter_mut().enumerate() {

@@ -170,3 +170,37 @@ fn tails_are_computed_and_nothing_beyond_them_is_touched() {
         }
     }
 }
+
+/// Reads the chosen lanes of a row, and stores the vector behind them.
+struct Chosen<'a> {
+    from: *const f32,
+    bits: u32,
+    to: &'a mut Vec<f32>,
+}
+
+impl Routine for Chosen<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        self.to.resize(V::LANES, 7.0);
+        // SAFETY: the caller's promise for the chosen lanes; the result has room for a vector.
+        unsafe { V::load_lanes(self.from, self.bits).store(self.to.as_mut_ptr()) }
+    }
+}
+
+#[test]
+fn lanes_that_are_not_chosen_are_zero_and_not_read() {
+    let row = [1.0, 2.0, 3.0, 4.0f32];
+    for simd in levels() {
+        for bits in 0..16u32 {
+            // Lanes 2 to 5 are the row; what lies before and behind it is not ours.
+            let mut lanes = Vec::new();
+            let from = row.as_ptr().wrapping_sub(2);
+            // SAFETY: the chosen lanes are those of the row.
+            unsafe { dispatch(simd, Chosen { from, bits: bits << 2, to: &mut lanes }) };
+            for (lane, &value) in lanes.iter().enumerate() {
+                let chosen = (2..6).contains(&lane) && bits >> (lane - 2) & 1 == 1;
+                assert_eq!(value, if chosen { row[lane - 2] } else { 0.0 }, "{simd:?} {bits} {lane}");
+            }
+        }
+    }
+}

@@ -96,7 +96,7 @@ impl Product {
         let strips = Strips::new(simd, shape.rows, shape.depth);
         let left = match shape.left_packed {
             true => Left::Packed(strips),
-            false if must_pack_left(&shape, &tiles, &panels) => Left::Repacked(strips),
+            false if must_pack_left(simd, &shape, &tiles, &panels) => Left::Repacked(strips),
             false => Left::InPlace,
         };
         let right = match (shape.patches, shape.right_strides) {
@@ -163,11 +163,12 @@ impl Product {
 
 /// Whether the left factor must be packed: its columns have to lie side by side to be read in place, its rows should not
 /// compete for the same cache sets, and then packing is to be repaid by the columns that use it.
-fn must_pack_left(shape: &Shape, tiles: &RowTiles, panels: &Panels) -> bool {
+fn must_pack_left(simd: Simd, shape: &Shape, tiles: &RowTiles, panels: &Panels) -> bool {
     let [row, _, column] = shape.left_strides;
     let height = tiles.rows.div_ceil(tiles.count.max(1));
     let beyond = row.unsigned_abs() * 4 % ALIAS_BYTES;
-    let competes = height > 6 && shape.depth >= 64 && row != 0 && beyond.min(ALIAS_BYTES - beyond) < 64;
+    let competes =
+        height > simd.aliased_rows() && shape.depth >= 64 && row != 0 && beyond.min(ALIAS_BYTES - beyond) < 64;
     let apart = shape.taps > 1 || (column != 1 && shape.depth > 1);
     apart || (competes && panels.count() > 2)
 }
