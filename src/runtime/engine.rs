@@ -166,14 +166,19 @@ impl EngineCore {
     }
 
     /// `DeviceLost` once the device is dead.
+    #[inline]
     pub fn ensure_alive(&self) -> Result<()> {
-        ensure!(
-            self.device.state() != DeviceState::Dead,
-            DeviceLost,
-            "the device is lost: restart this process or, if it was forked from the one that opened the engine, open another"
-        );
-        Ok(())
+        if self.device.state() == DeviceState::Dead { Err(lost()) } else { Ok(()) }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn lost() -> Error {
+    fail!(
+        DeviceLost,
+        "the device is lost: restart this process or, if it was forked from the one that opened the engine, open another"
+    )
 }
 
 impl Drop for EngineCore {
