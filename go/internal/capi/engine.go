@@ -85,7 +85,7 @@ func Open(options *backend.EngineOptions) (backend.Engine, error) {
 	raw := (*C.si_engine_options)(memory.alloc(C.sizeof_si_engine_options))
 	*raw = C.si_engine_options{struct_size: C.sizeof_si_engine_options, threads: C.uint32_t(options.Threads),
 		in_flight_max: C.uint32_t(options.InFlightMax), contexts_max: C.uint32_t(options.SessionsMax),
-		memory_bytes_max: C.uint64_t(options.MemoryBytesMax)}
+		memory_bytes_max: C.uint64_t(options.MemoryBytesMax), flags: engineFlags}
 	if options.Device != "" {
 		raw.device = memory.text(options.Device)
 	}
