@@ -108,7 +108,7 @@ func (e *engine) Stats() (backend.Stats, error) {
 	var failure C.si_error
 	err := failed(C.call_engine_stats(e.table, e.handle, &raw, &failure), &failure)
 	return backend.Stats{DeviceState: int(raw.device_state), Models: int(raw.models), Contexts: int(raw.contexts),
-		Events: int(raw.events), Threads: int(raw.threads), InFlight: int(raw.in_flight),
+		Events: int(raw.events), Batchers: int(raw.batchers), Threads: int(raw.threads), InFlight: int(raw.in_flight),
 		Completions: int(raw.completions), WeightsBytes: uint64(raw.weights_bytes),
 		RetainedBytes: uint64(raw.retained_bytes), ArenaBytes: uint64(raw.arena_bytes),
 		PinnedBytes: uint64(raw.pinned_bytes), Requests: uint64(raw.requests), Failures: uint64(raw.failures)}, err
