@@ -97,12 +97,13 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped with this address and size, and owned.
-        match &self.quarantine {
-            Some(quarantine) => unsafe { quarantine.keep(self.address.as_ptr(), self.bytes) },
-            None => unsafe {
-                libc::munmap(self.address.as_ptr().cast(), self.bytes);
-            },
+        let address = self.address.as_ptr();
+        if let Some(quarantine) = &self.quarantine {
+            // SAFETY: mapped with this address and size, owned, and used no more.
+            unsafe { quarantine.keep(address, self.bytes) };
+        } else {
+            // SAFETY: as above.
+            unsafe { libc::munmap(address.cast(), self.bytes) };
         }
     }
 }
