@@ -97,6 +97,24 @@ func TestBatcherRunsWhenItIsFull(t *testing.T) {
 	})
 }
 
+func TestEngineCountsBatchers(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		count := func() int {
+			stats, err := w.engine.Stats()
+			w.ok(err)
+			return stats.Batchers
+		}
+		model := w.batched(4)
+		b := w.batcher(model, streaminfer.BatcherOptions{Batches: 2})
+		w.batcher(model, streaminfer.BatcherOptions{})
+		if count() != 2 {
+			w.Errorf("%d batchers, not 2", count())
+		}
+		w.ok(b.Close())
+		eventually(w, "a batcher to go", func() bool { return count() == 1 })
+	})
+}
+
 func TestBatcherRefusals(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		b := w.batcher(w.batched(2), streaminfer.BatcherOptions{Batches: 1, Delay: long})

@@ -50,8 +50,9 @@ const (
 // EngineStats are the live objects of an engine and what they hold, at one moment.
 type EngineStats struct {
 	DeviceState DeviceState
-	// Models, Sessions and Events are alive: those included that are closed and still in use.
-	Models, Sessions, Events int
+	// Models, Sessions, Events and Batchers are alive: those included that are closed and still in use. The sessions that a
+	// batcher runs its batches on count, too.
+	Models, Sessions, Events, Batchers int
 	// Threads is the number of threads that the library runs for this engine.
 	Threads int
 	// InFlight counts requests in flight, Completions those announced and not yet delivered.
@@ -114,7 +115,7 @@ func (e *Engine) Stats() (EngineStats, error) {
 		return EngineStats{}, failure("stats", ExecutedNo, err)
 	}
 	return EngineStats{DeviceState: DeviceState(raw.DeviceState), Models: raw.Models, Sessions: raw.Contexts,
-		Events: raw.Events, Threads: raw.Threads, InFlight: raw.InFlight, Completions: raw.Completions,
+		Events: raw.Events, Batchers: raw.Batchers, Threads: raw.Threads, InFlight: raw.InFlight, Completions: raw.Completions,
 		WeightsBytes: raw.WeightsBytes, RetainedBytes: raw.RetainedBytes, ArenaBytes: raw.ArenaBytes, PinnedBytes: raw.PinnedBytes,
 		Requests: raw.Requests, Failures: raw.Failures}, nil
 }

@@ -64,7 +64,7 @@ func (s *Session) Drain(ctx context.Context) error {
 
 // Close frees the session. It may be called from any goroutine at any time: a request in flight is cancelled, a
 // goroutine in Run or Wait returns with StatusStaleHandle, and the memory is released when the device has finished
-// with it. The views must not be touched any more. A session bound to the calling goroutine is unbound first. Closing
+// with it. The views must not be touched any more: see "Misuse" in the package's comment. A session bound to the calling goroutine is unbound first. Closing
 // again does nothing.
 func (s *Session) Close() error {
 	for {

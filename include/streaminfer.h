@@ -477,7 +477,11 @@ typedef struct si_tensor_info {
 /**
  * Where one input or output of a context lies for the bucket selected, or a slot's rows of it. The memory is owned by the
  * context and stays at its address from `si_context_prepare` until the context is freed; that of a slot is the slot's until it is
- * released or abandoned, or its batcher is freed. Element (i, j, ..) is at
+ * released or abandoned, or its batcher is freed. Afterwards it must not be touched. On the host device it lies in pages that no
+ * other context shares; once a freed context's last request has ended (and those of contexts linked to it are freed), touching it is a
+ * fault (SIGSEGV), and nothing else gets its address until 1024 more contexts of the engine, or 4 GiB of their inputs and outputs, have
+ * been freed, or the engine is gone. On a GPU page-locked memory serves the engine's next context of about the same size, since giving it
+ * back stalls the GPU: there a view that is used too late may read and overwrite that context's tensors. Element (i, j, ..) is at
  * `data + i * strides_bytes[0] + j * strides_bytes[1] + ..`.
  */
 typedef struct si_tensor_view {
@@ -504,6 +508,13 @@ typedef struct si_tensor_view {
 
 /* ---- Engines ------------------------------------------------------------------------------------------------- */
 
+/**
+ * For development: inputs are read-only while their request is in flight, so that writing to one too early is a fault (SIGSEGV)
+ * at that instruction. It costs two system calls a request. Only the host device does it, and not for batchers, where who came too
+ * late for a batch may write on.
+ */
+#define SI_ENGINE_GUARD_INPUTS 1
+
 /** How an engine is opened. All zero (but struct_size) means every default; a null pointer does too. */
 typedef struct si_engine_options {
     /** Set by the caller to sizeof(si_engine_options). */
@@ -524,6 +535,10 @@ typedef struct si_engine_options {
     uint32_t contexts_max;
     /** Bytes that weights, arenas, inputs and outputs may take together. 0: no bound. */
     uint64_t memory_bytes_max;
+    /** Sum of `SI_ENGINE_*`. 0: none. */
+    uint32_t flags;
+    /** Zero. */
+    uint32_t reserved;
 } si_engine_options;
 
 /** What is alive and what it takes, at one moment. */

@@ -56,6 +56,10 @@ pub const LINKS_MAX: usize = 12;
 pub const EVENT_WAITS_MAX: usize = 8;
 /// Host threads that one context may compute with.
 pub const CONTEXT_THREADS_MAX: usize = 64;
+/// Contexts of one engine, freed last, whose inputs' and outputs' addresses nothing else gets.
+pub const QUARANTINE_RANGES: usize = 1_024;
+/// Bytes of such addresses, without memory behind them; beyond, they are of fewer contexts.
+pub const QUARANTINE_BYTES_MAX: usize = 1 << 32;
 /// Bytes of arena, inputs and outputs of one context.
 pub const CONTEXT_BYTES_MAX: usize = 1 << 36;
 /// Contexts of one batcher.

@@ -112,7 +112,9 @@ fn rust_layouts() -> Layouts {
         si_device_info { struct_size, kind, processors, reserved, memory_bytes, id, name }
         si_tensor_info { struct_size, dtype, rank, flags, dims, dim_names, name }
         si_tensor_view { struct_size, dtype, rank, reserved, dims, strides_bytes, data, capacity_bytes }
-        si_engine_options { struct_size, threads, device, in_flight_max, contexts_max, memory_bytes_max }
+        si_engine_options {
+            struct_size, threads, device, in_flight_max, contexts_max, memory_bytes_max, flags, reserved,
+        }
         si_stats {
             struct_size, device_state, models, contexts, events, threads, in_flight, completions, weights_bytes,
             retained_bytes, arena_bytes, pinned_bytes, requests, failures, batchers, reserved,

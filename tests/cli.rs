@@ -303,3 +303,25 @@ fn doctor_says_what_is_here_and_what_is_not() {
         object["searches"].as_array().unwrap().iter().all(|search| !search["tried"].as_array().unwrap().is_empty())
     );
 }
+
+/// go/cmd/streaminfer-doctor has the tests of what it finds.
+#[test]
+fn doctor_reads_traces() {
+    let folder = Folder::new("trace");
+    let throttled = r#"{"streaminfer":{"process":{"throttled":1500000,"throttled_periods":2}}}"#;
+    let cases = [
+        (
+            throttled,
+            1,
+            "PROBLEM: CPU throttling: the control group's CPU quota stopped the process for 1.5ms in 2 periods.",
+        ),
+        (r#"{"streaminfer":{}}"#, 0, "0 events and 0 requests examined"),
+        (r#"{"traceEvents":[]}"#, 2, ""),
+    ];
+    for (text, code, says) in cases {
+        let output = call(&["doctor", &folder.write("trace.json", text)]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_says(&String::from_utf8(output.stdout).unwrap(), &[says]);
+    }
+    assert_eq!(call(&["doctor", "--json", &folder.at("trace.json")]).status.code(), Some(2));
+}

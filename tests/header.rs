@@ -14,7 +14,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Statuses and errors", &["si_result", "si_status", "si_error", "SI_"]),
     ("Devices", &["si_device", "SI_DEVICE_KIND", "SI_DEVICE_STATE", "SI_DEVICE_NAME"]),
     ("Tensors", &["si_tensor", "SI_TENSOR", "SI_DTYPE", "SI_RANK"]),
-    ("Engines", &["si_engine", "si_stats", "si_completion"]),
+    ("Engines", &["si_engine", "SI_ENGINE", "si_stats", "si_completion"]),
     ("Models", &["si_model", "si_bucket", "si_padding", "SI_PRECISION", "SI_PADDING"]),
     ("Contexts", &["si_context", "si_submit", "si_timings", "si_completion_record", "SI_WAIT", "SI_TIMEOUT_INFINITE"]),
     ("Events", &["si_event"]),

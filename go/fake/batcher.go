@@ -99,7 +99,7 @@ func (m *model) NewBatcher(options *backend.BatcherOptions) (backend.Batcher, er
 	if len(b.sizes) == 0 {
 		return nil, status(streaminfer.StatusNoBucket, "the model has no bucket")
 	}
-	m.engine.count(func(s *backend.Stats) { s.Contexts += b.options.Contexts })
+	m.engine.count(func(s *backend.Stats) { s.Batchers++; s.Contexts += b.options.Contexts })
 	return b, nil
 }
 
@@ -148,7 +148,7 @@ func (b *batcher) Free() error {
 	for _, g := range b.open {
 		g.timer.Stop()
 	}
-	b.model.engine.count(func(s *backend.Stats) { s.Contexts -= b.options.Contexts })
+	b.model.engine.count(func(s *backend.Stats) { s.Batchers--; s.Contexts -= b.options.Contexts })
 	return nil
 }
 

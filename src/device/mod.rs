@@ -130,6 +130,8 @@ pub struct LaneOrder {
     pub progress: Arc<Progress>,
     /// Told when a request has ended; dropped when the lane's memory is.
     pub sink: Arc<dyn Sink>,
+    /// Makes writing to an input fault while a request runs, where the device can.
+    pub guard_inputs: bool,
 }
 
 /// Learns that requests end. Called on a thread of the device, on the thread that runs a request itself, or on one that has

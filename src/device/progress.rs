@@ -72,6 +72,7 @@ enum Place {
 impl Deref for Place {
     type Target = Record;
 
+    #[inline]
     fn deref(&self) -> &Record {
         match self {
             Place::Own(record) => record,
@@ -150,17 +151,20 @@ impl Progress {
     }
 
     /// Whether the request with this ordinal, and so every earlier one, has ended.
+    #[inline]
     pub fn has_reached(&self, ordinal: u64) -> bool {
         self.record.ended.load(Acquire) >= ordinal
     }
 
     /// How the last request ended, of which [`Progress::has_reached`] is known.
+    #[inline]
     pub fn status_of(&self, sequence: u32) -> Status {
-        if self.record.failed_sequence.load(Acquire) == sequence {
-            Status::from_code(self.record.status.load(Relaxed)).unwrap_or(Status::Internal)
-        } else {
-            Status::Ok
-        }
+        if self.record.failed_sequence.load(Acquire) == sequence { self.failure() } else { Status::Ok }
+    }
+
+    #[cold]
+    fn failure(&self) -> Status {
+        Status::from_code(self.record.status.load(Relaxed)).unwrap_or(Status::Internal)
     }
 
     /// The time stamps of the last request that ended.

@@ -38,7 +38,16 @@ pub struct si_engine_options {
     pub contexts_max: u32,
     /// Bytes that weights, arenas, inputs and outputs may take together. 0: no bound.
     pub memory_bytes_max: u64,
+    /// Sum of `SI_ENGINE_*`. 0: none.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: u32,
 }
+
+/// For development: inputs are read-only while their request is in flight, so that writing to one too early is a fault (SIGSEGV)
+/// at that instruction. It costs two system calls a request. Only the host device does it, and not for batchers, where who came too
+/// late for a batch may write on.
+pub const SI_ENGINE_GUARD_INPUTS: u32 = 1;
 
 /// What is alive and what it takes, at one moment.
 #[derive(Clone, Copy)]
@@ -96,12 +105,16 @@ versioned! { si_engine_options: 32, si_stats: 80 }
 
 impl si_engine_options {
     fn options(&self) -> Result<EngineOptions> {
+        let unknown = self.flags & !SI_ENGINE_GUARD_INPUTS;
+        ensure!(unknown == 0, InvalidArgument, "options.flags has {unknown:#x}, which is no SI_ENGINE_ value");
+        ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
         Ok(EngineOptions {
             device: self.device.read("options.device")?.unwrap_or_default(),
             threads: self.threads as usize,
             in_flight_max: self.in_flight_max as usize,
             contexts_max: self.contexts_max as usize,
             memory_bytes_max: self.memory_bytes_max,
+            guard_inputs: self.flags & SI_ENGINE_GUARD_INPUTS != 0,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::error::{si_error, si_result};
 use crate::error::{Error, Result, Status};
+use std::any::Any;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,20 +14,29 @@ pub fn call(error: Option<&mut MaybeUninit<si_error>>, body: impl FnOnce() -> Re
     let result = catch_unwind(AssertUnwindSafe(body));
     match result {
         Ok(Ok(status)) => status as si_result,
-        Ok(Err(failure)) => fill(error, &failure),
-        Err(panic) => fill(error, &describe(panic.as_ref())),
+        Ok(Err(failure)) => fill(error, failure),
+        Err(panic) => fill_from(error, panic),
     }
 }
 
+// Failures and panics stay out of line: inlined, their message would give each export a stack frame of a kilobyte.
+
 #[cold]
-fn fill(error: Option<&mut MaybeUninit<si_error>>, failure: &Error) -> si_result {
+#[inline(never)]
+fn fill(error: Option<&mut MaybeUninit<si_error>>, failure: Error) -> si_result {
     if let Some(place) = error {
-        place.write(si_error::from(failure));
+        place.write(si_error::from(&failure));
     }
     failure.status as si_result
 }
 
-fn describe(panic: &(dyn std::any::Any + Send)) -> Error {
+#[cold]
+#[inline(never)]
+fn fill_from(error: Option<&mut MaybeUninit<si_error>>, panic: Box<dyn Any + Send>) -> si_result {
+    fill(error, describe(panic.as_ref()))
+}
+
+fn describe(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     Error::new(Status::Panicked, format!("a panic was caught: {text}"))

@@ -64,6 +64,7 @@ impl SlotWord {
         self.0.fetch_or(LIVE, Ordering::Release);
     }
 
+    #[inline]
     fn admit(word: u64, generation: u64) -> Result<(), Refusal> {
         let current = word >> GENERATION_SHIFT;
         if generation != current || word & (LIVE | CLOSING) != LIVE {
@@ -79,6 +80,7 @@ impl SlotWord {
         Self::admit(self.0.load(Ordering::Relaxed), generation) != Err(Refusal::Forged)
     }
 
+    #[inline]
     fn change(&self, next: impl Fn(u64) -> Result<u64, Refusal>) -> Result<u64, Refusal> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
@@ -91,6 +93,7 @@ impl SlotWord {
     }
 
     /// Takes the slot for one call that excludes every other one.
+    #[inline]
     pub fn enter(&self, generation: u64) -> Result<(), Refusal> {
         self.change(|word| {
             Self::admit(word, generation)?;
@@ -104,12 +107,14 @@ impl SlotWord {
     }
 
     /// Ends [`SlotWord::enter`].
+    #[inline]
     pub fn leave(&self) -> Departure {
         let word = self.0.fetch_and(!BUSY, Ordering::AcqRel) & !BUSY;
         if is_last(word) { Departure::Last } else { Departure::NotLast }
     }
 
     /// Keeps the object for a call that excludes nobody.
+    #[inline]
     pub fn pin(&self, generation: u64) -> Result<(), Refusal> {
         self.change(|word| {
             Self::admit(word, generation)?;
@@ -119,6 +124,7 @@ impl SlotWord {
     }
 
     /// Ends [`SlotWord::pin`].
+    #[inline]
     pub fn unpin(&self) -> Departure {
         let word = self.0.fetch_sub(1, Ordering::AcqRel) - 1;
         if is_last(word) { Departure::Last } else { Departure::NotLast }

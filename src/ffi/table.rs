@@ -115,6 +115,7 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
         self.find(handle).is_ok_and(|(slot, generation)| slot.word.has_issued(generation))
     }
 
+    #[inline]
     fn find(&self, handle: u64) -> std::result::Result<(&Slot<S, O>, u64), Refusal> {
         let (index, generation) = (handle as usize % HANDLES_MAX, handle >> INDEX_BITS & GENERATION_MAX);
         let is_ours = handle >> TYPE_SHIFT == self.noun as u64;
@@ -123,6 +124,7 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
     }
 
     /// The slot of a handle, once `take` has let the caller in.
+    #[inline]
     fn reach(
         &self,
         handle: u64,
@@ -138,7 +140,7 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
         let _pinned = Pinned { table: self, slot, handle };
         // SAFETY: pinned, so the object is in place, and only shared references to `shared` exist.
         let object = unsafe { (*slot.object.get()).as_ref() };
-        call(&object.ok_or_else(|| fail!(Internal, "an empty slot is live"))?.shared)
+        call(&object.ok_or_else(empty)?.shared)
     }
 
     /// Runs a call that excludes every other such call. If it panics, the object is poisoned.
@@ -148,7 +150,7 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
         let mut entered = Entered { table: self, slot, handle, is_complete: false };
         // SAFETY: entered, so the object is in place, and this is the only reference to `own`.
         let own = unsafe { (*slot.object.get()).as_ref().map(|object| &mut *object.own.get()) };
-        let result = own.ok_or_else(|| fail!(Internal, "an empty slot is live")).and_then(call);
+        let result = own.ok_or_else(empty).and_then(call);
         entered.is_complete = true;
         result
     }
@@ -170,18 +172,27 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
         Ok(())
     }
 
+    #[inline]
     fn depart(&self, slot: &Slot<S, O>, handle: u64, departure: Departure) {
         if departure == Departure::Last {
-            // SAFETY: the word has let the last user out and lets nobody in.
-            let object = unsafe { (*slot.object.get()).take() };
-            drop(object);
-            if slot.word.retire() {
-                self.give_back(handle as u16);
-            }
+            self.destroy(slot, handle);
+        }
+    }
+
+    /// Only [`Table::depart`] calls it, for the last user of a slot that is closing.
+    #[cold]
+    #[inline(never)]
+    fn destroy(&self, slot: &Slot<S, O>, handle: u64) {
+        // SAFETY: the word has let the last user out and lets nobody in.
+        let object = unsafe { (*slot.object.get()).take() };
+        drop(object);
+        if slot.word.retire() {
+            self.give_back(handle as u16);
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn explain(&self, handle: u64, refusal: Refusal) -> Error {
         let name = self.noun.name();
         match refusal {
@@ -195,6 +206,12 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
             Refusal::Poisoned => Error::new(Status::Poisoned, format!("a panic left the {name} unusable: free it")),
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn empty() -> Error {
+    fail!(Internal, "an empty slot is live")
 }
 
 /// The slots of one block; fails rather than aborts where there is no memory.
@@ -213,6 +230,7 @@ struct Pinned<'a, S: Send + Sync, O: Send> {
 }
 
 impl<S: Send + Sync, O: Send> Drop for Pinned<'_, S, O> {
+    #[inline]
     fn drop(&mut self) {
         self.table.depart(self.slot, self.handle, self.slot.word.unpin());
     }
@@ -227,6 +245,7 @@ struct Entered<'a, S: Send + Sync, O: Send> {
 }
 
 impl<S: Send + Sync, O: Send> Drop for Entered<'_, S, O> {
+    #[inline]
     fn drop(&mut self) {
         if !self.is_complete {
             self.slot.word.poison();

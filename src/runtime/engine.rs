@@ -33,6 +33,9 @@ pub struct EngineOptions {
     pub contexts_max: usize,
     /// Bytes of weights, arenas, inputs and outputs together; 0: no bound.
     pub memory_bytes_max: u64,
+    /// For development: whoever writes to a context's input while its request runs faults there and then, on the host device. It
+    /// costs two system calls a request.
+    pub guard_inputs: bool,
 }
 
 /// What is alive and what it takes, at one moment.
@@ -91,6 +94,7 @@ pub struct EngineCore {
     pub(super) ledger: Arc<Ledger>,
     pub(super) queue: Arc<CompletionQueue>,
     pub(super) threads: usize,
+    pub(super) guard_inputs: bool,
     /// Held while a linked context is given a request, so that requests of linked contexts have one order.
     pub(super) link_order: Mutex<()>,
     permits: Permits,
@@ -166,14 +170,19 @@ impl EngineCore {
     }
 
     /// `DeviceLost` once the device is dead.
+    #[inline]
     pub fn ensure_alive(&self) -> Result<()> {
-        ensure!(
-            self.device.state() != DeviceState::Dead,
-            DeviceLost,
-            "the device is lost: restart this process or, if it was forked from the one that opened the engine, open another"
-        );
-        Ok(())
+        if self.device.state() == DeviceState::Dead { Err(lost()) } else { Ok(()) }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn lost() -> Error {
+    fail!(
+        DeviceLost,
+        "the device is lost: restart this process or, if it was forked from the one that opened the engine, open another"
+    )
 }
 
 impl Drop for EngineCore {
@@ -208,6 +217,7 @@ impl Engine {
             ledger: Ledger::new(bytes_max),
             queue: Arc::new(CompletionQueue::new(contexts_max)?),
             threads,
+            guard_inputs: options.guard_inputs,
             link_order: Mutex::new(()),
             permits: Permits { taken: AtomicUsize::new(0), limit },
             seats: Arc::default(),

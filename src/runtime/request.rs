@@ -8,7 +8,7 @@
 use super::completion::{Completion, CompletionQueue, Origin};
 use super::seat::Seat;
 use crate::device::Progress;
-use crate::error::{Result, Status, ensure, fail};
+use crate::error::{Error, Result, Status, ensure, fail};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -44,6 +44,7 @@ const fn phase_of(word: u64) -> u64 {
 }
 
 /// The number that callers see: 1 upwards, never 0.
+#[inline]
 pub const fn sequence_of(ordinal: u64) -> u32 {
     if ordinal == 0 { 0 } else { ((ordinal - 1) % u32::MAX as u64 + 1) as u32 }
 }
@@ -153,15 +154,15 @@ impl Request {
     }
 
     /// The state of the request that a caller names.
+    #[inline]
     fn named(&self, sequence: u32) -> Result<u64> {
         let state = self.state.load(SeqCst);
         let last = sequence_of(ordinal_of(state));
-        ensure!(last != 0, InvalidArgument, "nothing has been submitted, so there is no request {sequence}");
-        ensure!(last == sequence, InvalidArgument, "the context's last request is {last}, not {sequence}");
-        Ok(state)
+        if last != sequence || last == 0 { Err(misnamed(last, sequence)) } else { Ok(state) }
     }
 
     /// What the caller is to be told of the request now: `Pending`, `Parked`, `Ok` or how it failed.
+    #[inline]
     pub fn look(&self, sequence: u32) -> Result<Status> {
         loop {
             let state = self.named(sequence)?;
@@ -277,6 +278,15 @@ impl Request {
             self.queue.push(self.clone(), ordinal, completion);
             self.queue.raise();
         }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn misnamed(last: u32, sequence: u32) -> Error {
+    match last {
+        0 => fail!(InvalidArgument, "nothing has been submitted, so there is no request {sequence}"),
+        _ => fail!(InvalidArgument, "the context's last request is {last}, not {sequence}"),
     }
 }
 

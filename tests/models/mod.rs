@@ -86,6 +86,20 @@ pub fn heavy(steps: usize) -> Bytes {
     bytes(graph)
 }
 
+/// y\[batch, 256\] = x\[batch, 256\] after so many products with a \[256, 256\] matrix of zeros.
+pub fn heavy_rows(steps: usize) -> Bytes {
+    let name = |step: usize| if step == 0 { "x".to_owned() } else { format!("t{step}") };
+    let chain = (0..steps).map(|step| node("MatMul", &[&name(step), "w"], &[&name(step + 1)]));
+    let graph = message()
+        .put(2, "heavy rows")
+        .all(1, chain)
+        .put(1, node("Identity", &[&name(steps)], &["y"]))
+        .put(5, floats("w", &[256, 256], (0..256 * 256).map(|_| 0.0)))
+        .put(11, open_value("x", &[Err("batch"), Ok(256)]))
+        .put(12, open_value("y", &[Err("batch"), Ok(256)]));
+    bytes(graph)
+}
+
 /// A model from `x` and others, floats with open axes, to the float output `y`.
 fn open_model(inputs: &[(&str, &[&str])], nodes: impl IntoIterator<Item = Message>, output: &[&str]) -> Message {
     let value =

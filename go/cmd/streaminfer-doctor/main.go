@@ -2,7 +2,8 @@
 //
 //	streaminfer-doctor trace.json
 //
-// It exits with 0 if there is no problem, 1 if there is, 2 if the trace cannot be read. "-" is the standard input.
+// It exits with 0 if there is no problem, 1 if there is, 2 if the trace cannot be read. "-" is the standard input. The library's own
+// program says the same: streaminfer doctor trace.json.
 package main
 
 import (

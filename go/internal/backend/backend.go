@@ -102,12 +102,12 @@ type Device struct {
 
 // Stats are an engine's live objects and what they hold.
 type Stats struct {
-	DeviceState                       int
-	Models, Contexts, Events, Threads int
-	InFlight, Completions             int
-	WeightsBytes, RetainedBytes       uint64
-	ArenaBytes, PinnedBytes           uint64
-	Requests, Failures                uint64
+	DeviceState                        int
+	Models, Contexts, Events, Batchers int
+	Threads, InFlight, Completions     int
+	WeightsBytes, RetainedBytes        uint64
+	ArenaBytes, PinnedBytes            uint64
+	Requests, Failures                 uint64
 }
 
 var epoch = time.Now()

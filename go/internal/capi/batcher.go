@@ -7,24 +7,10 @@ package capi
 
 #cgo noescape call_batcher_new
 #cgo nocallback call_batcher_new
-#cgo noescape call_batcher_reserve
-#cgo nocallback call_batcher_reserve
 #cgo noescape call_batcher_stats
 #cgo nocallback call_batcher_stats
 #cgo noescape call_batcher_free
 #cgo nocallback call_batcher_free
-#cgo noescape call_slot_input
-#cgo nocallback call_slot_input
-#cgo noescape call_slot_output
-#cgo nocallback call_slot_output
-#cgo noescape call_slot_commit
-#cgo nocallback call_slot_commit
-#cgo noescape call_slot_cancel
-#cgo nocallback call_slot_cancel
-#cgo noescape call_slot_abandon
-#cgo nocallback call_slot_abandon
-#cgo noescape call_slot_release
-#cgo nocallback call_slot_release
 */
 import "C"
 
@@ -84,11 +70,15 @@ func (b *batcher) Free() error {
 type ticket struct {
 	*batcher
 	slot      *C.slot_scratch
+	at        C.slot_at
 	selection selection
 }
 
 func (b *batcher) NewTicket() backend.Ticket {
-	return &ticket{batcher: b, slot: C.slot_scratch_new(), selection: newSelection(len(b.model.dtypes))}
+	t := &ticket{batcher: b, selection: newSelection(len(b.model.dtypes))}
+	t.slot = C.slot_scratch_new(t.selection.bucket)
+	t.at.address = C.uintptr_t(uintptr(unsafe.Pointer(t.slot)))
+	return t
 }
 
 func (t *ticket) failed(status C.si_result) error { return failed(status, &t.slot.error) }
@@ -100,15 +90,15 @@ func (t *ticket) Reserve(b backend.Bucket, timeout time.Duration) error {
 	if err := t.selection.write(t.model, b); err != nil {
 		return err
 	}
-	return t.failed(C.call_batcher_reserve(t.table, t.handle, t.selection.bucket, C.uint64_t(timeout), t.slot))
+	return t.failed(C.call_batcher_reserve(t.table, t.handle, C.uint64_t(timeout), t.at))
 }
 
 func (t *ticket) Input(index int, view *backend.View) error {
-	return t.view(C.call_slot_input(t.table, C.uint32_t(index), t.slot), view)
+	return t.view(C.call_slot_input(t.table, C.uint32_t(index), t.at), view)
 }
 
 func (t *ticket) Output(index int, view *backend.View) error {
-	return t.view(C.call_slot_output(t.table, C.uint32_t(index), t.slot), view)
+	return t.view(C.call_slot_output(t.table, C.uint32_t(index), t.at), view)
 }
 
 func (t *ticket) view(status C.si_result, view *backend.View) error {
@@ -120,16 +110,16 @@ func (t *ticket) view(status C.si_result, view *backend.View) error {
 }
 
 func (t *ticket) Commit(token uint64) error {
-	return t.failed(C.call_slot_commit(t.table, C.uint64_t(token), t.slot))
+	return t.failed(C.call_slot_commit(t.table, C.uint64_t(token), t.at))
 }
 
 func (t *ticket) Cancel() (int32, error) {
-	status := C.call_slot_cancel(t.table, t.slot)
+	status := C.call_slot_cancel(t.table, t.at)
 	return int32(status), t.failed(status)
 }
 
-func (t *ticket) Abandon() error { return t.failed(C.call_slot_abandon(t.table, t.slot)) }
-func (t *ticket) Release() error { return t.failed(C.call_slot_release(t.table, t.slot)) }
+func (t *ticket) Abandon() error { return t.failed(C.call_slot_abandon(t.table, t.at)) }
+func (t *ticket) Release() error { return t.failed(C.call_slot_release(t.table, t.at)) }
 
 func (t *ticket) Free() error {
 	t.selection.free()

@@ -5,38 +5,14 @@ package capi
 /*
 #include "table.h"
 
+// Only calls that are given a Go pointer have these: noescape keeps what it points to off the heap and needs nocallback, which
+// costs two calls into the runtime. The calls of the hot path pass numbers alone.
 #cgo noescape call_context_new
 #cgo nocallback call_context_new
-#cgo noescape call_link
-#cgo nocallback call_link
-#cgo noescape call_prepare
-#cgo nocallback call_prepare
-#cgo noescape call_bind
-#cgo nocallback call_bind
-#cgo noescape call_unbind
-#cgo nocallback call_unbind
-#cgo noescape call_shape
-#cgo nocallback call_shape
-#cgo noescape call_context_input
-#cgo nocallback call_context_input
-#cgo noescape call_context_output
-#cgo nocallback call_context_output
-#cgo noescape call_submit
-#cgo nocallback call_submit
 #cgo noescape call_completion
 #cgo nocallback call_completion
-#cgo noescape call_poll
-#cgo nocallback call_poll
-#cgo noescape call_wait
-#cgo nocallback call_wait
-#cgo noescape call_park
-#cgo nocallback call_park
-#cgo noescape call_unpark
-#cgo nocallback call_unpark
 #cgo noescape call_cancel
 #cgo nocallback call_cancel
-#cgo noescape call_timings
-#cgo nocallback call_timings
 #cgo noescape call_context_free
 #cgo nocallback call_context_free
 */
@@ -54,8 +30,9 @@ type context struct {
 	*library
 	model  *model
 	handle C.si_context
-	// scratch receives what calls write; Cancel and Free, which may come at any time, leave it alone.
+	// scratch receives what calls write; Cancel and Free, which may come at any time, leave it alone. at is where it lies.
 	scratch *C.scratch
+	at      C.scratch_at
 	record  *C.si_completion_record
 	// selection is Shape's alone.
 	selection selection
@@ -75,7 +52,9 @@ func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, er
 			}
 		}
 	}
-	c := &context{library: m.library, model: m, scratch: C.scratch_new(), selection: newSelection(len(m.dtypes))}
+	c := &context{library: m.library, model: m, selection: newSelection(len(m.dtypes))}
+	c.scratch = C.scratch_new(c.selection.bucket)
+	c.at.address = C.uintptr_t(uintptr(unsafe.Pointer(c.scratch)))
 	var failure C.si_error
 	if err := failed(C.call_context_new(m.table, m.handle, raw, &c.handle, &failure), &failure); err != nil {
 		c.release()
@@ -91,18 +70,18 @@ func (c *context) Link(input int, source backend.Context, output int) error {
 	if !ok {
 		return invalid("the source belongs to another kind of engine")
 	}
-	return c.failed(C.call_link(c.table, c.handle, C.uint32_t(input), from.handle, C.uint32_t(output), c.scratch))
+	return c.failed(C.call_link(c.table, c.handle, C.uint32_t(input), from.handle, C.uint32_t(output), c.at))
 }
 
 func (c *context) Prepare() error {
-	if err := c.failed(C.call_prepare(c.table, c.handle, c.scratch)); err != nil {
+	if err := c.failed(C.call_prepare(c.table, c.handle, c.at)); err != nil {
 		return err
 	}
-	return c.failed(C.call_completion(c.table, c.handle, &c.record, c.scratch))
+	return c.failed(C.call_completion(c.table, c.handle, &c.record, c.at))
 }
 
-func (c *context) Bind() error   { return c.failed(C.call_bind(c.table, c.handle, c.scratch)) }
-func (c *context) Unbind() error { return c.failed(C.call_unbind(c.table, c.handle, c.scratch)) }
+func (c *context) Bind() error   { return c.failed(C.call_bind(c.table, c.handle, c.at)) }
+func (c *context) Unbind() error { return c.failed(C.call_unbind(c.table, c.handle, c.at)) }
 
 func (c *context) Shape(b backend.Bucket) error {
 	if len(b.Shapes) != len(c.selection.values) {
@@ -111,7 +90,7 @@ func (c *context) Shape(b backend.Bucket) error {
 	if err := c.selection.write(c.model, b); err != nil {
 		return err
 	}
-	return c.failed(C.call_shape(c.table, c.handle, c.selection.bucket, c.scratch))
+	return c.failed(C.call_shape(c.table, c.handle, c.at))
 }
 
 // selection is the bucket of Shape in C memory, written anew by each call.
@@ -158,11 +137,11 @@ func (s *selection) free() {
 }
 
 func (c *context) Input(index int, view *backend.View) error {
-	return c.view(C.call_context_input(c.table, c.handle, C.uint32_t(index), c.scratch), view)
+	return c.view(C.call_context_input(c.table, c.handle, C.uint32_t(index), c.at), view)
 }
 
 func (c *context) Output(index int, view *backend.View) error {
-	return c.view(C.call_context_output(c.table, c.handle, C.uint32_t(index), c.scratch), view)
+	return c.view(C.call_context_output(c.table, c.handle, C.uint32_t(index), c.at), view)
 }
 
 func (c *context) view(status C.si_result, view *backend.View) error {
@@ -202,7 +181,7 @@ func dtypeBytes(dtype C.uint32_t) int64 {
 }
 
 func (c *context) Submit(token uint64, timeout time.Duration) (uint32, error) {
-	status := C.call_submit(c.table, c.handle, c.scratch, C.uint64_t(token), C.uint64_t(timeout))
+	status := C.call_submit(c.table, c.handle, c.at, C.uint64_t(token), C.uint64_t(timeout))
 	return uint32(c.scratch.sequence), c.failed(status)
 }
 
@@ -211,20 +190,20 @@ func (c *context) Record() backend.Record {
 }
 
 func (c *context) Poll(sequence uint32) (int32, error) {
-	status := C.call_poll(c.table, c.handle, C.uint32_t(sequence), c.scratch)
+	status := C.call_poll(c.table, c.handle, C.uint32_t(sequence), c.at)
 	return int32(status), c.failed(status)
 }
 
 func (c *context) Wait(sequence uint32) {
-	C.call_wait(c.table, c.handle, C.uint32_t(sequence), c.scratch)
+	C.call_wait(c.table, c.handle, C.uint32_t(sequence), c.at)
 }
 
 func (c *context) Park(sequence uint32) error {
-	return c.failed(C.call_park(c.table, c.handle, C.uint32_t(sequence), c.scratch))
+	return c.failed(C.call_park(c.table, c.handle, C.uint32_t(sequence), c.at))
 }
 
 func (c *context) Unpark(sequence uint32) (int32, error) {
-	status := C.call_unpark(c.table, c.handle, C.uint32_t(sequence), c.scratch)
+	status := C.call_unpark(c.table, c.handle, C.uint32_t(sequence), c.at)
 	return int32(status), c.failed(status)
 }
 
@@ -235,7 +214,7 @@ func (c *context) Cancel(sequence uint32) (int32, error) {
 }
 
 func (c *context) Drained() (bool, error) {
-	status := C.call_context_output(c.table, c.handle, 0, c.scratch)
+	status := C.call_context_output(c.table, c.handle, 0, c.at)
 	if status == C.SI_DRAINING {
 		return false, nil
 	}
@@ -243,7 +222,7 @@ func (c *context) Drained() (bool, error) {
 }
 
 func (c *context) Timings() (backend.Stamps, error) {
-	if err := c.failed(C.call_timings(c.table, c.handle, c.scratch)); err != nil {
+	if err := c.failed(C.call_timings(c.table, c.handle, c.at)); err != nil {
 		return backend.Stamps{}, err
 	}
 	t := &c.scratch.timings

@@ -85,7 +85,7 @@ func Open(options *backend.EngineOptions) (backend.Engine, error) {
 	raw := (*C.si_engine_options)(memory.alloc(C.sizeof_si_engine_options))
 	*raw = C.si_engine_options{struct_size: C.sizeof_si_engine_options, threads: C.uint32_t(options.Threads),
 		in_flight_max: C.uint32_t(options.InFlightMax), contexts_max: C.uint32_t(options.SessionsMax),
-		memory_bytes_max: C.uint64_t(options.MemoryBytesMax)}
+		memory_bytes_max: C.uint64_t(options.MemoryBytesMax), flags: engineFlags}
 	if options.Device != "" {
 		raw.device = memory.text(options.Device)
 	}
@@ -108,7 +108,7 @@ func (e *engine) Stats() (backend.Stats, error) {
 	var failure C.si_error
 	err := failed(C.call_engine_stats(e.table, e.handle, &raw, &failure), &failure)
 	return backend.Stats{DeviceState: int(raw.device_state), Models: int(raw.models), Contexts: int(raw.contexts),
-		Events: int(raw.events), Threads: int(raw.threads), InFlight: int(raw.in_flight),
+		Events: int(raw.events), Batchers: int(raw.batchers), Threads: int(raw.threads), InFlight: int(raw.in_flight),
 		Completions: int(raw.completions), WeightsBytes: uint64(raw.weights_bytes),
 		RetainedBytes: uint64(raw.retained_bytes), ArenaBytes: uint64(raw.arena_bytes),
 		PinnedBytes: uint64(raw.pinned_bytes), Requests: uint64(raw.requests), Failures: uint64(raw.failures)}, err

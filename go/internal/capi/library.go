@@ -5,10 +5,6 @@ package capi
 /*
 #include "table.h"
 
-#cgo noescape call_abi_version
-#cgo nocallback call_abi_version
-#cgo noescape call_struct_bytes
-#cgo nocallback call_struct_bytes
 */
 import "C"
 
@@ -24,8 +20,8 @@ import (
 
 // library is an opened shared library. It is never closed.
 type library struct {
-	// table lies in C memory, so that a call passes no Go pointer.
-	table *C.table
+	// table is where the table lies, in C memory, so that a call passes no Go pointer.
+	table C.table_at
 	// epoch is CLOCK_MONOTONIC, which the library's stamps are of, when backend.Now was zero. Go's clock is the same.
 	epoch time.Duration
 }
@@ -81,13 +77,14 @@ func load(path string) (*library, error) {
 	}
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
-	l := &library{table: (*C.table)(C.calloc(1, C.sizeof_table))}
-	err := l.fill(name)
+	memory := C.calloc(1, C.sizeof_table)
+	l := &library{table: C.table_at{address: C.uintptr_t(uintptr(memory))}}
+	err := fill((*C.table)(memory), name)
 	if err == nil {
 		err = l.check()
 	}
 	if err != nil {
-		C.free(unsafe.Pointer(l.table))
+		C.free(memory)
 		return nil, err
 	}
 	l.synchronise()
@@ -95,8 +92,8 @@ func load(path string) (*library, error) {
 	return l, nil
 }
 
-func (l *library) fill(name *C.char) error {
-	if reason := C.table_load(name, l.table); reason != nil {
+func fill(table *C.table, name *C.char) error {
+	if reason := C.table_load(name, table); reason != nil {
 		defer C.free(unsafe.Pointer(reason))
 		return fmt.Errorf("%s", C.GoString(reason))
 	}
@@ -105,7 +102,7 @@ func (l *library) fill(name *C.char) error {
 
 // check compares what both sides believe about the binary interface before the first call relies on it.
 func (l *library) check() error {
-	if version := C.call_abi_version(l.table); version != C.SI_ABI_VERSION {
+	if version := l.ABIVersion(); version != C.SI_ABI_VERSION {
 		return fmt.Errorf("it has ABI version %d, this package needs %d", version, C.SI_ABI_VERSION)
 	}
 	for _, s := range structs {
@@ -116,6 +113,9 @@ func (l *library) check() error {
 	}
 	return nil
 }
+
+// ABIVersion asks the library for its version: the shortest call there is.
+func (l *library) ABIVersion() uint32 { return uint32(C.call_abi_version(l.table)) }
 
 // structs are those that cross the border. A library may be newer and know more fields; a frozen layout is fixed.
 var structs = []struct {
@@ -149,6 +149,11 @@ func failed(status C.si_result, e *C.si_error) error {
 	if status < firstFailure {
 		return nil
 	}
+	return failure(status, e)
+}
+
+// failure is not part of failed, so that failed is short enough to be part of its callers.
+func failure(status C.si_result, e *C.si_error) error {
 	// Not C.GoString, which would move every si_error to the heap.
 	message := unsafe.Slice((*byte)(unsafe.Pointer(&e.message)), len(e.message))
 	if end := bytes.IndexByte(message, 0); end >= 0 {

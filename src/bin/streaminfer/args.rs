@@ -21,7 +21,7 @@ pub enum Command {
     Bench(Bench),
     /// Show what a model is made of, what is not supported, and what it becomes.
     Inspect(Inspect),
-    /// Show the library, the devices, and what was looked for and not found.
+    /// Show the library, the devices, and what was looked for and not found. With a trace: say what is wrong in it.
     Doctor(Doctor),
 }
 
@@ -113,6 +113,10 @@ pub struct Inspect {
 
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Trace that Go's package trace has written; - is the standard input. Ends with 1 if there is a problem in it, 2 if it cannot
+    /// be read.
+    #[arg(conflicts_with = "json")]
+    pub trace: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -9,13 +9,18 @@ mod inspect;
 mod load;
 mod run;
 mod target;
+mod trace;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, Doctor};
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if let Command::Doctor(Doctor { trace: Some(trace), .. }) = &command {
+        return trace::examine(trace);
+    }
+    let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Inspect(args) => inspect::inspect(&args),

@@ -1,6 +1,7 @@
 //! The host as a device.
 
 use super::program::LoadedProgram;
+use super::quarantine::Quarantine;
 use super::stream::HostLane;
 use super::weights::WeightStore;
 use super::{process, processors, traits};
@@ -16,12 +17,14 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct HostDevice {
     process: u64,
+    /// Addresses of contexts that are gone.
+    quarantine: Arc<Quarantine>,
 }
 
 impl HostDevice {
     /// The device for this process. A forked child has none of its threads.
     pub fn open() -> Self {
-        HostDevice { process: process::number() }
+        HostDevice { process: process::number(), quarantine: Arc::default() }
     }
 }
 
@@ -51,7 +54,7 @@ impl Device for HostDevice {
     }
 
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
-        Ok(Box::new(HostLane::open(order)?))
+        Ok(Box::new(HostLane::open(order, &self.quarantine)?))
     }
 }
 

@@ -1,9 +1,14 @@
 //! Memory of contexts: whole pages of our own, zeroed, so that nothing else of the host shares them.
 
+use super::quarantine::Quarantine;
 use crate::error::{Error, Result, Status, ensure, fail};
 use crate::ir::Element;
 use crate::limits::CONTEXT_BYTES_MAX;
 use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Distance from which on memory can have rights of its own.
+pub const PAGE_BYTES: usize = 4096;
 
 /// Mappings from this size on ask for huge pages.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -13,6 +18,8 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 pub struct Pages {
     address: NonNull<u8>,
     bytes: usize,
+    /// Where the addresses go; without it, the system may give them to the next who asks.
+    quarantine: Option<Arc<Quarantine>>,
 }
 
 // SAFETY: the mapping is owned; who accesses its bytes answers for the access.
@@ -39,7 +46,28 @@ impl Pages {
             unsafe { libc::madvise(address, bytes, libc::MADV_HUGEPAGE) };
         }
         let address = NonNull::new(address.cast()).ok_or_else(|| fail!(OutOfMemory, "no memory for {bytes} bytes"))?;
-        Ok(Pages { address, bytes })
+        Ok(Pages { address, bytes, quarantine: None })
+    }
+
+    /// As [`Pages::map`], for memory that hosts have addresses of: when it is gone, they lead to nothing.
+    pub fn map_apart(bytes: usize, quarantine: &Arc<Quarantine>) -> Result<Self> {
+        let mut pages = Pages::map(bytes).or_else(|error| match error.status {
+            Status::OutOfMemory => {
+                quarantine.empty();
+                Pages::map(bytes)
+            }
+            _ => Err(error),
+        })?;
+        pages.quarantine = Some(quarantine.clone());
+        Ok(pages)
+    }
+
+    /// Lets this process write the first so many bytes, whole pages, or only read them. A refusal changes nothing.
+    pub fn set_writable(&self, bytes: usize, writable: bool) {
+        let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        let bytes = bytes.min(self.bytes);
+        // SAFETY: our own mapping, whose contents stay; who loses the right to write has promised not to.
+        unsafe { libc::mprotect(self.address.as_ptr().cast(), bytes, access) };
     }
 
     /// Has a forked child find zeros here. Answers whether the kernel can.
@@ -60,7 +88,7 @@ impl Pages {
 
     /// Touches every page, so that no request meets a page fault.
     pub fn touch(&mut self) {
-        for offset in (0..self.bytes).step_by(4096) {
+        for offset in (0..self.bytes).step_by(PAGE_BYTES) {
             // SAFETY: inside the mapping, which is borrowed mutably.
             unsafe { self.address().add(offset).write_volatile(0) };
         }
@@ -69,8 +97,14 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: mapped with this address and size, and owned.
-        unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+        let address = self.address.as_ptr();
+        if let Some(quarantine) = &self.quarantine {
+            // SAFETY: mapped with this address and size, owned, and used no more.
+            unsafe { quarantine.keep(address, self.bytes) };
+        } else {
+            // SAFETY: as above.
+            unsafe { libc::munmap(address.cast(), self.bytes) };
+        }
     }
 }
 
@@ -101,6 +135,7 @@ pub fn elements_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{QUARANTINE_BYTES_MAX, QUARANTINE_RANGES};
 
     #[test]
     fn pages_are_zeroed_aligned_and_bounded() {
@@ -108,6 +143,61 @@ mod tests {
         assert_eq!(pages.address() as usize % 4096, 0);
         pages.touch();
         assert_eq!(Pages::map(CONTEXT_BYTES_MAX + 1).unwrap_err().status, Status::TooLarge);
+    }
+
+    /// Whether the kernel can read and write at an address, without a signal if it cannot.
+    fn access(address: *mut u8) -> (bool, bool) {
+        let mut ends = [0; 2];
+        // SAFETY: a pipe of our own; the kernel copies one byte from and to the address, or answers EFAULT.
+        unsafe {
+            assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
+            let readable = libc::write(ends[1], address.cast(), 1) == 1;
+            if !readable {
+                assert_eq!(libc::write(ends[1], [0u8].as_ptr().cast(), 1), 1);
+            }
+            let writable = libc::read(ends[0], address.cast(), 1) == 1;
+            ends.iter().for_each(|&end| assert_eq!(libc::close(end), 0));
+            (readable, writable)
+        }
+    }
+
+    #[test]
+    fn freed_addresses_lead_to_nothing_until_enough_others_are_freed() {
+        let quarantine = Arc::default();
+        let pages = Pages::map_apart(3 * PAGE_BYTES, &quarantine).unwrap();
+        let address = pages.address();
+        assert_eq!(access(address), (true, true));
+        drop(pages);
+        for _ in 0..QUARANTINE_RANGES - 1 {
+            let next = Pages::map_apart(3 * PAGE_BYTES, &quarantine).unwrap();
+            assert!(next.address().addr().abs_diff(address.addr()) >= 3 * PAGE_BYTES);
+            assert_eq!((access(next.address()), access(address)), ((true, true), (false, false)));
+        }
+        // What was freed first leaves first.
+        assert_eq!(quarantine.ranges(), QUARANTINE_RANGES);
+        drop(Pages::map_apart(PAGE_BYTES, &quarantine).unwrap());
+        assert_eq!(quarantine.ranges(), QUARANTINE_RANGES);
+        assert!(!quarantine.has(address));
+    }
+
+    #[test]
+    fn a_few_large_ranges_are_as_many_as_are_kept() {
+        let quarantine: Arc<Quarantine> = Arc::default();
+        let large = QUARANTINE_BYTES_MAX / 4;
+        let addresses = [(); 6].map(|()| Pages::map_apart(large, &quarantine).unwrap().address());
+        assert_eq!(addresses.map(|address| quarantine.has(address)), [false, false, true, true, true, true]);
+        quarantine.empty();
+        assert_eq!((quarantine.ranges(), quarantine.has(addresses[5])), (0, false));
+    }
+
+    #[test]
+    fn the_first_pages_can_be_made_read_only() {
+        let pages = Pages::map(2 * PAGE_BYTES).unwrap();
+        let (first, second) = (pages.address(), pages.address().wrapping_add(PAGE_BYTES));
+        pages.set_writable(PAGE_BYTES, false);
+        assert_eq!((access(first), access(second)), ((true, false), (true, true)));
+        pages.set_writable(PAGE_BYTES, true);
+        assert_eq!(access(first), (true, true));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod pool;
 pub mod process;
 pub mod processors;
 mod program;
+mod quarantine;
 mod recurrent;
 mod reduce;
 mod resize;

@@ -1,8 +1,9 @@
 //! The host's lane: one team of workers that runs one request after the other.
 
 use super::clock;
-use super::memory::Pages;
+use super::memory::{PAGE_BYTES, Pages};
 use super::program::{LaneMemory as Addresses, LoadedProgram, Replay};
+use super::quarantine::Quarantine;
 use super::team::{Barrier, Team, Work};
 use crate::device::{
     InputSource, Lane, LaneMemory, LaneOrder, Launch, MARKS_MAX, Mark, Outcome, Progress, Sink, Stamps,
@@ -25,7 +26,10 @@ type Place = (usize, usize);
 
 /// The memory of one lane.
 struct HostMemory {
+    /// Pages that hosts have views of: first the inputs that they write, then, with the next page, all that requests write.
     pinned: Pages,
+    /// Bytes of those inputs that hosts may not write while a request runs; 0 without guard.
+    guarded_bytes: usize,
     arena: Pages,
     /// Per input its place in `pinned`; `None` if it is another lane's output.
     inputs: Vec<Option<Place>>,
@@ -55,19 +59,26 @@ impl Areas {
 }
 
 impl HostMemory {
-    fn new(programs: &[Arc<LoadedProgram>], sources: &[InputSource], threads: usize) -> Result<Self> {
+    fn new(order: &LaneOrder, programs: &[Arc<LoadedProgram>], quarantine: &Arc<Quarantine>) -> Result<Self> {
         let largest = |bytes: &dyn Fn(&LoadedProgram) -> usize| programs.iter().map(|p| bytes(p)).max().unwrap_or(0);
         let first = programs.first().ok_or_else(|| fail!(Internal, "a lane without a program"))?.program();
         let mut pinned = Areas::default();
-        let (mut inputs, mut foreign) = (Vec::new(), Vec::new());
-        for (index, source) in sources.iter().enumerate() {
+        let mut inputs = vec![None; order.inputs.len()];
+        let mut place = |pinned: &mut Areas, index: usize| -> Result<()> {
             let bytes = largest(&|program| program.program().inputs[index].bytes);
-            let other = match source {
-                InputSource::Output(memory, output) => Some((host_memory(memory)?, *output)),
-                InputSource::Host | InputSource::Own(_) => None,
-            };
-            inputs.push(if other.is_some() { None } else { Some((pinned.take(bytes, TENSOR_ALIGNMENT)?, bytes)) });
-            foreign.push(other);
+            inputs[index] = Some((pinned.take(bytes, TENSOR_ALIGNMENT)?, bytes));
+            Ok(())
+        };
+        let of_kind = |wanted: fn(&InputSource) -> bool| {
+            order.inputs.iter().enumerate().filter(move |(_, source)| wanted(source)).map(|(index, _)| index)
+        };
+        for index in of_kind(|source| matches!(source, InputSource::Host)) {
+            place(&mut pinned, index)?;
+        }
+        let guarded_bytes = if order.guard_inputs { pinned.end } else { 0 };
+        pinned.take(0, PAGE_BYTES)?;
+        for index in of_kind(|source| matches!(source, InputSource::Own(_))) {
+            place(&mut pinned, index)?;
         }
         let mut outputs = Vec::new();
         for index in 0..first.outputs.len() {
@@ -77,11 +88,20 @@ impl HostMemory {
         let mut arena = Areas::default();
         arena.take(largest(&|program| program.program().arena_bytes), ALIGNMENT)?;
         let scratch_bytes = largest(&|program| program.program().scratch_bytes);
-        let scratch = (0..threads).map(|_| arena.take(scratch_bytes, TENSOR_ALIGNMENT)).collect::<Result<Vec<_>>>()?;
-        let (mut pinned, mut arena) = (Pages::map(pinned.end)?, Pages::map(arena.end)?);
+        let scratch =
+            (0..order.threads).map(|_| arena.take(scratch_bytes, TENSOR_ALIGNMENT)).collect::<Result<Vec<_>>>()?;
+        let (mut pinned, mut arena) = (Pages::map_apart(pinned.end, quarantine)?, Pages::map(arena.end)?);
         pinned.touch();
         arena.touch();
-        Ok(HostMemory { pinned, arena, inputs, outputs, scratch, sources: foreign })
+        let sources = order.inputs.iter().map(InputSource::foreign).collect::<Result<_>>()?;
+        Ok(HostMemory { pinned, guarded_bytes, arena, inputs, outputs, scratch, sources })
+    }
+
+    /// Takes from hosts the right to write inputs, or gives it back.
+    fn guard(&self, is_running: bool) {
+        if self.guarded_bytes > 0 {
+            self.pinned.set_writable(self.guarded_bytes, !is_running);
+        }
     }
 
     fn at(&self, offset: usize) -> *mut u8 {
@@ -100,6 +120,16 @@ impl HostMemory {
             outputs: self.outputs.iter().map(|&(offset, _)| self.at(offset)).collect(),
             arena: self.arena.address(),
             scratch: self.scratch.iter().map(|&offset| self.arena.address().wrapping_add(offset)).collect(),
+        }
+    }
+}
+
+impl InputSource {
+    /// The other lane's memory, and which of its outputs.
+    fn foreign(&self) -> Result<Option<(Arc<HostMemory>, usize)>> {
+        match self {
+            InputSource::Output(memory, output) => Ok(Some((host_memory(memory)?, *output))),
+            InputSource::Host | InputSource::Own(_) => Ok(None),
         }
     }
 }
@@ -194,6 +224,7 @@ impl Work for HostWork {
         }
         let done_ns = clock::monotonic_ns();
         let stamps = Stamps { start_ns, inputs_ns: start_ns, compute_ns: done_ns, done_ns };
+        self.memory.guard(false);
         self.sink.ending(status);
         self.progress.end(&Outcome { sequence: launch.sequence, ordinal: launch.ordinal, status, stamps });
         // From here on the lane may be given its next request: the job is no longer ours.
@@ -219,7 +250,7 @@ pub struct HostLane {
 
 impl HostLane {
     /// Takes memory, makes the replays, starts the workers.
-    pub fn open(order: LaneOrder) -> Result<Self> {
+    pub fn open(order: LaneOrder, quarantine: &Arc<Quarantine>) -> Result<Self> {
         let threads = order.threads;
         ensure!(
             (1..=CONTEXT_THREADS_MAX).contains(&threads),
@@ -232,7 +263,7 @@ impl HostLane {
                 .map_err(|_| fail!(Internal, "a host lane is given another device's program"))
         };
         let programs = order.programs.iter().map(downcast).collect::<Result<Vec<_>>>()?;
-        let memory = Arc::new(HostMemory::new(&programs, &order.inputs, threads)?);
+        let memory = Arc::new(HostMemory::new(&order, &programs, quarantine)?);
         let addresses = memory.addresses();
         let replays = programs.iter().map(|program| program.replay(&addresses)).collect::<Result<Vec<_>>>()?;
         let feedback = programs.iter().map(|program| feedback(program, &order.inputs, &memory)).collect();
@@ -268,6 +299,7 @@ impl HostLane {
         job.launch = launch;
         std::mem::swap(&mut job.marks, marks);
         self.launched = launch.ordinal;
+        work.memory.guard(true);
         Ok(())
     }
 }

@@ -85,18 +85,21 @@ impl Context {
     ///
     /// # Errors
     /// How it failed; `InvalidArgument` if it is not the context's last one.
+    #[inline]
     pub fn poll(&mut self, sequence: u32) -> Result<Status> {
         self.stage()?;
         self.told(sequence)
     }
 
     /// Tells the device that the host knows of the end of the last request.
+    #[inline]
     fn settle(&self) {
         if let Some(stage) = &self.stage {
             stage.lane.settle();
         }
     }
 
+    #[inline]
     fn told(&self, sequence: u32) -> Result<Status> {
         let status = self.request.look(sequence)?;
         if !matches!(status, Status::Pending | Status::Parked) {
@@ -200,6 +203,8 @@ impl Context {
 }
 
 /// A failed request in words.
+#[cold]
+#[inline(never)]
 fn failure(status: Status, sequence: u32) -> Error {
     let what = match status {
         Status::Timeout => "did not end in time; the context drains until the device is done",

@@ -19,7 +19,7 @@ use super::view::View;
 use super::wait::WaitPolicy;
 use crate::device::host::memory::Plain;
 use crate::device::{MARKS_MAX, Mark, Stamps};
-use crate::error::{Result, Status, ensure, fail};
+use crate::error::{Error, Result, Status, ensure, fail};
 use crate::limits::CONTEXT_THREADS_MAX;
 use once_cell::sync::OnceCell;
 pub use stage::Listener;
@@ -153,21 +153,23 @@ impl Context {
     }
 
     /// Whether the calling thread may use the context now.
+    #[inline]
     fn check(&self) -> Result<()> {
-        if let Some(owner) = &self.owner {
-            ensure!(owner.is_current() || !owner.is_alive(), WrongThread, "the context is bound to another thread");
+        match &self.owner {
+            Some(owner) if !owner.is_current() && owner.is_alive() => Err(bound_elsewhere()),
+            _ => self.engine().ensure_alive(),
         }
-        self.engine().ensure_alive()
     }
 
+    #[inline]
     fn stage(&self) -> Result<&Stage> {
         self.check()?;
-        self.stage.as_ref().ok_or_else(|| fail!(WrongState, "the context is not prepared"))
+        self.stage.as_ref().ok_or_else(unprepared)
     }
 
     fn stage_mut(&mut self) -> Result<&mut Stage> {
         self.check()?;
-        self.stage.as_mut().ok_or_else(|| fail!(WrongState, "the context is not prepared"))
+        self.stage.as_mut().ok_or_else(unprepared)
     }
 
     /// Makes the calling thread the owner.
@@ -243,6 +245,20 @@ impl Context {
     pub fn output<T: Plain>(&self, index: usize) -> Result<&[T]> {
         self.stage()?.output(index)
     }
+}
+
+// Out of line, so that `poll` and `submit` are short enough to be part of their exports.
+
+#[cold]
+#[inline(never)]
+fn bound_elsewhere() -> Error {
+    fail!(WrongThread, "the context is bound to another thread")
+}
+
+#[cold]
+#[inline(never)]
+fn unprepared() -> Error {
+    fail!(WrongState, "the context is not prepared")
 }
 
 impl Drop for Context {

@@ -96,6 +96,8 @@ impl Context {
             threads: self.threads,
             progress: self.request.progress().clone(),
             sink: self.sink.clone(),
+            // In a batcher, who was too late for a batch may still write to its rows while the others run.
+            guard_inputs: self.engine().guard_inputs && self.sink.listener.is_none(),
         })?;
         let ledger = &self.engine().ledger;
         let take = || {

@@ -216,6 +216,7 @@ fn evaluate(device: &dyn Device, program: &Arc<dyn Program>, inputs: &[Vec<u8>])
         threads: 1,
         progress: device.progress()?,
         sink: Arc::new(Silence),
+        guard_inputs: false,
     };
     let progress = order.progress.clone();
     let mut lane = device.lane(order)?;

@@ -1,0 +1,5 @@
+//go:build !streaminfer_debug
+
+package streaminfer_test
+
+const guarded = false
