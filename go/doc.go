@@ -74,12 +74,12 @@
 // # Misuse
 //
 // A View's Data must not be touched after its Session is closed. On the host device that is a fault, of which debug.SetPanicOnFault
-// makes a panic: the memory is gone, and what comes after does not get its addresses for the next 1,024 sessions that are closed. On a
-// GPU the memory serves the next session of about its size.
+// makes a panic: the memory is gone, and what comes after does not get its addresses until 1,024 more sessions, or 4 GiB of their
+// inputs and outputs, are closed, or memory runs out. On a GPU the memory serves the next session of about its size.
 //
-// A View's Data must not be touched while its Session's request is in flight, either. In programs built with the tag streaminfer_debug
-// writing to an input then is a fault, on the host device and for sessions; it costs two system calls a request. The race detector cannot see that: the memory
-// is not Go's. [View.Write], [View.Read] and [View.Touch] let it: in programs built with -race it then reports what is
+// A View's Data must not be touched while its Session's request is in flight, either. In programs built with the tag
+// streaminfer_debug writing to an input then is a fault, on the host device and for sessions; it costs two system calls a
+// request. The race detector cannot see that: the memory is not Go's. [View.Write], [View.Read] and [View.Touch] let it: in programs built with -race it then reports what is
 // touched too early or too late as a data race with the device. Sessions of a pool refuse calls while nobody holds them.
 //
 // # Errors

@@ -208,7 +208,7 @@ __device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, 
 
 // Operands of the score map whose rows are all the same, such as masks of padding: the elements of a tile of keys.
 template <class S> struct Masks {
-    float rows[KEPT][S::KEYS];
+    alignas(8) float rows[KEPT][S::KEYS];
 
     static __device__ bool holds(const Operand& operand) { return operand.strides[AXES - 2] == 0; }
 

@@ -91,8 +91,8 @@ fn contexts_come_and_go(engine: &Engine) {
         context.prepare().unwrap();
         context.run().unwrap();
     };
-    (0..cycles / 10).for_each(|_| cycle());
-    // The addresses of those that are gone stay reserved, as many as there is room for by now.
+    // The addresses of those that are gone stay reserved: by then, as many as there is room for.
+    (0..cycles.max(20_000) / 10).for_each(|_| cycle());
     let (resident, mapped, start) = (resident_bytes(), mappings(), Instant::now());
     (0..cycles).for_each(|_| cycle());
     let grown = resident_bytes().saturating_sub(resident);

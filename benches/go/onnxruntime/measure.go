@@ -14,8 +14,8 @@ type figures struct {
 	p50, p99, mean, rate, allocations float64
 }
 
-// measure has goroutines call as often as they can for a while. Latencies are those of single calls; the mean of one goroutine is
-// taken from the round as a whole, which reading the clock does not lengthen as much.
+// measure has goroutines call as often as they can for a while. Latencies are those of single calls, and each
+// has one look at the clock in it, of all peers alike; the mean is that of the round.
 func measure(p peer, goroutines int, span time.Duration) (figures, error) {
 	const samplesMax = 1 << 20
 	samples := make([][]time.Duration, goroutines)

@@ -116,7 +116,7 @@ fn images(family: &str) -> impl Iterator<Item = &'static [u8]> {
     IMAGES.iter().filter(move |(name, _)| *name == family).map(|(_, image)| *image)
 }
 
-/// Whether the entries of an image wait in their code: those compiled for compute capability 9.0 and newer do (`begin` in
+/// Whether the entries of an image wait in their code: those compiled for compute capability 9.0 and newer do (`await_launch` in
 /// kernels/numbers.cuh; tools/kernels.py checks each). Of machine code the driver takes what was compiled for its GPU.
 fn waits(image: &[u8], capability: (u32, u32)) -> bool {
     let Some(text) = image.starts_with(b"//").then(|| String::from_utf8_lossy(image)) else {

@@ -49,17 +49,21 @@ impl Pages {
         Ok(Pages { address, bytes, quarantine: None })
     }
 
-    /// As [`Pages::map`], for memory that hosts have addresses of: when it is gone, they lead to nothing.
-    pub fn map_apart(bytes: usize, quarantine: &Arc<Quarantine>) -> Result<Self> {
-        let mut pages = Pages::map(bytes).or_else(|error| match error.status {
+    /// As [`Pages::map`]; if there is no room, addresses in quarantine make some.
+    pub fn map_beside(bytes: usize, quarantine: &Quarantine) -> Result<Self> {
+        Pages::map(bytes).or_else(|error| match error.status {
             Status::OutOfMemory => {
                 quarantine.empty();
                 Pages::map(bytes)
             }
             _ => Err(error),
-        })?;
-        pages.quarantine = Some(quarantine.clone());
-        Ok(pages)
+        })
+    }
+
+    /// As [`Pages::map_beside`], for memory that hosts have addresses of: when it is gone, they lead to nothing.
+    pub fn map_apart(bytes: usize, quarantine: &Arc<Quarantine>) -> Result<Self> {
+        let pages = Pages::map_beside(bytes, quarantine)?;
+        Ok(Pages { quarantine: Some(quarantine.clone()), ..pages })
     }
 
     /// Lets this process write the first so many bytes, whole pages, or only read them. A refusal changes nothing.

@@ -90,7 +90,8 @@ impl HostMemory {
         let scratch_bytes = largest(&|program| program.program().scratch_bytes);
         let scratch =
             (0..order.threads).map(|_| arena.take(scratch_bytes, TENSOR_ALIGNMENT)).collect::<Result<Vec<_>>>()?;
-        let (mut pinned, mut arena) = (Pages::map_apart(pinned.end, quarantine)?, Pages::map(arena.end)?);
+        let mut pinned = Pages::map_apart(pinned.end, quarantine)?;
+        let mut arena = Pages::map_beside(arena.end, quarantine)?;
         pinned.touch();
         arena.touch();
         let sources = order.inputs.iter().map(InputSource::foreign).collect::<Result<_>>()?;

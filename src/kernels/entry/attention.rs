@@ -1,6 +1,6 @@
 //! Attention in one pass over the keys (Dao et al., 2022, "FlashAttention", algorithm 1).
 
-use super::chain::{CHAIN_OPERANDS, Chain};
+use super::chain::{CHAIN_OPERANDS, Chain, Stage};
 use super::layout::{Field, arguments};
 use super::matmul::{Arithmetic, is_vectors};
 use super::memory::{Memory, read, read_wide, write};
@@ -132,12 +132,15 @@ impl AttentionArguments {
         Some(ENTRIES[row][column])
     }
 
-    /// Whether the entries can apply a chain: what masks and biases are made of, with operands that are floats or truth values.
+    /// Whether the entries can apply a chain: what masks and biases are made of, with operands that are floats or truth values, and no
+    /// score that is kept for later.
     pub fn takes(chain: &Chain) -> bool {
         let simple = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Min, Binary::Max].map(opcode::binary);
         let known = [DType::F32, DType::F16, DType::BF16, DType::Bool].map(code);
         let mut stages = chain.stages[..chain.count as usize].iter();
-        stages.all(|stage| stage.op == SELECT || simple.contains(&stage.op))
+        let is_simple = |stage: &Stage| stage.op == SELECT || simple.contains(&stage.op);
+        chain.keep >= chain.count
+            && stages.all(is_simple)
             && chain.operands.iter().all(|operand| known.contains(&operand.dtype))
     }
 
@@ -241,5 +244,9 @@ mod tests {
         assert!(entries().all(|(_, _, bytes)| bytes <= 96 << 10));
         let exponential = Map::unary(crate::kernels::Unary::Exp, DType::F32);
         assert!(!AttentionArguments::takes(&Chain::of(&exponential, 0).unwrap().0));
+        let body =
+            vec![Instr::Input(0), Instr::Input(1), Instr::Binary(Binary::Mul, 0, 1), Instr::Binary(Binary::Add, 0, 2)];
+        let kept = Map { inputs: vec![DType::F32; 2], body, output: DType::F32 };
+        assert!(!AttentionArguments::takes(&Chain::of(&kept, 0).unwrap().0));
     }
 }

@@ -114,9 +114,9 @@ impl ConvArguments {
         })
     }
 
-    /// Blocks and threads.
-    pub fn launch(&self, arithmetic: Arithmetic, tile: Tile) -> Geometry {
-        self.product.launch(arithmetic, tile, Right::Rows)
+    /// Blocks and threads, on a GPU whose warps multiply in groups or not.
+    pub fn launch(&self, arithmetic: Arithmetic, tile: Tile, has_warpgroups: bool) -> Geometry {
+        self.product.launch(arithmetic, tile, Right::Rows, has_warpgroups)
     }
 
     /// The sums of the terms `range` of one element of the batch, `[m, n]`.

@@ -147,7 +147,7 @@ const WIDE_BYTES: usize = 3 * (128 + 128) * 128 + 1024;
 const INTEGER_THREADS: u32 = 128;
 
 /// Bytes of shared memory of a tile's block: the pipeline, or the tiles of sums that take its place.
-pub(super) fn shared_bytes(storage: DType, tile: Tile, right: Right) -> usize {
+pub(super) fn shared_bytes(storage: DType, tile: Tile, right: Right, has_warpgroups: bool) -> usize {
     let (rows, columns) = tile.extents();
     let (size, stage) = (storage.bytes(), tile.stage_bytes());
     // Rows are 16 bytes longer than their elements, or 32, so that fragments come from different banks.
@@ -157,7 +157,7 @@ pub(super) fn shared_bytes(storage: DType, tile: Tile, right: Right) -> usize {
     };
     let pipeline = STAGES * (rows * (stage + 16) + b);
     let bytes = pipeline.max(tile.groups() * rows * (columns + 4) * 4);
-    if tile == Tile::Large && size == 2 { bytes.max(WIDE_BYTES) } else { bytes }
+    if has_warpgroups && tile == Tile::Large && size == 2 { bytes.max(WIDE_BYTES) } else { bytes }
 }
 
 /// The names of the products, by arithmetic, tile and right factor.
@@ -195,7 +195,7 @@ pub fn entry(arithmetic: Arithmetic, tile: Tile, right: Right) -> &'static str {
 pub(super) fn is_vectors(operand: &Operand, length: usize, alignment: usize) -> bool {
     let storage = dtype(operand.dtype).map_or(16, DType::bytes);
     let is_whole = |elements: usize| (elements * storage).is_multiple_of(16);
-    let broken = operand.strides.iter().filter(|&&stride| !is_whole(stride as usize));
+    let broken = operand.strides.iter().filter(|&&stride| !is_whole(stride.unsigned_abs() as usize));
     is_whole(length) && alignment.is_multiple_of(16) && broken.eq([&1])
 }
 
@@ -245,15 +245,16 @@ impl MatMulArguments {
         self.batch.count as usize * self.m as usize * self.n as usize
     }
 
-    /// Blocks and threads of the product.
-    pub fn launch(&self, arithmetic: Arithmetic, tile: Tile, right: Right) -> Geometry {
+    /// Blocks and threads of the product, on a GPU whose warps multiply in groups or not.
+    pub fn launch(&self, arithmetic: Arithmetic, tile: Tile, right: Right, has_warpgroups: bool) -> Geometry {
+        debug_assert!(arithmetic != Arithmetic::I32 || tile == Tile::Medium, "integers have one tile");
         let (rows, columns) = tile.extents();
         let tiles = (self.m as usize).div_ceil(rows) * (self.n as usize).div_ceil(columns);
         let blocks = tiles * self.batch.count as usize * self.splits as usize;
         if arithmetic == Arithmetic::I32 {
             return Geometry::line(blocks, INTEGER_THREADS);
         }
-        let shared_bytes = shared_bytes(arithmetic.storage(), tile, right) as u32;
+        let shared_bytes = shared_bytes(arithmetic.storage(), tile, right, has_warpgroups) as u32;
         Geometry { shared_bytes, ..Geometry::line(blocks, tile.threads()) }
     }
 
@@ -394,7 +395,7 @@ mod tests {
         let mut heap = Heap::default();
         let (arguments, expected) = product(&mut heap, 1);
         assert_eq!((arguments.splits, arguments.a_vectors), (1, 0), "70 halves are no multiple of 16 bytes");
-        assert_eq!(arguments.launch(Arithmetic::F16, Tile::Medium, Right::Columns).grid, [2, 1, 1]);
+        assert_eq!(arguments.launch(Arithmetic::F16, Tile::Medium, Right::Columns, false).grid, [2, 1, 1]);
         matmul_twin(&arguments.encode(), &mut heap).unwrap();
         let got = read(&heap, &arguments.c, &[2, 5, 3], &[15, 3, 1]).unwrap();
         assert_eq!(got, expected);
@@ -430,7 +431,7 @@ mod tests {
         for storage in [DType::F32, DType::F16] {
             for tile in [Tile::Large, Tile::Medium, Tile::Flat] {
                 for right in [Right::Rows, Right::Columns] {
-                    assert!(shared_bytes(storage, tile, right) <= 99 << 10, "{storage} {tile:?} {right:?}");
+                    assert!(shared_bytes(storage, tile, right, true) <= 99 << 10, "{storage} {tile:?} {right:?}");
                 }
             }
         }

@@ -129,7 +129,7 @@ pub fn entries() -> impl Iterator<Item = Entry> {
     let tiles = arithmetics.flat_map(|arithmetic| Tile::ALL.map(|tile| (arithmetic, tile)));
     let products = tiles.clone().flat_map(|(arithmetic, tile)| {
         [Right::Rows, Right::Columns].map(|right| {
-            let shared = matmul::shared_bytes(arithmetic.storage(), tile, right);
+            let shared = matmul::shared_bytes(arithmetic.storage(), tile, right, true);
             entry::<MatMulArguments>(
                 arithmetic.family(),
                 matmul::entry(arithmetic, tile, right),
@@ -139,7 +139,7 @@ pub fn entries() -> impl Iterator<Item = Entry> {
         })
     });
     let convolutions = tiles.map(|(arithmetic, tile)| {
-        let shared = matmul::shared_bytes(arithmetic.storage(), tile, Right::Rows);
+        let shared = matmul::shared_bytes(arithmetic.storage(), tile, Right::Rows, true);
         entry::<ConvArguments>(conv::family(arithmetic), conv::entry(arithmetic, tile), shared, conv::conv_twin)
     });
     let attentions = attention::entries()

@@ -116,8 +116,12 @@ impl Lowering<'_> {
         let batch = &c.shape[..rows];
         let right = if b.strides[columns] == 1 || b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
         let blocks = batch.iter().product();
-        let tile = tile(&self.traits, extents, blocks);
-        let splits = if arithmetic == Arithmetic::I32 { 1 } else { splits(&self.traits, tile, extents, blocks) };
+        let (tile, splits) = if arithmetic == Arithmetic::I32 {
+            (Tile::Medium, 1)
+        } else {
+            let tile = tile(&self.traits, extents, blocks);
+            (tile, splits(&self.traits, tile, extents, blocks))
+        };
         let mut binding = Binding::default();
         let operands = [binding.matrix(a)?, binding.matrix(b)?, binding.matrix(c)?];
         let mut arguments = MatMulArguments::new(extents, batch, operands, splits, alignment([a, b]))?;
@@ -134,7 +138,7 @@ impl Lowering<'_> {
             let binding = Binding { locations: binding.locations.clone() };
             split = Some(Split { arguments, binding, partials });
         }
-        let geometry = arguments.launch(arithmetic, tile, right);
+        let geometry = arguments.launch(arithmetic, tile, right, self.traits.has_warpgroups());
         self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
         Ok(split)
     }
@@ -149,17 +153,21 @@ fn still(operand: &Operand) -> Operand {
     still
 }
 
-/// The largest tile with which the product, with the parts of its sums if they are long, fills the GPU; of medium tiles half the GPU is
-/// enough, since smaller ones read more and other requests share it.
-pub(super) fn tile(traits: &Traits, [m, n, k]: [usize; 3], batch: usize) -> Tile {
+/// The largest tile with which the product, with the parts of its sums if they are long, fills most of the GPU; of medium tiles half the
+/// GPU is enough, since smaller ones read more and other requests share it.
+pub(super) fn tile(traits: &Traits, extents @ [m, n, k]: [usize; 3], batch: usize) -> Tile {
+    let (processors, long_parts) = (traits.multiprocessors as usize, (k / SPLIT_DEPTH_LONG).max(1));
+    // Blocks that there will be, and those that there could be with parts no shorter than is worth a larger tile.
     let blocks = |tile: Tile| {
         let (rows, columns) = tile.extents();
-        m.div_ceil(rows) * n.div_ceil(columns) * batch
+        let whole = m.div_ceil(rows) * n.div_ceil(columns) * batch;
+        (whole * splits(traits, tile, extents, batch), whole * long_parts)
     };
-    let (processors, parts) = (traits.multiprocessors as usize, (k / SPLIT_DEPTH_LONG).max(1));
-    if m > 32 && blocks(Tile::Large) * parts >= processors {
+    let (large, large_at_most) = blocks(Tile::Large);
+    let (medium, medium_at_most) = blocks(Tile::Medium);
+    if m > 32 && 3 * large >= 2 * processors && large_at_most >= processors {
         Tile::Large
-    } else if m > 32 && 2 * blocks(Tile::Medium) * parts >= processors {
+    } else if m > 32 && 2 * medium.min(medium_at_most) >= processors {
         Tile::Medium
     } else {
         Tile::Flat

@@ -221,7 +221,7 @@ impl Lowering<'_> {
             arguments.product.partials = binding.address(&partials);
         }
         let locations = binding.locations.clone();
-        let geometry = arguments.launch(arithmetic, tile);
+        let geometry = arguments.launch(arithmetic, tile, self.traits.has_warpgroups());
         self.launch(conv_entry(arithmetic, tile), &arguments, binding, geometry)?;
         if arguments.product.splits > 1 {
             let product = &arguments.product;

@@ -19,6 +19,13 @@ pub struct Traits {
     pub shared_bytes_max: u32,
 }
 
+impl Traits {
+    /// Whether four warps multiply together, straight from shared memory: what the code for compute capability 9.0 alone does.
+    pub fn has_warpgroups(&self) -> bool {
+        self.capability == (9, 0)
+    }
+}
+
 /// Everything that a context needs to replay one bucket of a model, but for the memory.
 #[derive(Clone, Debug)]
 pub struct Program {

@@ -67,6 +67,21 @@ fn plain(mask: Mask, extents: Extents) -> Case {
     })
 }
 
+/// Scores that are used twice, which no single launch does.
+fn kept(length: usize, size: usize) -> Case {
+    case(format!("scores kept {length}x{size}"), move |net| {
+        let [q, k, v] = [0, 1, 2].map(|_| net.floats(&[2, 2, length, size]));
+        let gate = net.floats(&[2, 1, 1, length]);
+        let turned = net.op("Transpose", &[&k], [ints("perm", &[0, 1, 3, 2])]);
+        let scores = net.op("MatMul", &[&q, &turned], []);
+        let gated = net.op("Mul", &[&scores, &gate], []);
+        let scores = net.op("Add", &[&scores, &gated], []);
+        let weights = net.op("Softmax", &[&scores], [int("axis", -1)]);
+        let y = net.op("MatMul", &[&weights, &v], []);
+        net.result(&y);
+    })
+}
+
 /// Projections, heads split and joined, residuals, norms, the inner layers: what a BERT repeats.
 fn encoder_layer(batch: usize, length: usize, heads: usize, size: usize) -> Case {
     case(format!("encoder layer {batch}x{length}x{heads}x{size}"), move |net| {
@@ -124,6 +139,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(plain(Mask::Padding, extents(1, 2, length, length, 64)).stored().heavy());
         cases.push(plain(Mask::Causal, extents(1, 2, length, length, 32)).stored().heavy());
     }
+    cases.push(kept(21, 32));
     cases.push(encoder_layer(2, 17, 3, 16));
     cases.push(encoder_layer(1, 128, 4, 32).heavy());
     cases

@@ -140,12 +140,15 @@ fn random_extents(index: usize) -> Case {
 fn integers() -> Vec<Case> {
     let mut cases = Vec::new();
     for (left, right) in [(DType::U8, DType::I8), (DType::I8, DType::I8), (DType::U8, DType::U8)] {
-        for [m, n, k] in [[1, 7, 5], [33, 65, 130], [64, 48, 257]] {
+        // The last has more large tiles than a GPU has multiprocessors.
+        for [batch, m, n, k] in
+            [[1, 1, 7, 5], [1, 33, 65, 130], [1, 64, 48, 257], [3, 40, 30, 9], [2, 64, 64, 64], [1, 1500, 1600, 3]]
+        {
             let range = |dtype| if dtype == DType::U8 { Draw::Within(0.0, 256.0) } else { Draw::Within(-128.0, 128.0) };
             cases.push(
-                case(format!("MatMulInteger {left} {right} {m}x{n}x{k}"), move |net| {
-                    let a = net.input(left, &[m, k], range(left));
-                    let b = net.drawn(right, &[k, n], range(right));
+                case(format!("MatMulInteger {left} {right} {batch}x{m}x{n}x{k}"), move |net| {
+                    let a = net.input(left, &[batch, m, k], range(left));
+                    let b = net.drawn(right, &[batch, k, n], range(right));
                     let zero = net.drawn(left, &[], Draw::Within(5.0, 6.0));
                     let y = net.op("MatMulInteger", &[&a, &b, &zero], []);
                     net.output(&y, DType::I32);
