@@ -62,8 +62,9 @@ impl Pages {
 
     /// As [`Pages::map_beside`], for memory that hosts have addresses of: when it is gone, they lead to nothing.
     pub fn map_apart(bytes: usize, quarantine: &Arc<Quarantine>) -> Result<Self> {
-        let pages = Pages::map_beside(bytes, quarantine)?;
-        Ok(Pages { quarantine: Some(quarantine.clone()), ..pages })
+        let mut pages = Pages::map_beside(bytes, quarantine)?;
+        pages.quarantine = Some(quarantine.clone());
+        Ok(pages)
     }
 
     /// Lets this process write the first so many bytes, whole pages, or only read them. A refusal changes nothing.
