@@ -480,7 +480,7 @@ typedef struct si_tensor_info {
  * released or abandoned, or its batcher is freed. Afterwards it must not be touched. On the host device it lies in pages that no
  * other context shares; once a freed context's last request has ended (and those of contexts linked to it are freed), touching it is a
  * fault (SIGSEGV), and nothing else gets its address until 1024 more contexts of the engine, or 4 GiB of their inputs and outputs, have
- * been freed, or the engine is gone. On a GPU page-locked memory serves the engine's next context of about the same size, since giving it
+ * been freed, the engine is gone, or memory runs out. On a GPU page-locked memory serves the engine's next context of about the same size, since giving it
  * back stalls the GPU: there a view that is used too late may read and overwrite that context's tensors. Element (i, j, ..) is at
  * `data + i * strides_bytes[0] + j * strides_bytes[1] + ..`.
  */
