@@ -154,6 +154,19 @@ static void unguarded(const char *path)
     finish();
 }
 
+/* What no version of the options means is refused by name. */
+static void refused(void)
+{
+    si_engine_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = (uint32_t)sizeof options;
+    options.flags = 2;
+    must("flags", si_engine_open(&options, &engine, &error) == SI_INVALID_ARGUMENT && strstr(error.message, "options.flags has 0x2"));
+    options.flags = 0;
+    options.reserved = 1;
+    must("reserved", si_engine_open(&options, &engine, &error) == SI_INVALID_ARGUMENT && strstr(error.message, "options.reserved is 1"));
+}
+
 int main(int argc, char **argv)
 {
     struct sigaction action;
@@ -164,6 +177,7 @@ int main(int argc, char **argv)
     action.sa_handler = jump;
     sigaction(SIGSEGV, &action, NULL);
     sigaction(SIGBUS, &action, NULL);
+    refused();
     freed(argv[1]);
     freed_in_flight(argv[1]);
     guarded(argv[2]);

@@ -46,6 +46,9 @@ func TestArrivalsAreAsManyAsIntended(t *testing.T) {
 func TestRunIsResumed(t *testing.T) {
 	models := os.Getenv("STREAMINFER_MODELS")
 	if _, err := os.Stat(filepath.Join(models, "mlp.onnx")); models == "" || err != nil {
+		if os.Getenv("STREAMINFER_REQUIRE") == "1" {
+			t.Fatal("STREAMINFER_MODELS names no folder with mlp.onnx")
+		}
 		t.Skip("STREAMINFER_MODELS names no folder with mlp.onnx")
 	}
 	o := &options{models: models, out: filepath.Join(t.TempDir(), "out.jsonl"), device: "host", only: "mlp", sessions: 2,

@@ -186,3 +186,40 @@ pub(super) fn splits(traits: &Traits, tile: Tile, [m, n, k]: [usize; 3], batch: 
 pub(super) fn is_split(traits: &Traits, extents: [usize; 3], batch: usize) -> bool {
     splits(traits, tile(traits, extents, batch), extents, batch) > 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::TRAITS;
+    use super::*;
+
+    #[test]
+    fn the_tile_is_the_largest_that_fills_the_gpu_with_the_parts_that_there_will_be() {
+        for (extents, wanted) in [
+            // BERT-base with 128 tokens: a layer's products in their order.
+            ([128, 2304, 768], (Tile::Medium, 1)),
+            ([128, 768, 768], (Tile::Flat, 2)),
+            ([128, 3072, 768], (Tile::Medium, 1)),
+            ([128, 768, 3072], (Tile::Medium, 5)),
+            // With 1024 tokens.
+            ([1024, 2304, 768], (Tile::Large, 1)),
+            ([1024, 768, 768], (Tile::Medium, 1)),
+            ([1024, 768, 3072], (Tile::Large, 2)),
+            // 72 large tiles, which no whole number of parts would make fill the GPU.
+            ([1536, 768, 3072], (Tile::Medium, 1)),
+            // Few rows, however long.
+            ([32, 8192, 8192], (Tile::Flat, 1)),
+        ] {
+            let tile = tile(&TRAITS, extents, 1);
+            assert_eq!((tile, splits(&TRAITS, tile, extents, 1)), wanted, "{extents:?}");
+        }
+    }
+
+    #[test]
+    fn sums_are_split_where_that_is_worth_a_launch() {
+        assert!(is_split(&TRAITS, [128, 768, 3072], 1));
+        assert!(!is_split(&TRAITS, [128, 768, SPLIT_TERMS_MIN - 1], 1));
+        assert!(!is_split(&Traits { multiprocessors: 1, ..TRAITS }, [128, 768, 3072], 1));
+        let longest = [1, 64, 1 << 20];
+        assert_eq!(splits(&TRAITS, Tile::Flat, longest, 1), SPLITS_MAX);
+    }
+}
