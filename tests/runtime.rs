@@ -460,7 +460,7 @@ fn a_bound_context_belongs_to_its_thread_until_that_ends() {
 
 #[test]
 fn a_file_that_changes_is_not_loaded_again() {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("changing.onnx");
+    let path = std::env::temp_dir().join(format!("streaminfer-changing-{}.onnx", std::process::id()));
     std::fs::write(&path, models::dense()).unwrap();
     let model = engine().load(&path, &ModelOptions::default()).unwrap();
     model.add_bucket(&Bucket::new([vec![1, 2]])).unwrap();

@@ -1,4 +1,4 @@
-//! Streams: a queue and a thread each.
+//! Streams: a queue and a thread each, and a channel that all of them share.
 
 use crate::driver::{driver, fault};
 use crate::memory::Access;
@@ -22,9 +22,51 @@ pub enum Op {
     End,
 }
 
+/// The way to the GPU. A GPU has fewer channels than a process has streams, so two streams may share one; here all do. Work begins in the order in
+/// which it was submitted, and what waits for a value keeps everything behind it from beginning: whoever waits for work that is submitted
+/// later waits for good.
+#[derive(Default)]
+struct Channel {
+    /// Tickets given out, and the one whose turn it is.
+    turns: Mutex<(u64, u64)>,
+    changed: Condvar,
+}
+
+static CHANNEL: Channel = Channel { turns: Mutex::new((0, 0)), changed: Condvar::new() };
+
+impl Channel {
+    fn turns(&self) -> MutexGuard<'_, (u64, u64)> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place behind all that has been submitted.
+    fn enqueue(&self) -> u64 {
+        let mut turns = self.turns();
+        turns.0 += 1;
+        turns.0 - 1
+    }
+
+    /// Returns when everything before has begun, or the GPU has died.
+    fn await_turn(&self, ticket: u64) {
+        let mut turns = self.turns();
+        while turns.1 < ticket && driver().alive().is_ok() {
+            let waited = self.changed.wait_timeout(turns, Duration::from_millis(20));
+            turns = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lets begin what is behind.
+    fn pass(&self, ticket: u64) {
+        let mut turns = self.turns();
+        turns.1 = turns.1.max(ticket + 1);
+        self.changed.notify_all();
+    }
+}
+
 #[derive(Default)]
 struct Queue {
-    ops: VecDeque<Op>,
+    /// With their tickets.
+    ops: VecDeque<(u64, Op)>,
     /// Pieces not finished, the one at work included.
     pending: usize,
 }
@@ -61,11 +103,11 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Op {
+    fn next(&self) -> (u64, Op) {
         let mut queue = self.queue();
         loop {
             match queue.ops.pop_front() {
-                Some(op) => return op,
+                Some(next) => return next,
                 None => queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -73,7 +115,12 @@ impl Shared {
 
     fn run(&self, mut dice: Dice) {
         loop {
-            let op = self.next();
+            let (ticket, op) = self.next();
+            CHANNEL.await_turn(ticket);
+            let waits = matches!(op, Op::Wait { .. });
+            if !waits {
+                CHANNEL.pass(ticket);
+            }
             // Other streams overtake this one, or not.
             match dice.roll(4) {
                 0 => std::thread::yield_now(),
@@ -83,6 +130,9 @@ impl Shared {
             let last = matches!(op, Op::End);
             if !last && driver().alive().is_ok() {
                 perform(&op, &mut dice);
+            }
+            if waits {
+                CHANNEL.pass(ticket);
             }
             self.queue().pending -= 1;
             self.changed.notify_all();
@@ -155,7 +205,7 @@ impl Stream {
     pub fn push(&self, op: Op) {
         let mut queue = self.shared.queue();
         queue.pending += 1;
-        queue.ops.push_back(op);
+        queue.ops.push_back((CHANNEL.enqueue(), op));
         self.shared.changed.notify_all();
     }
 

@@ -45,7 +45,11 @@ impl Context {
         let model = self.model.clone();
         model.engine.take_permit()?;
         let events = self.marks.len();
-        let ordinal = match self.begin(options.token, now, bucket) {
+        // One order of all requests of linked contexts, so that none waits for one that waits for it. It is held until the request is
+        // launched: a GPU's streams share channels, in which a wait must not be ahead of what it waits for.
+        let order = self.is_linked().then(|| model.engine.link_order.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_linked = order.is_some();
+        let ordinal = match self.begin(options.token, now, bucket, is_linked) {
             Ok(ordinal) => ordinal,
             Err(error) => {
                 model.engine.give_back_permit();
@@ -55,7 +59,8 @@ impl Context {
         let launch = Launch { bucket, sequence: sequence_of(ordinal), ordinal, deadline_ns: options.deadline_ns };
         let lane = &mut self.stage.as_mut().expect("looked at above").lane;
         let marks = &mut self.marks;
-        let launched = if along { lane.run(launch, marks) } else { lane.launch(launch, marks) };
+        let launched = if along && !is_linked { lane.run(launch, marks) } else { lane.launch(launch, marks) };
+        drop(order);
         if let Err(error) = launched {
             self.marks.truncate(events);
             self.request.unwind(ordinal);
@@ -65,15 +70,21 @@ impl Context {
         Ok(launch.sequence)
     }
 
+    fn upstreams(&self) -> impl Iterator<Item = &link::Upstream> {
+        self.links.iter().filter_map(|link| link.source.as_ref())
+    }
+
+    /// Whether other contexts wait for this one's requests, or it for theirs.
+    fn is_linked(&self) -> bool {
+        self.readers.any() || self.upstreams().next().is_some()
+    }
+
     /// The request begins: from now on others that are linked wait for it, as it waits for them.
-    fn begin(&mut self, token: u64, now: u64, bucket: usize) -> Result<u64> {
-        let upstreams = || self.links.iter().filter_map(|link| link.source.as_ref());
-        if upstreams().next().is_none() && !self.readers.any() {
+    fn begin(&mut self, token: u64, now: u64, bucket: usize, is_linked: bool) -> Result<u64> {
+        if !is_linked {
             return Ok(self.request.begin(token, now, bucket));
         }
-        // One order of all requests of linked contexts, so that none waits for one that waits for it.
-        let _order = self.model.engine.link_order.lock().unwrap_or_else(PoisonError::into_inner);
-        for upstream in upstreams() {
+        for upstream in self.upstreams() {
             link::ensure_same_bucket(&upstream.request, bucket)?;
         }
         self.marks.extend(self.links.iter().filter_map(|link| Some(link::mark_of(&link.source.as_ref()?.request))));
