@@ -1,5 +1,8 @@
 //! Whole models at every precision against outputs computed beforehand or, where a case has none, by the host device: `cases.tsv` in a
 //! folder has a line a case, with its model's path and the folder of `input_N.npy` and `output_N.npy`, both relative to it.
+//!
+//! That folder may have a `rounding.tsv`: precision, then for each output how far it moves if nothing but weights and inputs is rounded.
+//! Where that is more than the tolerance, no device keeps it.
 
 use crate::arrays::{arrays, bucket};
 use crate::check::{self, answer, distance, prepared};
@@ -14,6 +17,17 @@ use streaminfer::runtime::{Engine, EngineOptions, Model, ModelOptions, Precision
 /// Results that are closer than so many times the tolerance have no relative error to speak of: a detector that sees nothing gives
 /// probabilities of 1e-6. At binary32 this is 2^-22.
 const SATURATED: f64 = 1e4 / (1 << 22) as f64;
+
+/// How many times further than by rounding of weights and inputs alone an output may be off: what is stored on the way is rounded, too.
+const ROUNDING_FACTOR: f64 = 4.0;
+
+/// How far rounding alone moves each output of a case; empty if that is not known.
+fn rounding(folder: &Path, precision: Precision) -> Vec<f64> {
+    let table = fs::read_to_string(folder.join("rounding.tsv")).unwrap_or_default();
+    let rows = table.lines().filter_map(|line| line.split_once('\t'));
+    let row = rows.into_iter().find(|(name, _)| *name == precision.name());
+    row.map(|(_, row)| row.split('\t').filter_map(|word| word.parse().ok()).collect()).unwrap_or_default()
+}
 
 fn load(engine: &Engine, model: &Path, precision: Precision, feed: &[Tensor]) -> Result<Model> {
     let options = ModelOptions { precision, ..ModelOptions::default() };
@@ -30,19 +44,20 @@ fn by_host(model: &Path, feed: &[Tensor]) -> Result<Vec<Tensor>> {
 }
 
 /// The largest relative error of all outputs in words; an error says what is wrong.
-fn judge(ours: &[Tensor], wanted: &[Tensor], tolerance: f64) -> std::result::Result<String, String> {
+fn judge(ours: &[Tensor], wanted: &[Tensor], tolerance: f64, rounding: &[f64]) -> std::result::Result<String, String> {
     let mut worst = (0.0, 0.0);
     for (index, (ours, wanted)) in ours.iter().zip(wanted).enumerate() {
         if ours.ty() != wanted.ty() || !wanted.dtype().is_float() && ours != wanted {
             return Err(format!("output {index} is {ours:?}, not {wanted:?}"));
         }
+        let allowed = rounding.get(index).map_or(tolerance, |moved| tolerance.max(ROUNDING_FACTOR * moved));
         let found = distance(&ours.to_f64s(), &wanted.to_f64s()).map_err(|text| format!("output {index}: {text}"))?;
         if found.relative > worst.0 {
             worst = (found.relative, found.greatest);
         }
-        if found.relative > tolerance && found.greatest > SATURATED * tolerance {
+        if found.relative > allowed && found.greatest > SATURATED * tolerance {
             return Err(format!(
-                "output {index}: relative L2 error {:.2e}, {:.2e} at most",
+                "output {index}: relative L2 error {:.2e}, {:.2e} at most; {allowed:.2e} is allowed",
                 found.relative, found.greatest
             ));
         }
@@ -54,8 +69,8 @@ fn attempt(
     engine: &Engine,
     model: &Path,
     precision: Precision,
-    feed: &[Tensor],
-    wanted: &[Tensor],
+    (feed, wanted): (&[Tensor], &[Tensor]),
+    rounding: &[f64],
 ) -> Result<std::result::Result<String, String>> {
     let model = load(engine, model, precision, feed)?;
     let mut context = prepared(&model)?;
@@ -63,7 +78,7 @@ fn attempt(
     if answer(&mut context, feed, wanted.len())? != ours {
         return Ok(Err("other bits again".into()));
     }
-    Ok(judge(&ours, wanted, check::tolerance(precision)))
+    Ok(judge(&ours, wanted, check::tolerance(precision), rounding))
 }
 
 /// All cases of a folder; gives the number of failures.
@@ -89,7 +104,7 @@ pub fn run(engine: &Engine, folder: &Path, only: &str) -> usize {
         };
         for precision in check::precisions(engine) {
             let begun = Instant::now();
-            let outcome = match attempt(engine, &model, precision, &feed, &wanted) {
+            let outcome = match attempt(engine, &model, precision, (&feed, &wanted), &rounding(&place, precision)) {
                 Ok(Ok(text)) => {
                     report.note(name, precision.name(), &text, begun.elapsed().as_secs_f64());
                     Outcome::Passed

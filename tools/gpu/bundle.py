@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gathers what is carried to a machine with a GPU: programs without symbols, cases with expected outputs, generators.
 
-    bundle.py OUT --release target/release --debug target/debug --models .cache/models
+    bundle.py OUT --release target/release --debug target/debug --models .cache/models [--images target/images]
 
 The expected outputs of real models are ONNX Runtime's. Models that a seed makes are not carried: their generators are, and need
 numpy only.
@@ -21,6 +21,7 @@ import onnxruntime
 TOOLS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOOLS))
 
+import rounding  # noqa: E402
 from cases import CASES  # noqa: E402
 from conformance import collect  # noqa: E402
 from node_tests import write_all  # noqa: E402
@@ -52,22 +53,26 @@ def save(folder: pathlib.Path, stem: str, values) -> None:
 
 
 def write_models(out: pathlib.Path, models: pathlib.Path) -> None:
-    """Models with inputs and ONNX Runtime's outputs, and the table that the test program reads."""
+    """Models with inputs and ONNX Runtime's outputs, the table that the test program reads, and how far rounding alone moves each output."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    out.mkdir(parents=True)
     lines = []
     for model in CARRIED:
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copy(models / f"{model}.onnx", out)
-        session = onnxruntime.InferenceSession(models / f"{model}.onnx", options, providers=["CPUExecutionProvider"])
+        path = models / f"{model}.onnx"
+        shutil.copy(path, out)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         shapes = [(case, shape) for case in CASES if case.model == model for shape in case.shapes]
-        for index, (case, shape) in enumerate(shapes[-SHAPES:]):
+        feeds = [case.feed(session, shape, index) for index, (case, shape) in enumerate(shapes[-SHAPES:])]
+        outputs = [session.run(None, feed) for feed in feeds]
+        for index, moved in enumerate(rounding.moved(path, feeds, outputs, options)):
             name = f"{model}-{index}"
             folder = out / name
             folder.mkdir()
-            feed = case.feed(session, shape, index)
-            save(folder, "input", [feed[port.name] for port in session.get_inputs()])
-            save(folder, "output", session.run(None, feed))
+            save(folder, "input", [feeds[index][port.name] for port in session.get_inputs()])
+            save(folder, "output", outputs[index])
+            rows = ("\t".join([precision, *map(str, errors)]) for precision, errors in moved.items())
+            (folder / "rounding.tsv").write_text("".join(f"{row}\n" for row in rows))
             lines.append(f"{name}\t{model}.onnx\t{name}\n")
     (out / "cases.tsv").write_text("".join(lines))
 
@@ -82,6 +87,7 @@ def pack(out: pathlib.Path, folder: pathlib.Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--images", type=pathlib.Path, help="the machine code that the programs embed, if they do")
     for folder in ("release", "debug", "models"):
         parser.add_argument(f"--{folder}", type=pathlib.Path, required=True)
     options = parser.parse_args()
@@ -97,11 +103,15 @@ def main() -> None:
             strip(newest(options.debug / "deps", test), programs / f"test-{test}")
         write_all(folder / "node-tests", TOOLS.parent / "docs/conformance.md", collect()[0])
         write_models(folder / "models", options.models)
-        for name in ("programs", "node-tests", "models"):
+        names = ["programs", "node-tests", "models"]
+        if options.images:
+            shutil.copytree(options.images, folder / "images")
+            names.append("images")
+        for name in names:
             pack(out, folder / name)
     shutil.copytree(TOOLS / "zoo", out / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TOOLS / "cases.py", out)
-    for script in ("zoo_models.py", "run-tests", "run-bench", "peer.py"):
+    for script in ("zoo_models.py", "launches.py", "run-tests", "run-bench", "peer.py"):
         shutil.copy(TOOLS / "gpu" / script, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle: {out}, {size:.1f} MB")
