@@ -596,16 +596,18 @@ static_assert(offsetof(Segment, bytes) == 16);
 struct FetchArguments {
     Segment segments[16];
     void* control;
+    void* clock;
     void* submit_ns;
     uint32_t count;
     uint32_t reserved;
 };
-static_assert(sizeof(FetchArguments) == 408);
+static_assert(sizeof(FetchArguments) == 416);
 static_assert(offsetof(FetchArguments, segments) == 0);
 static_assert(offsetof(FetchArguments, control) == 384);
-static_assert(offsetof(FetchArguments, submit_ns) == 392);
-static_assert(offsetof(FetchArguments, count) == 400);
-static_assert(offsetof(FetchArguments, reserved) == 404);
+static_assert(offsetof(FetchArguments, clock) == 392);
+static_assert(offsetof(FetchArguments, submit_ns) == 400);
+static_assert(offsetof(FetchArguments, count) == 408);
+static_assert(offsetof(FetchArguments, reserved) == 412);
 
 struct FinishArguments {
     Segment segments[16];
@@ -626,15 +628,21 @@ struct Control {
     uint64_t start_ns;
     uint64_t inputs_ns;
     uint64_t offset_ns;
-    uint64_t offset_at_ns;
     uint32_t arrived;
     uint32_t reserved;
 };
-static_assert(sizeof(Control) == 48);
+static_assert(sizeof(Control) == 40);
 static_assert(offsetof(Control, ordinal) == 0);
 static_assert(offsetof(Control, start_ns) == 8);
 static_assert(offsetof(Control, inputs_ns) == 16);
 static_assert(offsetof(Control, offset_ns) == 24);
-static_assert(offsetof(Control, offset_at_ns) == 32);
-static_assert(offsetof(Control, arrived) == 40);
-static_assert(offsetof(Control, reserved) == 44);
+static_assert(offsetof(Control, arrived) == 32);
+static_assert(offsetof(Control, reserved) == 36);
+
+struct Clock {
+    uint64_t offset_ns;
+    uint64_t lowered_ns;
+};
+static_assert(sizeof(Clock) == 16);
+static_assert(offsetof(Clock, offset_ns) == 0);
+static_assert(offsetof(Clock, lowered_ns) == 8);

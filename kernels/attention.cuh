@@ -1,5 +1,7 @@
 // Attention in one pass over the keys (Dao et al., 2022): scores stay in registers, the greatest score and the sum of the weights run
 // along with the result. A warp has 16 queries; the block's warps share tiles of keys and values.
+//
+// Where there are few queries, four warps have the same ones, each a quarter of a tile's keys, and add up what they have found.
 #pragma once
 #include "product.cuh"
 
@@ -8,12 +10,13 @@ namespace {
 constexpr int WARP_ROWS = 16;
 
 // The tiles of one type and head size. Rows in shared memory are 16 bytes longer than their elements, so that those of a fragment come
-// from different banks.
-template <class T_, int DEPTH_> struct Tiles {
+// from different banks. GROUPS warps share queries; each has KEYS of a tile's keys.
+template <class T_, int DEPTH_, int GROUPS_> struct Tiles {
     using T = T_;
-    static constexpr int DEPTH = DEPTH_, CHUNK = 16 / sizeof(T), PITCH = DEPTH + CHUNK;
-    static constexpr int KEYS = sizeof(T) == 4 && DEPTH > 64 ? 32 : 64;
-    static constexpr int STAGE = KEYS * PITCH;
+    static constexpr int DEPTH = DEPTH_, GROUPS = GROUPS_, CHUNK = 16 / sizeof(T), PITCH = DEPTH + CHUNK;
+    static constexpr int TILE = sizeof(T) == 4 && DEPTH > 64 ? 32 : GROUPS > 1 && sizeof(T) == 2 && DEPTH <= 64 ? 128 : 64;
+    static constexpr int KEYS = TILE / GROUPS;
+    static constexpr int STAGE = TILE * PITCH;
 };
 
 // The two rows of queries of which a lane holds elements: `l / 4` and eight further down.
@@ -179,10 +182,10 @@ template <class S> __device__ __forceinline__ void fetch_tile(uint32_t offset, c
     int live = element < width ? rows.rows - first : 0;
     if (rows.vectors) {
 #pragma unroll 4
-        for (; line < S::KEYS; line += pass, from += stride, shared += pass * S::PITCH * sizeof(T)) copy_async(shared, from, line < live);
+        for (; line < S::TILE; line += pass, from += stride, shared += pass * S::PITCH * sizeof(T)) copy_async(shared, from, line < live);
     } else {
 #pragma unroll 1
-        for (; line < S::KEYS; line += pass, from += stride, shared += pass * S::PITCH * sizeof(T))
+        for (; line < S::TILE; line += pass, from += stride, shared += pass * S::PITCH * sizeof(T))
             fetch_elements(shared, from, rows.step, line < live ? width - element : 0);
     }
 }
@@ -208,7 +211,7 @@ __device__ __forceinline__ void fetch_mask(const AttentionArguments& arguments, 
 
 // Operands of the score map whose rows are all the same, such as masks of padding: the elements of a tile of keys.
 template <class S> struct Masks {
-    alignas(8) float rows[KEPT][S::KEYS];
+    alignas(8) float rows[KEPT][S::TILE];
 
     static __device__ bool holds(const Operand& operand) { return operand.strides[AXES - 2] == 0; }
 
@@ -221,7 +224,7 @@ template <class S> struct Masks {
             if (operand.address == nullptr || !holds(operand)) continue;
             int64_t start = head.start(operand);
 #pragma unroll 1
-            for (int key = threadIdx.x; key < S::KEYS; key += blockDim.x) {
+            for (int key = threadIdx.x; key < S::TILE; key += blockDim.x) {
                 bool inside = first + key < int(arguments.keys);
                 rows[index][key] = inside ? load_float(operand.address, operand.dtype, place(operand, start, 0, first + key)) : 0.0f;
             }
@@ -249,7 +252,7 @@ __device__ __forceinline__ void apply_mask(uint32_t op, bool left, float constan
     }
 }
 
-// The score map on a warp's scores; `row` and `column` are those of the lane's first element, in the tile of keys from `first` on.
+// The score map on a warp's scores; `row` and `column` are those of the lane's first element in the tile, whose keys are from `first` on.
 template <class S>
 __device__ __forceinline__ void map_scores(const Head& head, const Masks<S>& masks, float (&scores)[S::KEYS / 8][4], int row, int first, int column) {
     constexpr int TILES = S::KEYS / 8;
@@ -284,7 +287,7 @@ __device__ __forceinline__ void map_scores(const Head& head, const Masks<S>& mas
         }
         apply_mask(stage.op, left, stage.constant, scores, y);
     }
-    if (first + S::KEYS <= int(arguments.keys)) return;
+    if (first + S::TILE <= int(arguments.keys)) return;
     // What lies behind the last key weighs nothing.
 #pragma unroll
     for (int part = 0; part < 4 * TILES; ++part)
@@ -358,25 +361,102 @@ struct Results {
     }
 };
 
+// Where a block works, and which part of its tiles a warp has.
+template <class S> struct Share {
+    Head head;
+    // The first query of the warp, and its first key in every tile.
+    int row, key;
+
+    __device__ __forceinline__ Share(const AttentionArguments& arguments) : head{arguments, 0} {
+        int warp = threadIdx.x / 32, block_rows = blockDim.x / 32 / S::GROUPS * WARP_ROWS;
+        int parts = (int(arguments.queries) + block_rows - 1) / block_rows;
+        head.batch = blockIdx.x / parts;
+        row = int(blockIdx.x % parts) * block_rows + warp / S::GROUPS * WARP_ROWS;
+        key = warp % S::GROUPS * S::KEYS;
+    }
+};
+
+// Writes what a warp has found on its own.
+template <class S>
+__device__ __forceinline__ void write_results(const AttentionArguments& arguments, const Softmax& softmax, int64_t start, int row, const float (&results)[S::DEPTH / 8][4]) {
+    int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float factor = softmax.factor(half, arguments.guard != 0);
+        if (row + 8 * half >= int(arguments.queries)) continue;
+        Results to(arguments, place(arguments.output, start, row + 8 * half, 0));
+#pragma unroll
+        for (int tile = 0; tile < S::DEPTH / 8; ++tile)
+            to.store(tile * 8 + column, results[tile][2 * half] * factor, results[tile][2 * half + 1] * factor);
+    }
+}
+
+// Adds up what the warps of a block have found for the same 16 queries, and writes it. The tiles' memory is free by now.
+template <class S>
+__device__ __forceinline__ void join_results(const AttentionArguments& arguments, const Softmax& softmax, int64_t start, int first_row, float (&results)[S::DEPTH / 8][4]) {
+    constexpr int PITCH = S::DEPTH + 4;
+    __shared__ float2 seen[S::GROUPS][WARP_ROWS];
+    float* parts = reinterpret_cast<float*>(pipeline);
+    int group = threadIdx.x / 32, lane = threadIdx.x % 32, column = lane % 4 * 2;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        float sum = quad_all(softmax.sums[half], [](float a, float b) { return a + b; });
+        if (lane % 4 == 0) seen[group][lane / 4 + 8 * half] = make_float2(softmax.greatest[half], sum);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        int row = lane / 4 + 8 * half;
+        float most = -INFINITY, sum = 0.0f;
+#pragma unroll
+        for (int other = 0; other < S::GROUPS; ++other) most = fmaxf(most, seen[other][row].x);
+        float base = most == -INFINITY ? 0.0f : most;
+#pragma unroll
+        for (int other = 0; other < S::GROUPS; ++other) sum += seen[other][row].y * __expf(seen[other][row].x - base);
+        bool nothing = arguments.guard != 0 && most == -INFINITY && sum == 0.0f;
+        float factor = nothing ? 0.0f : __expf(softmax.greatest[half] - base) / sum;
+        float* to = parts + (group * WARP_ROWS + row) * PITCH + column;
+#pragma unroll
+        for (int tile = 0; tile < S::DEPTH / 8; ++tile)
+            *reinterpret_cast<float2*>(to + tile * 8) = make_float2(results[tile][2 * half] * factor, results[tile][2 * half + 1] * factor);
+    }
+    __syncthreads();
+    constexpr int THREADS = 32 * S::GROUPS / WARP_ROWS;
+    int row = threadIdx.x / THREADS;
+    if (first_row + row >= int(arguments.queries)) return;
+    Results to(arguments, place(arguments.output, start, first_row + row, 0));
+#pragma unroll
+    for (int pair = 0; pair < S::DEPTH / (2 * THREADS); ++pair) {
+        int own = (pair * THREADS + threadIdx.x % THREADS) * 2;
+        float2 total = make_float2(0.0f, 0.0f);
+#pragma unroll
+        for (int other = 0; other < S::GROUPS; ++other) {
+            float2 part = *reinterpret_cast<const float2*>(parts + (other * WARP_ROWS + row) * PITCH + own);
+            total.x += part.x, total.y += part.y;
+        }
+        to.store(own, total.x, total.y);
+    }
+}
+
 template <class S> __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
     using T = typename S::T;
     // Two stages of keys, then two of values.
     constexpr uint32_t STAGE = S::STAGE * sizeof(T);
-    int block_rows = blockDim.x / 32 * WARP_ROWS, parts = (int(arguments.queries) + block_rows - 1) / block_rows;
-    Head head = {arguments, blockIdx.x / parts};
-    int first_row = int(blockIdx.x % parts) * block_rows + int(threadIdx.x / 32) * WARP_ROWS;
+    Share<S> share(arguments);
+    const Head& head = share.head;
     Rows<T> keys = head.rows<T>(arguments.k, arguments.keys, arguments.k_vectors);
     Rows<T> values = head.rows<T>(arguments.v, arguments.keys, arguments.v_vectors);
-    int count = (int(arguments.keys) + S::KEYS - 1) / S::KEYS;
+    int count = (int(arguments.keys) + S::TILE - 1) / S::TILE;
     auto fetch = [&](int tile) {
         if (tile < count) {
-            fetch_tile<S>(tile % 2 * STAGE, keys, tile * S::KEYS, arguments.depth);
-            fetch_tile<S>((2 + tile % 2) * STAGE, values, tile * S::KEYS, arguments.width);
+            fetch_tile<S>(tile % 2 * STAGE, keys, tile * S::TILE, arguments.depth);
+            fetch_tile<S>((2 + tile % 2) * STAGE, values, tile * S::TILE, arguments.width);
         }
         commit_copies();
     };
     const T* base = static_cast<const T*>(arguments.q.address) + head.start(arguments.q);
-    int row = first_row + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    int row = share.row + threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+    uint32_t part = share.key * S::PITCH * sizeof(T);
     Queries<T> queries(arguments, base, row);
     int64_t start = head.start(arguments.output);
     await_launch();
@@ -389,34 +469,30 @@ template <class S> __device__ __forceinline__ void attend(const AttentionArgumen
 #pragma unroll 1
     for (int tile = 0; tile < count; ++tile) {
         fetch(tile + 1);
-        masks.fetch(head, tile * S::KEYS);
+        masks.fetch(head, tile * S::TILE);
         await_copies<1>();
         // Everyone's copies of this tile have arrived.
         __syncthreads();
         float scores[S::KEYS / 8][4] = {};
-        warp.score(scores, tile % 2 * STAGE);
-        map_scores<S>(head, masks, scores, row, tile * S::KEYS, column);
+        warp.score(scores, tile % 2 * STAGE + part);
+        map_scores<S>(head, masks, scores, row, tile * S::TILE, share.key + column);
         softmax.weigh(scores, results);
-        Warp<S>::weigh(results, scores, (2 + tile % 2) * STAGE);
+        Warp<S>::weigh(results, scores, (2 + tile % 2) * STAGE + part);
         // Everyone is done with the stage that is fetched next.
         __syncthreads();
     }
     release_launch();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        float factor = softmax.factor(half, arguments.guard != 0);
-        if (row + 8 * half >= int(arguments.queries)) continue;
-        Results to(arguments, place(arguments.output, start, row + 8 * half, 0));
-#pragma unroll
-        for (int tile = 0; tile < S::DEPTH / 8; ++tile)
-            to.store(tile * 8 + column, results[tile][2 * half] * factor, results[tile][2 * half + 1] * factor);
-    }
+    if constexpr (S::GROUPS == 1) write_results<S>(arguments, softmax, start, row, results);
+    else join_results<S>(arguments, softmax, start, share.row, results);
 }
 
 }  // namespace
 
-// The entries of one arithmetic.
+// The entries of one arithmetic: for many queries, and for few.
 #define ATTENTIONS(name, T) \
-    ENTRY(attention_##name##_32, AttentionArguments, 128) { attend<Tiles<T, 32>>(arguments); } \
-    ENTRY(attention_##name##_64, AttentionArguments, 128) { attend<Tiles<T, 64>>(arguments); } \
-    ENTRY(attention_##name##_128, AttentionArguments, 128) { attend<Tiles<T, 128>>(arguments); }
+    ENTRY(attention_##name##_32, AttentionArguments, 128) { attend<Tiles<T, 32, 1>>(arguments); } \
+    ENTRY(attention_##name##_64, AttentionArguments, 128) { attend<Tiles<T, 64, 1>>(arguments); } \
+    ENTRY(attention_##name##_128, AttentionArguments, 128) { attend<Tiles<T, 128, 1>>(arguments); } \
+    ENTRY(attention_##name##_32_few, AttentionArguments, 128) { attend<Tiles<T, 32, 4>>(arguments); } \
+    ENTRY(attention_##name##_64_few, AttentionArguments, 128) { attend<Tiles<T, 64, 4>>(arguments); } \
+    ENTRY(attention_##name##_128_few, AttentionArguments, 128) { attend<Tiles<T, 128, 4>>(arguments); }

@@ -97,7 +97,8 @@ struct Finish {
     static __device__ __forceinline__ Finish of(const MatMulArguments& arguments, uint32_t batch) {
         __shared__ Plane planes[PLANES];
         if (threadIdx.x < PLANES) {
-            const Operand& operand = threadIdx.x == 0 ? arguments.c : arguments.chain.operands[threadIdx.x - 1];
+            const MatMulArguments& own = apart(arguments);
+            const Operand& operand = threadIdx.x == 0 ? own.c : own.chain.operands[threadIdx.x - 1];
             int32_t row_step = operand.strides[AXES - 2], column_step = operand.strides[AXES - 1];
             int bytes = bytes_of(operand.dtype);
             char* base = static_cast<char*>(operand.address) + int64_t(position(arguments.batch, operand, batch)) * bytes;

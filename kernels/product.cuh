@@ -145,5 +145,5 @@ template <class S> __device__ __forceinline__ void matmul(const MatMulArguments&
 // The three tiles of src/kernels/entry/matmul.rs. Of the smaller ones a multiprocessor has few blocks: two groups of warps hide more.
 template <class Wide, class Other> using WideOr = std::conditional_t<HAS_WARPGROUPS && Other::KIND == Kind::Half, Wide, Other>;
 template <class T, Kind KIND, Right RIGHT> using Large = WideOr<WideShape<T, 128, 128, 1, 3, RIGHT>, Shape<T, KIND, 128, 128, 2, 4, 1, 64, RIGHT>>;
-template <class T, Kind KIND, Right RIGHT> using Medium = WideOr<WideShape<T, 64, 64, 2, 4, RIGHT>, Shape<T, KIND, 64, 64, 2, 2, 2, 128, RIGHT>>;
+template <class T, Kind KIND, Right RIGHT> using Medium = WideOr<WideShape<T, 64, 64, 2, 6, RIGHT>, Shape<T, KIND, 64, 64, 2, 2, 2, 128, RIGHT>>;
 template <class T, Kind KIND, Right RIGHT> using Flat = Shape<T, KIND, 32, 64, 1, 4, 1, 128, RIGHT>;

@@ -132,7 +132,7 @@ struct NormLines {
         const Space& space = arguments.space;
         Row row = {space, int(space.rank - arguments.axes), blockIdx.x};
         if (threadIdx.x < COUNT) {
-            const Operand& operand = NormLines::operand(arguments, threadIdx.x);
+            const Operand& operand = NormLines::operand(apart(arguments), threadIdx.x);
             int bytes = bytes_of(operand.dtype);
             bool exists = operand.address != nullptr, deep = arguments.axes != 1;
             char* base = exists ? static_cast<char*>(operand.address) + row.start(operand) * bytes : nullptr;
@@ -144,6 +144,15 @@ struct NormLines {
     }
 
     __device__ bool has(int index) const { return lines[index].base != nullptr; }
+
+    // Whether all rows are whole groups of four, of which every thread has at most one.
+    __device__ bool are_whole() const {
+        uint32_t extent = arguments.extent;
+        bool whole = extent % 4 == 0 && extent <= 4 * blockDim.x && reinterpret_cast<uint64_t>(arguments.partials) % 16 == 0;
+#pragma unroll
+        for (int index = 0; index < COUNT; ++index) whole = whole && (lines[index].together != 0 || !has(index));
+        return whole;
+    }
 
     __device__ __forceinline__ void fetch(int index, uint32_t element, int valid, float (&y)[4]) const {
         const Line& line = lines[index];
@@ -329,27 +338,90 @@ template <class T> __device__ __forceinline__ void reduce_in_blocks(const Reduce
     if (threadIdx.x == 0) state.store(arguments, blockIdx.x);
 }
 
-}  // namespace
+// What is taken from the elements of a row, and what they are multiplied by.
+struct Scaling {
+    float mean, factor;
 
-ENTRY(combine, MatMulArguments, 128) {
-    uint32_t quads = (arguments.n + 3) / 4, blocks = (arguments.m * quads + blockDim.x - 1) / blockDim.x;
-    uint32_t batch = blockIdx.x / blocks, index = blockIdx.x % blocks * blockDim.x + threadIdx.x;
-    Finish finish = Finish::of(arguments, batch);
-    __syncthreads();
-    begin();
-    uint32_t row = index / quads, column = index % quads * 4;
-    if (row >= arguments.m) return;
-    int valid = int(arguments.n) - int(column);
-    int64_t stride = int64_t(arguments.batch.count) * arguments.m * arguments.n;
-    float x[1][4];
-    sum_parts(arguments.partials, arguments.splits, stride, (int64_t(batch) * arguments.m + row) * arguments.n + column, valid, x[0]);
-    finish.finish({int(row), 0, 1, int(column), valid}, x);
+    // Of rows far from zero the mean has the rounding of large sums: what the differences add up to mends it.
+    __device__ __forceinline__ Scaling(const NormArguments& arguments, float mean, Moments moments) : mean(mean) {
+        float count = float(arguments.extent), variance = moments.second / count;
+        if (arguments.centered) {
+            float drift = moments.first / count;
+            this->mean += drift;
+            variance = fmaxf(variance - drift * drift, 0.0f);
+        }
+        factor = 1.0f / sqrtf(variance + arguments.epsilon);
+    }
+
+    __device__ __forceinline__ float of(float x) const { return (x - mean) * factor; }
+};
+
+// Four neighbours of a float type as they lie in memory, so that many can be on their way before the first is used.
+struct Packed {
+    uint4 bits;
+
+    __device__ __forceinline__ void fetch(const Line& line, uint32_t element) {
+        if (line.dtype == F32_TYPE) {
+            bits = reinterpret_cast<const uint4*>(line.base)[element / 4];
+        } else {
+            uint2 half = reinterpret_cast<const uint2*>(line.base)[element / 4];
+            bits.x = half.x, bits.y = half.y;
+        }
+    }
+
+    __device__ __forceinline__ void unpack(uint32_t dtype, float (&x)[4]) const { load_floats<true>(&bits, dtype, 0, x); }
+};
+
+// Rows of whole groups of four elements, a group a thread: everything that a thread needs is fetched before any of it is used.
+__device__ __forceinline__ void normalize_at_once(const NormArguments& arguments, const NormLines& lines) {
+    uint32_t element = threadIdx.x * 4;
+    bool works = element < arguments.extent;
+    Packed packed[NormLines::COUNT];
+    float x[4] = {};
+    if (works) {
+#pragma unroll
+        for (int index = 0; index < NormLines::COUNT; ++index) {
+            bool reads = index != NormLines::SUM && index != NormLines::OUTPUT;
+            if (reads && lines.has(index)) packed[index].fetch(lines.lines[index], element);
+        }
+        if (arguments.splits == 0) {
+            packed[NormLines::INPUT].unpack(lines.lines[NormLines::INPUT].dtype, x);
+        } else {
+            int64_t at = int64_t(lines.row.row) * arguments.extent + element;
+            sum_parts(arguments.partials, arguments.splits, arguments.space.count, at, 4, x);
+#pragma unroll
+            for (int lane = 0; lane < 4; ++lane) x[lane] *= arguments.alpha;
+            apply_chain(arguments.chain, x, [&](uint32_t operand, float (&y)[4]) {
+                Packed chosen = packed[NormLines::CHAIN];
+#pragma unroll
+                for (int other = 1; other < int(KEPT); ++other)
+                    if (operand == other) chosen = packed[NormLines::CHAIN + other];
+                chosen.unpack(lines.lines[NormLines::CHAIN + operand].dtype, y);
+            });
+        }
+        if (lines.has(NormLines::SUM)) lines.store(NormLines::SUM, element, 4, x);
+    }
+    __shared__ Moments parts[2][32];
+    float total = x[0] + x[1] + (x[2] + x[3]), count = float(arguments.extent);
+    float mean = arguments.centered ? block_sums({total, 0.0f}, parts[0]).first / count : 0.0f;
+    Moments moments = {0.0f, 0.0f};
+    if (works) {
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane) moments.first += x[lane] - mean, moments.second += (x[lane] - mean) * (x[lane] - mean);
+    }
+    release_launch();
+    Scaling scaling(arguments, mean, block_sums(moments, parts[1]));
+    if (!works) return;
+    float factor[4], shift[4] = {};
+    packed[NormLines::SCALE].unpack(lines.lines[NormLines::SCALE].dtype, factor);
+    if (lines.has(NormLines::BIAS)) packed[NormLines::BIAS].unpack(lines.lines[NormLines::BIAS].dtype, shift);
+#pragma unroll
+    for (int lane = 0; lane < 4; ++lane) x[lane] = scaling.of(x[lane]) * factor[lane] + shift[lane];
+    lines.store(NormLines::OUTPUT, element, 4, x);
 }
 
-ENTRY(normalize, NormArguments, 512) {
-    NormLines lines = NormLines::of(arguments);
-    __syncthreads();
-    await_launch();
+// Rows of any length and kind, in as many turns as they take.
+__device__ __forceinline__ void normalize_in_turns(const NormArguments& arguments, const NormLines& lines) {
     uint32_t extent = arguments.extent, first = threadIdx.x * 4, step = blockDim.x * 4;
     bool keep = extent <= CACHED;
     // Every thread reads only what it has kept itself.
@@ -386,14 +458,7 @@ ENTRY(normalize, NormArguments, 512) {
             if (lane < valid) moments.first += x[lane] - mean, moments.second += (x[lane] - mean) * (x[lane] - mean);
     }
     release_launch();
-    moments = block_sums(moments, parts[1]);
-    float variance = moments.second / float(extent);
-    if (arguments.centered) {
-        float drift = moments.first / float(extent);
-        mean += drift;
-        variance = fmaxf(variance - drift * drift, 0.0f);
-    }
-    float deviation = sqrtf(variance + arguments.epsilon);
+    Scaling scaling(arguments, mean, block_sums(moments, parts[1]));
 #pragma unroll 1
     for (uint32_t element = first; element < extent; element += step) {
         int valid = int(extent - element);
@@ -402,9 +467,35 @@ ENTRY(normalize, NormArguments, 512) {
         lines.fetch(NormLines::SCALE, element, valid, factor);
         if (lines.has(NormLines::BIAS)) lines.fetch(NormLines::BIAS, element, valid, shift);
 #pragma unroll
-        for (int lane = 0; lane < 4; ++lane) x[lane] = (x[lane] - mean) / deviation * factor[lane] + shift[lane];
+        for (int lane = 0; lane < 4; ++lane) x[lane] = scaling.of(x[lane]) * factor[lane] + shift[lane];
         lines.store(NormLines::OUTPUT, element, valid, x);
     }
+}
+
+}  // namespace
+
+ENTRY(combine, MatMulArguments, 128) {
+    uint32_t quads = (arguments.n + 3) / 4, blocks = (arguments.m * quads + blockDim.x - 1) / blockDim.x;
+    uint32_t batch = blockIdx.x / blocks, index = blockIdx.x % blocks * blockDim.x + threadIdx.x;
+    Finish finish = Finish::of(arguments, batch);
+    __syncthreads();
+    begin();
+    uint32_t row = index / quads, column = index % quads * 4;
+    if (row >= arguments.m) return;
+    int valid = int(arguments.n) - int(column);
+    int64_t stride = int64_t(arguments.batch.count) * arguments.m * arguments.n;
+    float x[1][4];
+    sum_parts(arguments.partials, arguments.splits, stride, (int64_t(batch) * arguments.m + row) * arguments.n + column, valid, x[0]);
+    finish.finish({int(row), 0, 1, int(column), valid}, x);
+}
+
+ENTRY(normalize, NormArguments, 512) {
+    NormLines lines = NormLines::of(arguments);
+    __syncthreads();
+    bool once = lines.are_whole();
+    await_launch();
+    if (once) normalize_at_once(arguments, lines);
+    else normalize_in_turns(arguments, lines);
 }
 
 ENTRY(softmax_warp, SoftmaxArguments, 128) {

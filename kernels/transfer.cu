@@ -54,6 +54,17 @@ static __device__ void copy(const Segment* segments, uint32_t count) {
     }
 }
 
+// Host minus GPU clock. A difference that is seen is too small by what its launch took, so the greatest is the best estimate. It is lowered
+// by 50 parts per million of the time that has passed, so that it follows clocks that drift apart; of the lanes that come by at once one does it.
+static __device__ uint64_t offset_of(Clock* clock, int64_t seen, uint64_t now) {
+    auto* lowered = reinterpret_cast<unsigned long long*>(&clock->lowered_ns);
+    const unsigned long long before = *static_cast<volatile unsigned long long*>(lowered), drift = (now - before) / 20000;
+    if (int64_t(now - before) > 0 && drift > 0 && atomicCAS(lowered, before, now) == before)
+        atomicAdd(reinterpret_cast<unsigned long long*>(&clock->offset_ns), -drift);
+    const long long known = atomicMax(reinterpret_cast<long long*>(&clock->offset_ns), static_cast<long long>(seen));
+    return uint64_t(seen > known ? seen : known);
+}
+
 extern "C" __global__ void transfer_fetch(const __grid_constant__ FetchArguments args) {
     begin();
     Control* control = static_cast<Control*>(args.control);
@@ -62,12 +73,7 @@ extern "C" __global__ void transfer_fetch(const __grid_constant__ FetchArguments
     const uint64_t submit_ns = leads ? *static_cast<volatile const uint64_t*>(args.submit_ns) : 0;
     copy(args.segments, args.count);
     if (!leads) return;
-    // Host minus GPU clock, too small by what the launch took: the greatest seen is the best estimate. It is lowered by
-    // 50 parts per million of the time since, so that it follows clocks that drift apart.
-    const int64_t seen = int64_t(submit_ns - start_ns);
-    const int64_t lowered = int64_t(control->offset_ns) - int64_t(start_ns - control->offset_at_ns) / 20000;
-    control->offset_ns = uint64_t(control->offset_at_ns == 0 || seen > lowered ? seen : lowered);
-    control->offset_at_ns = start_ns;
+    control->offset_ns = offset_of(static_cast<Clock*>(args.clock), int64_t(submit_ns - start_ns), start_ns);
     control->start_ns = start_ns;
     control->inputs_ns = clock_ns();
 }

@@ -1,18 +1,24 @@
 //! A GPU as a device.
 
 use super::gpu::{self, Gpu};
+use super::graph::Stream;
 use super::lane::CudaLane;
+use super::memory::DeviceMemory;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
 use super::record::Records;
 use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, Precision, Progress};
 use crate::error::Result;
+use crate::kernels::entry::transfer::Clock;
+use crate::kernels::entry::{Arguments, Field};
 use std::sync::Arc;
 
 /// A GPU, opened for one engine.
 pub struct CudaDevice {
     reactor: Reactor,
     records: Records,
+    /// What its lanes know of the GPU's clock.
+    clock: Arc<DeviceMemory>,
     gpu: Arc<Gpu>,
 }
 
@@ -23,7 +29,9 @@ impl CudaDevice {
     /// `NoDevice` with what is missing, `Unsupported` for a GPU that is too old, `Driver`, `OutOfMemory`.
     pub fn open(name: &str) -> Result<Self> {
         let gpu = Gpu::open(name)?;
-        Ok(CudaDevice { reactor: Reactor::start(&gpu)?, records: Records::default(), gpu })
+        let clock = Arc::new(DeviceMemory::take(&gpu, Clock::BYTES)?);
+        Stream::new(&gpu)?.upload(&gpu.enter()?, clock.address(), &Clock::unknown().encode())?;
+        Ok(CudaDevice { reactor: Reactor::start(&gpu)?, records: Records::default(), clock, gpu })
     }
 
     /// The GPUs that this process may use; an error says why there is none.
@@ -55,7 +63,7 @@ impl Device for CudaDevice {
     }
 
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
-        Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), order)?))
+        Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), &self.clock, order)?))
     }
 
     fn settle(&self) {

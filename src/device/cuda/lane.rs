@@ -147,6 +147,7 @@ struct Builder<'a> {
     sources: &'a [InputSource],
     transfers: Transfers,
     record: CuAddress,
+    clock: CuAddress,
 }
 
 impl Builder<'_> {
@@ -187,7 +188,7 @@ impl Builder<'_> {
         }
         let submit_ns = self.memory.host.device(0);
         let mut parts = segments.chunks(SEGMENTS_MAX);
-        let first = FetchArguments::new(parts.next().unwrap_or(&[]), self.memory.control(), submit_ns);
+        let first = FetchArguments::new(parts.next().unwrap_or(&[]), [self.memory.control(), self.clock, submit_ns]);
         line.kernel(self.transfers.fetch, &first.launch(), &first.encode())?;
         for part in parts {
             self.copy(line, part)?;
@@ -197,7 +198,7 @@ impl Builder<'_> {
 
     /// Copies without any note of time.
     fn copy(&self, line: &mut Line<'_>, segments: &[Segment]) -> Result<()> {
-        let arguments = FetchArguments::new(segments, 0, 0);
+        let arguments = FetchArguments::new(segments, [0; 3]);
         line.kernel(self.transfers.fetch, &arguments.launch(), &arguments.encode())
     }
 
@@ -233,6 +234,7 @@ struct Work {
     stream: Stream,
     memory: Arc<CudaMemory>,
     _programs: Vec<Arc<LoadedProgram>>,
+    _clock: Arc<DeviceMemory>,
 }
 
 /// A context's stream on the GPU.
@@ -246,7 +248,7 @@ pub struct CudaLane {
 
 impl CudaLane {
     /// Takes memory and makes the replays. Each is run once, so that the first request is like any other.
-    pub fn open(gpu: &Arc<Gpu>, watch: &Arc<Watch>, order: LaneOrder) -> Result<Self> {
+    pub fn open(gpu: &Arc<Gpu>, watch: &Arc<Watch>, clock: &Arc<DeviceMemory>, order: LaneOrder) -> Result<Self> {
         let downcast = |program: &Arc<dyn crate::device::Program>| {
             let any: Arc<dyn Any + Send + Sync> = program.clone();
             any.downcast::<LoadedProgram>()
@@ -262,7 +264,8 @@ impl CudaLane {
         stream.clear(&current, memory.device.address(), memory.device.bytes())?;
         let build = |program: &Arc<LoadedProgram>| {
             let (memory, sources) = (&*memory, &order.inputs[..]);
-            let builder = Builder { gpu, memory, program, sources, transfers, record: record.device() };
+            let builder =
+                Builder { gpu, memory, program, sources, transfers, record: record.device(), clock: clock.address() };
             let replay = builder.build(&current, &stream)?;
             stream.launch(&current, &replay)?;
             stream.synchronize(&current)?;
@@ -276,7 +279,7 @@ impl CudaLane {
         drop(current);
         let station = Arc::new(Station::new(order.progress.clone(), order.sink, stream.name()));
         watch.enter(station.clone());
-        let work = Some(Box::new(Work { replays, stream, memory, _programs: programs }));
+        let work = Some(Box::new(Work { replays, stream, memory, _programs: programs, _clock: clock.clone() }));
         Ok(CudaLane { gpu: gpu.clone(), station, watch: watch.clone(), work })
     }
 

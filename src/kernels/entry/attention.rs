@@ -12,11 +12,12 @@ use crate::kernels::{Attention, Binary, Family, Instr};
 
 /// Queries of a warp.
 const WARP_ROWS: usize = 16;
-/// Most warps of a block.
-const WARPS_MAX: usize = 4;
+/// Warps of a block.
+const WARPS: usize = 4;
 
 arguments! {
-    /// `softmax(chain(scale Q K^T)) V` over batch axes. Entries `attention_<arithmetic>_<head size>`.
+    /// `softmax(chain(scale Q K^T)) V` over batch axes. Entries `attention_<arithmetic>_<head size>`, of which every warp has queries of
+    /// its own, and `.._few`, of which the warps of a block have the same ones and share the keys.
     ///
     /// Q is `[batch.., S, D]`, K `[batch.., T, D]`, V `[batch.., T, E]`, the result `[batch.., S, E]`; D and E are at most the head size
     /// of the entry, T is not 0. All are [`Operand::matrix`], the chain's operands too, which present `[batch.., S, T]`.
@@ -52,32 +53,65 @@ arguments! {
     }
 }
 
-/// The entries, by arithmetic and head size.
-const ENTRIES: [[&str; 3]; 3] = [
-    ["attention_tf32_32", "attention_tf32_64", "attention_tf32_128"],
-    ["attention_f16_32", "attention_f16_64", "attention_f16_128"],
-    ["attention_bf16_32", "attention_bf16_64", "attention_bf16_128"],
-];
+/// The entries of one arithmetic, by head size: for many queries, and for few.
+struct Entries {
+    arithmetic: Arithmetic,
+    family: &'static str,
+    many: [&'static str; 3],
+    few: [&'static str; 3],
+}
+
+macro_rules! entries {
+    ($arithmetic:ident, $name:literal) => {
+        Entries {
+            arithmetic: Arithmetic::$arithmetic,
+            family: concat!("attention_", $name),
+            many: [
+                concat!("attention_", $name, "_32"),
+                concat!("attention_", $name, "_64"),
+                concat!("attention_", $name, "_128"),
+            ],
+            few: [
+                concat!("attention_", $name, "_32_few"),
+                concat!("attention_", $name, "_64_few"),
+                concat!("attention_", $name, "_128_few"),
+            ],
+        }
+    };
+}
+
+/// All entries.
+const ENTRIES: [Entries; 3] = [entries!(Tf32, "tf32"), entries!(F16, "f16"), entries!(BF16, "bf16")];
 /// The head sizes of the entries.
 const SIZES: [usize; 3] = [32, 64, 128];
-/// The arithmetics of the entries.
-const ARITHMETICS: [Arithmetic; 3] = [Arithmetic::Tf32, Arithmetic::F16, Arithmetic::BF16];
 
-/// The images of the entries, by arithmetic.
-const FAMILIES: [&str; 3] = ["attention_tf32", "attention_f16", "attention_bf16"];
+/// How the queries of a launch are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Every warp has queries of its own.
+    Many,
+    /// The warps of a block have the same queries, and each a part of every tile of keys.
+    Few,
+}
 
 /// Image, name and dynamic shared memory of every entry.
 pub(super) fn entries() -> impl Iterator<Item = (&'static str, &'static str, usize)> {
-    let all = ENTRIES.iter().zip(FAMILIES).zip(ARITHMETICS);
-    all.flat_map(|((names, family), arithmetic)| {
-        names.iter().zip(SIZES).map(move |(name, size)| (family, *name, shared_bytes(arithmetic, size)))
+    ENTRIES.iter().flat_map(|Entries { arithmetic, family, many, few }| {
+        let sized = |names: &'static [&'static str; 3], sharing| {
+            names.iter().zip(SIZES).map(move |(name, size)| (*family, *name, shared_bytes(*arithmetic, size, sharing)))
+        };
+        sized(many, Sharing::Many).chain(sized(few, Sharing::Few))
     })
 }
 
 /// Two stages of tiles of keys and of values, whose rows are 16 bytes longer than their elements.
-fn shared_bytes(arithmetic: Arithmetic, size: usize) -> usize {
+fn shared_bytes(arithmetic: Arithmetic, size: usize, sharing: Sharing) -> usize {
     let bytes = arithmetic.storage().bytes();
-    let keys = if bytes == 4 && size > 64 { 32 } else { 64 };
+    let keys = match (bytes, size) {
+        (4, 128) => 32,
+        (2, 32 | 64) if sharing == Sharing::Few => 128,
+        _ => 64,
+    };
     4 * keys * (size * bytes + 16)
 }
 
@@ -125,11 +159,25 @@ impl AttentionArguments {
         })
     }
 
-    /// The entry, if there is one for this arithmetic and head size.
-    pub fn entry(arithmetic: Arithmetic, size: usize) -> Option<&'static str> {
-        let row = ARITHMETICS.iter().position(|&known| known == arithmetic)?;
-        let column = SIZES.iter().position(|&most| size <= most)?;
-        Some(ENTRIES[row][column])
+    /// The head size of the entry that takes these heads; none if they are too long.
+    fn size(&self) -> Option<usize> {
+        SIZES.into_iter().find(|&most| self.depth.max(self.width) as usize <= most)
+    }
+
+    /// Entry, blocks and threads on a GPU with so many multiprocessors, if there is an entry for this arithmetic and head size. Warps
+    /// share queries as long as no multiprocessor has more than two such blocks, for then each has less to do; measured on an H100.
+    pub fn launch(&self, arithmetic: Arithmetic, multiprocessors: usize) -> Option<(&'static str, Geometry)> {
+        let entries = ENTRIES.iter().find(|entries| entries.arithmetic == arithmetic)?;
+        let size = self.size()?;
+        let blocks = |rows: usize| (self.queries as usize).div_ceil(rows) * self.batch.count as usize;
+        let (names, sharing, rows) = if blocks(WARP_ROWS) > 2 * multiprocessors {
+            (&entries.many, Sharing::Many, WARPS * WARP_ROWS)
+        } else {
+            (&entries.few, Sharing::Few, WARP_ROWS)
+        };
+        let name = names[SIZES.iter().position(|&known| known == size)?];
+        let shared_bytes = shared_bytes(arithmetic, size, sharing) as u32;
+        Some((name, Geometry { shared_bytes, ..Geometry::line(blocks(rows), 32 * WARPS as u32) }))
     }
 
     /// Whether the entries can apply a chain: what masks and biases are made of, with operands that are floats or truth values, and no
@@ -142,16 +190,6 @@ impl AttentionArguments {
         chain.keep >= chain.count
             && stages.all(is_simple)
             && chain.operands.iter().all(|operand| known.contains(&operand.dtype))
-    }
-
-    /// Blocks and threads on a GPU with so many multiprocessors: blocks are as large as fills it.
-    pub fn launch(&self, arithmetic: Arithmetic, multiprocessors: usize) -> Geometry {
-        let blocks = |warps: usize| (self.queries as usize).div_ceil(warps * WARP_ROWS) * self.batch.count as usize;
-        let warps = if blocks(WARPS_MAX) >= multiprocessors { WARPS_MAX } else { WARPS_MAX / 2 };
-        let size = self.depth.max(self.width) as usize;
-        let size = SIZES.into_iter().find(|&most| size <= most).unwrap_or(SIZES[2]);
-        let shared_bytes = shared_bytes(arithmetic, size) as u32;
-        Geometry { shared_bytes, ..Geometry::line(blocks(warps), 32 * warps as u32) }
     }
 
     fn shape(&self, rows: u32, columns: u32) -> Vec<usize> {
@@ -235,12 +273,13 @@ mod tests {
             let extents = Extents { queries, keys: 128, depth, width: depth };
             AttentionArguments::new(&kernel, &[batch], extents, [none; 4], 16).unwrap()
         };
-        let few = arguments(12, 128, 64).launch(Arithmetic::F16, 132);
-        assert_eq!((few.grid[0], few.block, few.shared_bytes), (48, 64, 4 * 64 * 144));
-        assert_eq!(arguments(96, 128, 64).launch(Arithmetic::F16, 132).block, 128);
-        assert_eq!(AttentionArguments::entry(Arithmetic::BF16, 48), Some("attention_bf16_64"));
-        assert_eq!(AttentionArguments::entry(Arithmetic::F16, 129), None);
-        assert_eq!(AttentionArguments::entry(Arithmetic::F32, 64), None);
+        let launch = |batch, depth, arithmetic| arguments(batch, 128, depth).launch(arithmetic, 132);
+        let (name, few) = launch(12, 64, Arithmetic::F16).unwrap();
+        assert_eq!((name, few.grid[0], few.block, few.shared_bytes), ("attention_f16_64_few", 96, 128, 4 * 128 * 144));
+        let (name, many) = launch(96, 48, Arithmetic::BF16).unwrap();
+        assert_eq!((name, many.grid[0], many.block, many.shared_bytes), ("attention_bf16_64", 192, 128, 4 * 64 * 144));
+        assert!(launch(96, 129, Arithmetic::F16).is_none());
+        assert!(launch(96, 64, Arithmetic::F32).is_none());
         assert!(entries().all(|(_, _, bytes)| bytes <= 96 << 10));
         let exponential = Map::unary(crate::kernels::Unary::Exp, DType::F32);
         assert!(!AttentionArguments::takes(&Chain::of(&exponential, 0).unwrap().0));

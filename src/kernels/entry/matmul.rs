@@ -140,7 +140,8 @@ impl Tile {
 
 /// Stages of the pipeline from global to shared memory.
 const STAGES: usize = 4;
-/// What the large tile takes on GPUs whose warps multiply in groups: three stages of 64 terms of 16 bits, on a multiple of 1024 bytes.
+/// What the larger two tiles take on GPUs whose warps multiply in groups: three stages of 64 terms of 16 bits, or six, on a multiple of
+/// 1024 bytes.
 const WIDE_BYTES: usize = 3 * (128 + 128) * 128 + 1024;
 
 /// Threads of a block that multiplies integers.
@@ -157,7 +158,7 @@ pub(super) fn shared_bytes(storage: DType, tile: Tile, right: Right, has_warpgro
     };
     let pipeline = STAGES * (rows * (stage + 16) + b);
     let bytes = pipeline.max(tile.groups() * rows * (columns + 4) * 4);
-    if has_warpgroups && tile == Tile::Large && size == 2 { bytes.max(WIDE_BYTES) } else { bytes }
+    if has_warpgroups && tile != Tile::Flat && size == 2 { bytes.max(WIDE_BYTES) } else { bytes }
 }
 
 /// The names of the products, by arithmetic, tile and right factor.

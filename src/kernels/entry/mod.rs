@@ -50,7 +50,7 @@ pub use topk::TopKArguments;
 
 use crate::error::Result;
 use crate::ir::DType;
-use transfer::{Control, FetchArguments, FinishArguments};
+use transfer::{Clock, Control, FetchArguments, FinishArguments};
 
 /// Computes what a launch with these arguments does.
 pub type Twin = fn(arguments: &[u8], memory: &mut dyn Memory) -> Result<()>;
@@ -194,6 +194,7 @@ fn declare_all(declarations: &mut Declarations) {
     FetchArguments::declare(declarations);
     FinishArguments::declare(declarations);
     Control::declare(declarations);
+    Clock::declare(declarations);
 }
 
 #[cfg(test)]

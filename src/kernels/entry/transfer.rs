@@ -41,15 +41,29 @@ arguments! {
         pub start_ns: u64,
         /// When the inputs were in place, by the GPU's clock.
         pub inputs_ns: u64,
-        /// What to add to the GPU's clock to get the host's, modulo 2^64: the greatest difference seen, less what the clocks may
-        /// have drifted since.
+        /// What this request adds to the GPU's clock to get the host's, modulo 2^64.
         pub offset_ns: u64,
-        /// The GPU's clock when `offset_ns` was set; 0: never.
-        pub offset_at_ns: u64,
         /// Blocks of the last kernel that are through; 0 between requests.
         pub arrived: u32,
         /// Zero.
         pub reserved: u32,
+    }
+}
+
+arguments! {
+    /// What all lanes of a device know of the GPU's clock, so that their time stamps can be compared.
+    pub struct Clock {
+        /// Host minus GPU clock, a signed number: the greatest difference seen, less what the clocks may have drifted apart since.
+        pub offset_ns: u64,
+        /// The GPU's clock when `offset_ns` was last lowered.
+        pub lowered_ns: u64,
+    }
+}
+
+impl Clock {
+    /// Before the first request: less than any difference.
+    pub fn unknown() -> Self {
+        Clock { offset_ns: (i64::MIN / 2) as u64, lowered_ns: 0 }
     }
 }
 
@@ -60,6 +74,8 @@ arguments! {
         pub segments: [Segment; SEGMENTS_MAX],
         /// The lane's [`Control`]; absent: only copies.
         pub control: Address,
+        /// The device's [`Clock`].
+        pub clock: Address,
         /// Host time of the submit in nanoseconds, in mapped memory.
         pub submit_ns: Address,
         /// How many segments there are.
@@ -96,10 +112,17 @@ fn launch(segments: &[Segment]) -> Geometry {
 }
 
 impl FetchArguments {
-    /// At most [`SEGMENTS_MAX`] copies. `control` and `submit_ns` are 0 for copies alone.
-    pub fn new(segments: &[Segment], control: u64, submit_ns: u64) -> Self {
-        let (control, submit_ns) = (Address(control), Address(submit_ns));
-        FetchArguments { segments: padded(segments), control, submit_ns, count: segments.len() as u32, reserved: 0 }
+    /// At most [`SEGMENTS_MAX`] copies. `control`, `clock` and `submit_ns` are 0 for copies alone.
+    pub fn new(segments: &[Segment], [control, clock, submit_ns]: [u64; 3]) -> Self {
+        let [control, clock, submit_ns] = [control, clock, submit_ns].map(Address);
+        FetchArguments {
+            segments: padded(segments),
+            control,
+            clock,
+            submit_ns,
+            count: segments.len() as u32,
+            reserved: 0,
+        }
     }
 
     /// Blocks and threads.
@@ -145,7 +168,8 @@ pub(super) fn fetch_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     // A twin has no clock of its own: time stands still at the submit.
     let mut control: Control = load(memory, arguments.control.0)?;
     let now: u64 = load(memory, arguments.submit_ns.0)?;
-    (control.start_ns, control.inputs_ns, control.offset_ns, control.offset_at_ns) = (now, now, 0, now);
+    (control.start_ns, control.inputs_ns, control.offset_ns) = (now, now, 0);
+    memory.store(arguments.clock.0, &Clock { offset_ns: 0, lowered_ns: now }.encode())?;
     memory.store(arguments.control.0, &control.encode())
 }
 
@@ -173,10 +197,11 @@ mod tests {
         let mut heap = Heap::default();
         let (from, to) = (heap.put(&Tensor::from_slice(&[4], &[1f32, 2.0, 3.0, 4.0])), heap.room(16));
         let control = heap.put(&Tensor::from_slice(&[Control::BYTES / 8], &[0i64; Control::BYTES / 8]));
+        let clock = heap.room(Clock::BYTES);
         let submit = heap.put(&Tensor::from_slice(&[1], &[77i64]));
         let record = heap.put(&Tensor::from_slice(&[6], &[0i64; 6]));
         let segments = [Segment { from, to, bytes: 16 }];
-        let fetch = FetchArguments::new(&segments, control.0, submit.0);
+        let fetch = FetchArguments::new(&segments, [control.0, clock.0, submit.0]);
         assert_eq!(fetch.launch(), Geometry::line(1, THREADS));
         let finish = FinishArguments::new(&[], control.0, record.0);
         for ordinal in 1..=2 {

@@ -33,9 +33,6 @@ impl Lowering<'_> {
             width: v.shape[rank - 1],
         };
         let arithmetic = self.arithmetic(q.dtype)?;
-        let Some(entry) = AttentionArguments::entry(arithmetic, extents.depth.max(extents.width)) else {
-            return Ok(false);
-        };
         let chain = match &attention.score {
             None => Some((Chain::empty(), Vec::new())),
             Some(map) => Chain::of(map, 0),
@@ -52,7 +49,7 @@ impl Lowering<'_> {
         let mut arguments = AttentionArguments::new(attention, batch, extents, operands, alignment([k, v]))?;
         arguments.chain = chain;
         let multiprocessors = self.traits.multiprocessors as usize;
-        let geometry = arguments.launch(arithmetic, multiprocessors);
+        let Some((entry, geometry)) = arguments.launch(arithmetic, multiprocessors) else { return Ok(false) };
         let fills = geometry.grid[0] as usize >= multiprocessors;
         if extents.keys == 0 || (extents.keys > SERIAL_KEYS_MAX && !fills) {
             return Ok(false);
@@ -103,9 +100,10 @@ mod tests {
         let mut random = Random::new(1);
         let kernel = Attention { scale: 0.25, score: None, guard_empty_rows: false };
         for (shape, precision, expected) in [
-            ([2, 5, 7, 16, 16], Precision::Tf32, "attention_tf32_32"),
-            ([2, 5, 7, 64, 40], Precision::Fp16, "attention_f16_64"),
-            ([2, 5, 7, 100, 128], Precision::Bf16, "attention_bf16_128"),
+            ([2, 5, 7, 16, 16], Precision::Tf32, "attention_tf32_32_few"),
+            ([2, 5, 7, 64, 40], Precision::Fp16, "attention_f16_64_few"),
+            ([2, 5, 7, 100, 128], Precision::Bf16, "attention_bf16_128_few"),
+            ([300, 3, 4, 8, 8], Precision::Fp16, "attention_f16_32"),
         ] {
             let operands = operands(&mut random, shape);
             let names = names(&kernel, &operands, precision);

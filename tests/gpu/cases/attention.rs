@@ -139,6 +139,11 @@ pub fn cases() -> Vec<Case> {
         cases.push(plain(Mask::Padding, extents(1, 2, length, length, 64)).stored().heavy());
         cases.push(plain(Mask::Causal, extents(1, 2, length, length, 32)).stored().heavy());
     }
+    // So many that no warp shares its queries.
+    for size in [16, 24, 64, 128] {
+        cases.push(plain(Mask::Padding, extents(67, 4, 9, 33, size)));
+    }
+    cases.push(plain(Mask::Padding, extents(17, 4, 70, 130, 64)).stored().heavy());
     cases.push(kept(21, 32));
     cases.push(encoder_layer(2, 17, 3, 16));
     cases.push(encoder_layer(1, 128, 4, 32).heavy());
