@@ -15,6 +15,7 @@ mod map;
 pub mod memory;
 mod norm;
 mod number;
+pub mod numa;
 mod pool;
 pub mod process;
 pub mod processors;
