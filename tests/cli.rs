@@ -234,9 +234,7 @@ fn bench_measures_beside_a_neighbour_and_disturbances_and_behind_a_gate() {
     let folder = Folder::new("beside");
     let model = folder.at("model.onnx");
     let common = ["bench", &model, "--shape", "x=3x4", "--requests", "40", "--contexts", "3", "--device", "host"];
-    let beside = |options: &[&str]| -> Value {
-        serde_json::from_str(&good(&[&common[..], options].concat())).unwrap()
-    };
+    let beside = |options: &[&str]| -> Value { serde_json::from_str(&good(&[&common[..], options].concat())).unwrap() };
     let quiet = beside(&[]);
     assert!(quiet["neighbour"].is_null() && quiet["disturb"].is_null() && quiet["permits"] == 0, "{quiet}");
     let shape = ["--neighbour", &model, "--neighbour-shape", "x=7x4", "--neighbour-contexts", "2"];
@@ -247,7 +245,10 @@ fn bench_measures_beside_a_neighbour_and_disturbances_and_behind_a_gate() {
     assert!(neighbour["rps"].is_number() && neighbour["requests"].is_u64(), "{loud}");
     assert_eq!((neighbour["shape"]["x"][0].as_u64(), loud["shape"]["x"][0].as_u64()), (Some(7), Some(3)));
     // More threads than permits, and none of their requests is refused.
-    assert_eq!((loud["permits"].as_u64(), loud["errors"].as_u64(), loud["priority"].as_str()), (Some(2), Some(0), Some("high")));
+    assert_eq!(
+        (loud["permits"].as_u64(), loud["errors"].as_u64(), loud["priority"].as_str()),
+        (Some(2), Some(0), Some("high"))
+    );
     for what in ["load", "bucket"] {
         let disturbed = beside(&["--disturb", what]);
         assert_eq!((disturbed["disturb"]["what"].as_str(), disturbed["errors"].as_u64()), (Some(what), Some(0)));
@@ -269,7 +270,10 @@ fn bench_says_what_is_wrong_with_what_is_beside() {
     assert_says(&refused(&["--neighbour", "absent.onnx"]), &["neighbour", "absent.onnx"]);
     assert_says(&refused(&["--neighbour", &model]), &["neighbour", "'x'"]);
     assert_says(&refused(&["--multiprocessors", "8"]), &["Unsupported", "8 multiprocessors", "host"]);
-    assert_says(&refusal(call(&["bench", &fixed, "--requests", "4", "--device", "host", "--disturb", "bucket"])), &["--disturb bucket"]);
+    assert_says(
+        &refusal(call(&["bench", &fixed, "--requests", "4", "--device", "host", "--disturb", "bucket"])),
+        &["--disturb bucket"],
+    );
     assert_eq!(call(&[&common[..], &["--neighbour-shape", "x=1x4"]].concat()).status.code(), Some(2));
 }
 

@@ -6,8 +6,8 @@ use crate::report::{Outcome, Report};
 use std::thread;
 use std::time::Instant;
 use streaminfer::error::Result;
-use streaminfer::ir::Tensor;
 use streaminfer::error::Status;
+use streaminfer::ir::Tensor;
 use streaminfer::runtime::{ContextOptions, Engine, Model, ModelOptions, Precision, Priority};
 
 const THREADS: usize = 8;
@@ -78,9 +78,10 @@ fn differs(got: &[Tensor], wanted: &[Tensor]) -> Option<String> {
     for (got, wanted) in got.iter().zip(wanted) {
         let (got, wanted) = (got.to_f64s(), wanted.to_f64s());
         let largest = wanted.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
-        let apart = got.iter().zip(&wanted).fold(0.0, |most: f64, (got, wanted)| most.max((got - wanted).abs()));
-        // Also not a number.
-        if !(apart <= largest * 1e-4) {
+        // What is no number is nowhere near.
+        let gap = |(got, wanted): (&f64, &f64)| if got.is_nan() { f64::INFINITY } else { (got - wanted).abs() };
+        let apart = got.iter().zip(&wanted).map(gap).fold(0.0, f64::max);
+        if apart > largest * 1e-4 {
             return Some(format!("{apart} from the whole GPU's answers of up to {largest}"));
         }
     }

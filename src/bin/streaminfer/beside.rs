@@ -62,11 +62,7 @@ impl Beside {
     }
 
     /// Loads the model again with `load`, or adds buckets to it, one after the other.
-    pub fn disturb(
-        kind: Disturbance,
-        measured: &Loaded,
-        load: impl Fn() -> Result<Loaded> + Send + 'static,
-    ) -> Beside {
+    pub fn disturb(kind: Disturbance, measured: &Loaded, load: impl Fn() -> Result<Loaded> + Send + 'static) -> Beside {
         let mut model = measured.model.clone();
         let first = measured.feed.bucket(model.inputs());
         let mut extra = 0;

@@ -85,10 +85,14 @@ fn placement(node: &Node) -> String {
 /// Whether Go runs as many threads at once as the process has CPUs.
 fn processors(setting: Option<&str>, count: usize) -> String {
     match setting.map(|text| text.trim().parse::<usize>()) {
-        None => format!("this process may use {count} CPUs; Go 1.25 and newer see that, older ones need GOMAXPROCS={count}"),
+        None => {
+            format!("this process may use {count} CPUs; Go 1.25 and newer see that, older ones need GOMAXPROCS={count}")
+        }
         Some(Ok(given)) if given == count => format!("GOMAXPROCS={given}, as many as this process may use"),
         Some(Ok(given)) if given > count => {
-            format!("GOMAXPROCS={given}, and this process may use {count} CPUs: goroutines wait for each other; set it to {count}")
+            format!(
+                "GOMAXPROCS={given}, and this process may use {count} CPUs: goroutines wait for each other; set it to {count}"
+            )
         }
         Some(Ok(given)) => format!("GOMAXPROCS={given}, and this process may use {count} CPUs: some stay idle"),
         Some(Err(_)) => format!("GOMAXPROCS is no number; this process may use {count} CPUs"),

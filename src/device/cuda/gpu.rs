@@ -3,11 +3,11 @@
 use super::memory::Pools;
 use super::module::Modules;
 use super::partition::Partitions;
+use super::reactor::Watch;
 use super::sys::{
     self, ATTRIBUTE_CAPABILITY_MAJOR, ATTRIBUTE_CAPABILITY_MINOR, ATTRIBUTE_MULTIPROCESSORS,
     ATTRIBUTE_SHARED_BYTES_MAX, CuContext, CuDevice, CuResult, CuUuid, Table,
 };
-use super::reactor::Watch;
 use crate::device::host::numa;
 use crate::device::{DeviceInfo, DeviceKind, DeviceState, Node};
 use crate::error::{Result, ensure, fail};
@@ -17,8 +17,8 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Results after which a context is lost for the process; the driver's manual says so of each.
