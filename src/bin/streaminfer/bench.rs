@@ -5,7 +5,7 @@ use crate::arrays::Arrays;
 use crate::beside::Beside;
 use crate::feed::Feed;
 use crate::load::{Gate, Lane, Schedule, Tally, measure};
-use crate::target::{Loaded, Share, open};
+use crate::target::{Loaded, Share, note, open};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -21,6 +21,7 @@ pub fn bench(args: &Bench) -> Result<()> {
     let engine = open(&args.target, args.permits.into())?;
     let gate = (args.permits > 0).then(|| Arc::new(Gate::new(args.permits.into())));
     let loaded = load(args, &engine, own_share(args))?;
+    note(&engine);
     let shared = (args.mode == Mode::Shared).then(|| loaded.context().map(Mutex::new)).transpose()?;
     let lane = |_| {
         Ok(match (args.mode, &shared) {

@@ -3,7 +3,7 @@
 use crate::args::Run;
 use crate::arrays::{self, Arrays};
 use crate::feed::{Feed, read_output};
-use crate::target::{Loaded, Share, open};
+use crate::target::{Loaded, Share, note, open};
 use streaminfer::error::Result;
 
 pub fn run(args: &Run) -> Result<()> {
@@ -11,6 +11,7 @@ pub fn run(args: &Run) -> Result<()> {
     let engine = open(&args.target, 0)?;
     let feed = |inputs: &_| Feed::from_arrays(&mut arrays, inputs);
     let loaded = Loaded::new(&engine, &args.model, &args.target, Share::default(), feed)?;
+    note(&engine);
     let mut context = loaded.context()?;
     context.run()?;
     let outputs = loaded.model.outputs().into_iter().enumerate();

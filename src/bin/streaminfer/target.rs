@@ -26,11 +26,14 @@ pub struct Loaded {
 /// Opens the device, for so many requests in flight; 0: no bound.
 pub fn open(target: &Target, permits: usize) -> Result<Engine> {
     let (device, threads) = (target.device.clone(), target.threads.into());
-    let engine = Engine::open(&EngineOptions { device, threads, in_flight_max: permits, ..Default::default() })?;
+    Engine::open(&EngineOptions { device, threads, in_flight_max: permits, ..Default::default() })
+}
+
+/// Says why a device that was not named is the host. After the model is loaded: what is wrong is said in one line.
+pub fn note(engine: &Engine) {
     if let Some(error) = engine.passed_over() {
         eprintln!("note: computing on the host, because no GPU can be used: {error}");
     }
-    Ok(engine)
 }
 
 impl Loaded {
