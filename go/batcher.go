@@ -17,6 +17,8 @@ type BatcherOptions struct {
 	Batches int
 	// Threads is the number of threads the host device computes each batch with; 0 means the engine's.
 	Threads int
+	// Priority is that of the batches, PriorityNormal unless set.
+	Priority Priority
 	// Delay is how long a batch waits for more requests after its first; 0 means a millisecond.
 	Delay time.Duration
 	// Buckets are those of the model's buckets to use; none means all that it has now.
@@ -87,7 +89,10 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	if o.Batches < 0 || o.Threads < 0 || o.Delay < 0 {
 		return nil, refusal(op, StatusInvalidArgument, "%d batches, %d threads, a delay of %v", o.Batches, o.Threads, o.Delay)
 	}
-	choices := backend.BatcherOptions{Contexts: o.Batches, Threads: o.Threads, Delay: o.Delay}
+	if o.Priority > PriorityHigh {
+		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", o.Priority)
+	}
+	choices := backend.BatcherOptions{Contexts: o.Batches, Threads: o.Threads, Delay: o.Delay, Priority: uint32(o.Priority)}
 	for _, bucket := range o.Buckets {
 		ordered, err := m.order(op, bucket)
 		if err != nil {

@@ -17,7 +17,8 @@ type EngineOptions struct {
 	Library string
 	// Threads is the number of host threads that a session computes with unless its own options say otherwise.
 	Threads int
-	// InFlightMax bounds the requests in flight on the device; one more gets StatusAgain. 0 means the device's own figure.
+	// InFlightMax bounds the requests in flight on the device, on a GPU those of all engines of the process; one more gets StatusAgain.
+	// 0 means no bound.
 	InFlightMax int
 	// SessionsMax bounds the live sessions; 0 means the library's default.
 	SessionsMax int

@@ -43,6 +43,12 @@ type ModelOptions struct {
 	Paddings []Padding
 	// Overridable names initializers that become inputs; all others are constants.
 	Overridable []string
+	// Multiprocessors is how many of a GPU's multiprocessors the model's sessions run on, at least: other models that ask for
+	// some get others, so that a storm on one does not slow the other down. The driver gives them in groups;
+	// [Model.Multiprocessors] says how many there are. They are given back with the model's last session, so that a model cannot be
+	// loaded again beside itself if too few are left. 0 means the whole GPU, which models without a number share. The host
+	// device has none: StatusUnsupported. A GPU needs a driver for CUDA 12.5 or newer.
+	Multiprocessors int
 }
 
 // PaddingKind says why an axis may be padded.
@@ -111,7 +117,13 @@ func (e *Engine) LoadBytes(data []byte, options ModelOptions) (*Model, error) {
 
 func (e *Engine) load(options ModelOptions, load func(*backend.ModelOptions) (backend.Model, error)) (*Model, error) {
 	const op = "load"
+	if options.Multiprocessors < 0 {
+		return nil, refusal(op, StatusInvalidArgument, "%d multiprocessors", options.Multiprocessors)
+	}
 	raw := backend.ModelOptions{Precision: uint32(options.Precision), Overridable: options.Overridable}
+	if len(options.Paddings) == 0 {
+		raw.Multiprocessors = options.Multiprocessors
+	}
 	m, err := e.newModel(load(&raw))
 	if err != nil {
 		return nil, failure(op, ExecutedNo, err)
@@ -119,6 +131,7 @@ func (e *Engine) load(options ModelOptions, load func(*backend.ModelOptions) (ba
 	if len(options.Paddings) > 0 {
 		// The library wants to know the inputs by position, and only the loaded model tells.
 		raw.Paddings, err = m.paddings(op, options.Paddings)
+		raw.Multiprocessors = options.Multiprocessors
 		m.Close()
 		if err != nil {
 			return nil, err
@@ -197,6 +210,16 @@ func (m *Model) Outputs() ([]TensorInfo, error) {
 	infos, err := tensorInfos(m.model.Outputs())
 	runtime.KeepAlive(m)
 	return infos, failure("outputs", ExecutedNo, err)
+}
+
+// Multiprocessors is the number of a GPU's multiprocessors that the model's sessions run on: those asked for at load, rounded up, or all.
+// It is 0 on the host device.
+//
+// Errors: StatusStaleHandle.
+func (m *Model) Multiprocessors() (int, error) {
+	count, err := m.model.Multiprocessors()
+	runtime.KeepAlive(m)
+	return count, failure("multiprocessors", ExecutedNo, err)
 }
 
 // AddBucket plans one more bucket. Sessions made afterwards can use it; [Model.Prepare] brings it to pools, too. It is a control call: it may take as long as a

@@ -33,7 +33,7 @@ type PoolOptions struct {
 	// streaminfer_pool, and afterwards those of their own context.
 	Name          string
 	ProfileLabels bool
-	// Session are the options of each session. Its Links are not possible in a pool.
+	// Session are the options of each session, its priority among them. Its Links are not possible in a pool.
 	Session SessionOptions
 }
 

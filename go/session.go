@@ -10,10 +10,26 @@ import (
 	"github.com/streaminfer/streaminfer/go/trace"
 )
 
+// Priority says whose work a GPU begins first when several sessions have some to do. What has begun is not interrupted. It does
+// nothing on the host device, where the system's scheduler decides.
+type Priority uint32
+
+// The priorities.
+const (
+	// PriorityLow: after the work of others.
+	PriorityLow Priority = 1
+	// PriorityNormal is that of sessions whose options do not say.
+	PriorityNormal Priority = 2
+	// PriorityHigh: before the work of others.
+	PriorityHigh Priority = 3
+)
+
 // SessionOptions are the choices made when a session is created.
 type SessionOptions struct {
 	// Threads is the number of threads the host device computes this session's requests with; 0 means the engine's.
 	Threads int
+	// Priority is PriorityNormal unless set.
+	Priority Priority
 	// Buckets are those of the model's buckets to prepare; none means all.
 	Buckets []Bucket
 	// Links connect inputs of this session to device-side outputs of others.
@@ -92,7 +108,10 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 	if options.Threads < 0 {
 		return nil, refusal(op, StatusInvalidArgument, "%d threads", options.Threads)
 	}
-	choices := backend.ContextOptions{Threads: options.Threads}
+	if options.Priority > PriorityHigh {
+		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", options.Priority)
+	}
+	choices := backend.ContextOptions{Threads: options.Threads, Priority: uint32(options.Priority)}
 	for _, bucket := range options.Buckets {
 		ordered, err := m.order(op, bucket)
 		if err != nil {

@@ -108,6 +108,8 @@ func TestMistakesHaveTheirOwnStatus(t *testing.T) {
 		model := w.load(affine)
 		_, err = model.NewSession(streaminfer.SessionOptions{Threads: -1})
 		w.is(err, streaminfer.StatusInvalidArgument)
+		_, err = model.NewSession(streaminfer.SessionOptions{Priority: streaminfer.PriorityHigh + 1})
+		w.is(err, streaminfer.StatusInvalidArgument)
 		s := w.session(model)
 		_, err = streaminfer.Input[float32](s, "z")
 		w.is(err, streaminfer.StatusInvalidArgument)

@@ -225,6 +225,15 @@ uint32_t si_struct_bytes(uint32_t struct_id);
 /** Bytes of `si_error.message`, terminating zero included. */
 #define SI_ERROR_MESSAGE_BYTES 496
 
+/** After the work of others. */
+#define SI_PRIORITY_LOW 1
+
+/** As others. The default. */
+#define SI_PRIORITY_NORMAL 2
+
+/** Before the work of others. */
+#define SI_PRIORITY_HIGH 3
+
 /**
  * What a call answers: 0 is success, 1 to 99 are answers that are no failure, everything else is a failure, grouped by
  * what the caller can do about it. Numbers are never reused; treat one you do not know by its group. (The name says
@@ -524,8 +533,8 @@ typedef struct si_engine_options {
     /** "auto", "host", "cuda:0" or a GPU's UUID. Borrowed for the call; null: "auto", the best device there is. */
     const char *device;
     /**
-     * Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. 0: as many as contexts on
-     * the host device, a measured figure on others.
+     * Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. Of a GPU that several engines of
+     * the process have open, the requests of all of them count. 0: no bound.
      */
     uint32_t in_flight_max;
     /**
@@ -741,8 +750,12 @@ typedef struct si_model_options {
     const char *const *overridables;
     /** Elements of overridables. */
     uint32_t overridable_count;
-    /** Zero. */
-    uint32_t reserved;
+    /**
+     * Multiprocessors of the GPU that this model's contexts run on, at least; other models that ask for some get others. The driver
+     * gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back with the model's last context.
+     * 0: the whole GPU, which models without a number share. The host device has none. It needs a driver for CUDA 12.5 or newer.
+     */
+    uint32_t multiprocessors;
 } si_model_options;
 
 /** What a model is and takes. */
@@ -765,6 +778,10 @@ typedef struct si_model_info {
     uint64_t retained_bytes;
     /** Equal fingerprints give bit-identical results. Over all buckets. */
     uint64_t fingerprint;
+    /** Multiprocessors that its contexts run on: those asked for, rounded up, or all of the GPU; 0 on the host device. */
+    uint32_t multiprocessors;
+    /** Zero. */
+    uint32_t reserved;
 } si_model_info;
 
 /**
@@ -905,6 +922,13 @@ typedef struct si_context_options {
      * prepared.
      */
     const si_bucket *buckets;
+    /**
+     * One of `SI_PRIORITY_*`. 0: SI_PRIORITY_NORMAL. Of kernels that wait for a place on the GPU, those of the higher priority get it;
+     * what runs is not interrupted. It does nothing on the host device, where the host's own scheduler decides.
+     */
+    uint32_t priority;
+    /** Zero. */
+    uint32_t reserved;
 } si_context_options;
 
 /** One request. All zero (but struct_size) means every default; a null pointer does too. */
@@ -1307,6 +1331,10 @@ typedef struct si_batcher_options {
     const si_bucket *buckets;
     /** How long a batch waits for more requests after its first. 0: a millisecond. */
     uint64_t delay_ns;
+    /** One of `SI_PRIORITY_*`, as of a context. 0: SI_PRIORITY_NORMAL. */
+    uint32_t priority;
+    /** Zero. */
+    uint32_t reserved;
 } si_batcher_options;
 
 /** What a batcher is at, and what has happened since it was made. */

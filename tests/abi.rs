@@ -125,20 +125,20 @@ fn rust_layouts() -> Layouts {
         si_padding { struct_size, kind, dimension, input_index, axis, reserved, value }
         si_model_options {
             struct_size, precision, buckets, bucket_count, padding_count, paddings, overridables, overridable_count,
-            reserved,
+            multiprocessors,
         }
         si_model_info {
             struct_size, precision, input_count, output_count, bucket_count, opset, weights_bytes, retained_bytes,
-            fingerprint,
+            fingerprint, multiprocessors, reserved,
         }
-        si_context_options { struct_size, threads, wait_policy, bucket_count, buckets }
+        si_context_options { struct_size, threads, wait_policy, bucket_count, buckets, priority, reserved }
         si_submit_options { struct_size, reserved, token, deadline_ns }
         si_completion_record {
             done, reserved, start_ns, inputs_ns, compute_ns, done_ns, reserved_device, failed_sequence, status,
             reserved_host,
         }
         si_timings { struct_size, sequence, submit_ns, start_ns, inputs_ns, compute_ns, done_ns }
-        si_batcher_options { struct_size, contexts, threads, bucket_count, buckets, delay_ns }
+        si_batcher_options { struct_size, contexts, threads, bucket_count, buckets, delay_ns, priority, reserved }
         si_batch_stats {
             struct_size, class_count, slots, forming, running, reserved, reservations, refusals, completed, abandoned,
             expired, cancelled, failed, batches, rows, padding_rows,

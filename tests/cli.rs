@@ -230,6 +230,54 @@ fn bench_prints_one_object_with_every_key() {
 }
 
 #[test]
+fn bench_measures_beside_a_neighbour_and_disturbances_and_behind_a_gate() {
+    let folder = Folder::new("beside");
+    let model = folder.at("model.onnx");
+    let common = ["bench", &model, "--shape", "x=3x4", "--requests", "40", "--contexts", "3", "--device", "host"];
+    let beside = |options: &[&str]| -> Value { serde_json::from_str(&good(&[&common[..], options].concat())).unwrap() };
+    let quiet = beside(&[]);
+    assert!(quiet["neighbour"].is_null() && quiet["disturb"].is_null() && quiet["permits"] == 0, "{quiet}");
+    let shape = ["--neighbour", &model, "--neighbour-shape", "x=7x4", "--neighbour-contexts", "2"];
+    let other = ["--neighbour-priority", "low", "--priority", "high", "--permits", "2"];
+    let loud = beside(&[&shape[..], &other].concat());
+    let neighbour = &loud["neighbour"];
+    assert_eq!((neighbour["contexts"].as_u64(), neighbour["priority"].as_str()), (Some(2), Some("low")), "{loud}");
+    assert!(neighbour["rps"].is_number() && neighbour["requests"].is_u64(), "{loud}");
+    assert_eq!((neighbour["shape"]["x"][0].as_u64(), loud["shape"]["x"][0].as_u64()), (Some(7), Some(3)));
+    // More threads than permits, and none of their requests is refused.
+    assert_eq!(
+        (loud["permits"].as_u64(), loud["errors"].as_u64(), loud["priority"].as_str()),
+        (Some(2), Some(0), Some("high"))
+    );
+    for what in ["load", "bucket"] {
+        let disturbed = beside(&["--disturb", what]);
+        assert_eq!((disturbed["disturb"]["what"].as_str(), disturbed["errors"].as_u64()), (Some(what), Some(0)));
+    }
+}
+
+#[test]
+fn bench_says_what_is_wrong_with_what_is_beside() {
+    let folder = Folder::new("company");
+    let model = folder.at("model.onnx");
+    let fixed = {
+        let ty = message().put(1, message().int(1, FLOAT).put(2, message().put(1, message().int(1, 2))));
+        let input = message().put(1, "x").put(2, ty);
+        let graph = message().put(2, "g").put(11, input).put(12, value("y", FLOAT, &[2]));
+        folder.write("fixed.onnx", self::model(graph.put(1, node("Relu", &["x"], &["y"]))))
+    };
+    let common = ["bench", &model, "--shape", "x=3x4", "--requests", "4", "--device", "host"];
+    let refused = |options: &[&str]| refusal(call(&[&common[..], options].concat()));
+    assert_says(&refused(&["--neighbour", "absent.onnx"]), &["neighbour", "absent.onnx"]);
+    assert_says(&refused(&["--neighbour", &model]), &["neighbour", "'x'"]);
+    assert_says(&refused(&["--multiprocessors", "8"]), &["Unsupported", "8 multiprocessors", "host"]);
+    assert_says(
+        &refusal(call(&["bench", &fixed, "--requests", "4", "--device", "host", "--disturb", "bucket"])),
+        &["--disturb bucket"],
+    );
+    assert_eq!(call(&[&common[..], &["--neighbour-shape", "x=1x4"]].concat()).status.code(), Some(2));
+}
+
+#[test]
 fn bench_takes_arrays_and_a_rate() {
     let folder = Folder::new("rate");
     let (model, inputs) = (folder.at("model.onnx"), folder.at("in.npz"));
@@ -295,10 +343,11 @@ fn inspect_lists_everything_unsupported() {
 
 #[test]
 fn doctor_says_what_is_here_and_what_is_not() {
-    assert_says(&good(&["doctor"]), &["ABI 1", "host", "libcuda.so.1", "libstreaminfer.so"]);
+    assert_says(&good(&["doctor"]), &["ABI 1", "host", "libcuda.so.1", "libstreaminfer.so", "GOMAXPROCS"]);
     let object: Value = serde_json::from_str(&good(&["doctor", "--json"])).unwrap();
     assert_eq!(object["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(object["devices"][0]["id"], "host");
+    assert!(object["devices"][0]["numa_node"].is_null() && object["cpus"].as_u64() >= Some(1));
     assert!(
         object["searches"].as_array().unwrap().iter().all(|search| !search["tried"].as_array().unwrap().is_empty())
     );

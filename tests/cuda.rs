@@ -15,7 +15,7 @@ use std::{env, fs};
 use streaminfer::error::{Result, Status};
 use streaminfer::runtime::{
     Batcher, BatcherOptions, Bucket, Context, ContextOptions, DeviceState, Engine, EngineOptions, Model, ModelOptions,
-    Padding, PaddingKind, Precision, SubmitOptions, WaitPolicy,
+    Padding, PaddingKind, Precision, Priority, SubmitOptions, WaitPolicy,
 };
 
 /// A folder in which the simulated driver is called `libcuda.so.1`.
@@ -88,6 +88,8 @@ fn scenario() {
         "churn" => churn(),
         "lost" => lost(),
         "batch" => batch(),
+        "partition" => partition(),
+        "permits" => permits(),
         other => panic!("there is no scenario {other}"),
     };
     match played {
@@ -165,6 +167,62 @@ fn many() -> Result<()> {
         threads.into_iter().try_for_each(|thread| thread.join().unwrap())?;
     }
     Ok(())
+}
+
+/// Models on multiprocessors of their own, at every priority.
+fn partition() -> Result<()> {
+    let gpu = gpu()?;
+    let host = Engine::open(&EngineOptions { device: "host".into(), ..EngineOptions::default() })?;
+    let mut expected = prepared(&load(&host, Precision::Fp32)?, &ContextOptions::default())?;
+    let model = |multiprocessors| {
+        let buckets = [2, 5].map(|batch| Bucket::new([vec![batch, 2]])).to_vec();
+        gpu.load_bytes(models::dense(), &ModelOptions { multiprocessors, buckets, ..ModelOptions::default() })
+    };
+    let (small, large, whole) = (model(43)?, model(88)?, model(0)?);
+    let sizes = [&small, &large, &whole].map(|model| model.info().multiprocessors);
+    assert_eq!(sizes, [44, 88, 132], "multiprocessors come in twos");
+    let none_left = model(2).err().unwrap();
+    assert!(none_left.status == Status::LimitReached && none_left.message.contains("0 of 132 are left"), "{none_left}");
+    let too_many = model(133).err().unwrap();
+    assert!(too_many.status == Status::TooLarge && too_many.message.contains("132"), "{too_many}");
+    for (round, model) in [&small, &large, &whole].into_iter().enumerate() {
+        for priority in [Priority::Low, Priority::Normal, Priority::High] {
+            let mut context = prepared(model, &ContextOptions { priority, ..ContextOptions::default() })?;
+            assert_eq!(answer(&mut context, round)?, answer(&mut expected, round)?);
+        }
+    }
+    // The model's last context gives the multiprocessors back, though its last request is still to come to its end.
+    let mut last = prepared(&small, &ContextOptions::default())?;
+    drop(small);
+    assert_eq!(model(44).err().unwrap().status, Status::LimitReached);
+    last.submit(&SubmitOptions::default())?;
+    drop(last);
+    let start = Instant::now();
+    while let Err(error) = model(44) {
+        let is_slow = start.elapsed() > Duration::from_secs(20);
+        if error.status != Status::LimitReached || is_slow {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Two engines have one GPU, on which one request hangs.
+fn permits() -> Result<()> {
+    let [first, second] = [0, 1].map(|in_flight_max| {
+        Engine::open(&EngineOptions { device: "cuda:0".into(), in_flight_max, ..EngineOptions::default() })
+    });
+    let (first, second) = (first?, second?);
+    let mut hangs = prepared(&load(&first, Precision::Fp32)?, &ContextOptions::default())?;
+    let mut waits = prepared(&load(&second, Precision::Fp32)?, &ContextOptions::default())?;
+    hangs.submit(&SubmitOptions::default())?;
+    let refusal = waits.submit(&SubmitOptions::default()).err().map(|error| error.status);
+    assert_eq!(refusal, Some(Status::Again), "the other engine's request counts");
+    assert_eq!((first.stats().in_flight, second.stats().in_flight), (1, 0));
+    println!("scenario: done");
+    // The request never ends, and dropping the engine would wait for it.
+    std::process::exit(0)
 }
 
 /// Contexts come and go, some with a request in flight.
@@ -313,24 +371,51 @@ fn a_gpu_that_dies_in_flight_releases_every_waiter() {
     }
 }
 
-#[test]
-fn every_driver_call_may_fail() {
+/// Lets calls of a function fail in a scenario, which has to end by itself. Answers how often it ended with an error.
+fn sweep(scenario: &str, symbol: &str, count: usize) -> usize {
     let mut failures = 0;
-    for (symbol, count) in calls("serve") {
-        if symbol == "kernels" {
-            continue;
-        }
-        for nth in [1, 2, count / 2, count] {
-            for code in ["2", "999", "700"] {
-                for sticky in ["", ":sticky"] {
-                    let text = said(&play("serve", &[("FAKECUDA_FAIL", &format!("{symbol}:{nth}:{code}{sticky}"))]));
-                    assert!(text.contains("scenario: "), "{symbol} {nth} {code}{sticky}: {text}");
-                    failures += usize::from(!text.contains("scenario: done"));
-                }
+    for nth in [1, 2, count / 2, count] {
+        for code in ["2", "999", "700"] {
+            for sticky in ["", ":sticky"] {
+                let text = said(&play(scenario, &[("FAKECUDA_FAIL", &format!("{symbol}:{nth}:{code}{sticky}"))]));
+                assert!(text.contains("scenario: "), "{symbol} {nth} {code}{sticky}: {text}");
+                failures += usize::from(!text.contains("scenario: done"));
             }
         }
     }
+    failures
+}
+
+#[test]
+fn every_driver_call_may_fail() {
+    let served = calls("serve").into_iter().filter(|(symbol, _)| symbol != "kernels");
+    let failures: usize = served.map(|(symbol, count)| sweep("serve", &symbol, count)).sum();
     assert!(failures > 100, "only {failures} failures were seen");
+}
+
+#[test]
+fn every_driver_call_for_a_partition_may_fail() {
+    let served = calls("serve");
+    let own = calls("partition").into_iter().filter(|(symbol, _)| !served.contains_key(symbol));
+    let own: Vec<_> = own.collect();
+    assert_eq!(own.len(), 7, "{own:?}");
+    let failures: usize = own.iter().map(|(symbol, count)| sweep("partition", symbol, *count)).sum();
+    assert!(failures > 50, "only {failures} failures were seen");
+}
+
+#[test]
+fn engines_of_one_gpu_share_its_permits() {
+    // Twelve kernels run while the contexts are prepared: two buckets of three kernels each.
+    succeed("permits", &[("FAKECUDA_FAIL", "kernel:13:hang")]);
+}
+
+#[test]
+fn models_have_multiprocessors_of_their_own_until_their_last_context_is_gone() {
+    for seed in ["1", "2", "3"] {
+        succeed("partition", &[("FAKECUDA_SEED", seed)]);
+    }
+    let text = said(&play("partition", &[("FAKECUDA_FAIL", "cuDeviceGetDevResource:1:801")]));
+    assert!(text.contains("Unsupported"), "{text}");
 }
 
 #[test]

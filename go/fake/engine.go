@@ -72,7 +72,8 @@ func (e *engine) load(name string, options *backend.ModelOptions) (backend.Model
 	if index < 0 {
 		return nil, status(streaminfer.StatusNotFound, "the fake engine has no model %q", name)
 	}
-	m := &model{Model: &e.models[index], engine: e, paddings: options.Paddings}
+	m := &model{Model: &e.models[index], engine: e, paddings: options.Paddings,
+		multiprocessors: options.Multiprocessors}
 	fixed := backend.Bucket{Values: make([][]int64, len(m.Model.Inputs))}
 	for _, info := range m.Model.Inputs {
 		fixed.Shapes = append(fixed.Shapes, info.Shape)
@@ -118,8 +119,9 @@ type model struct {
 	engine   *engine
 	paddings []backend.Padding
 
-	mu      sync.Mutex
-	buckets []bucket
+	mu              sync.Mutex
+	buckets         []bucket
+	multiprocessors int
 }
 
 // bucket is a backend.Bucket with the shapes of the outputs.
@@ -130,6 +132,9 @@ type bucket struct {
 func (b *bucket) is(other backend.Bucket) bool {
 	return slices.EqualFunc(b.inputs, other.Shapes, slices.Equal) && slices.EqualFunc(b.values, other.Values, slices.Equal)
 }
+
+// Multiprocessors are those asked for: the fake has as many as anybody wants.
+func (m *model) Multiprocessors() (int, error) { return m.multiprocessors, nil }
 
 func (m *model) Inputs() ([]backend.Tensor, error)  { return tensors(m.Model.Inputs), nil }
 func (m *model) Outputs() ([]backend.Tensor, error) { return tensors(m.Model.Outputs), nil }

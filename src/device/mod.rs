@@ -9,6 +9,7 @@ pub mod host;
 mod progress;
 
 pub use crate::lower::Precision;
+pub use host::numa::Node;
 pub use progress::{Outcome, Progress, Stamps};
 
 use crate::error::{Result, Status};
@@ -17,6 +18,7 @@ use crate::limits::{EVENT_WAITS_MAX, LINKS_MAX};
 use crate::plan::Plan;
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// What kind of device it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct DeviceInfo {
     pub processors: usize,
     /// Memory of the device.
     pub memory_bytes: u64,
+    /// The memory node of the machine that a GPU hangs on, where there are several.
+    pub node: Option<Node>,
 }
 
 /// Kernels that a device has loaded.
@@ -74,14 +78,18 @@ pub trait Device: Send + Sync {
     fn images(&self) -> Vec<ImageInfo> {
         Vec::new()
     }
-    /// A place for the weights and programs of one model; `Unsupported` for a precision that the device has not.
-    fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>>;
+    /// A place for the weights and programs of one model; `Unsupported` for a precision or a partition that the device has not.
+    fn loader(&self, order: LoaderOrder) -> Result<Box<dyn Loader>>;
     /// Where a lane that is to be opened will say how far it has come.
     fn progress(&self) -> Result<Arc<Progress>> {
         Ok(Arc::default())
     }
     /// Takes the memory, starts the threads and makes the replays of one context.
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>>;
+    /// Counts the requests in flight on the device: of all engines of the process that have it open, where they share it.
+    fn in_flight(&self) -> Arc<AtomicUsize> {
+        Arc::default()
+    }
     /// Tells the sinks of requests that have ended and that nobody has waited for, where no thread of the device does.
     fn settle(&self) {}
 }
@@ -92,6 +100,29 @@ pub trait Loader: Send + Sync {
     fn load(&self, plan: Plan) -> Result<Arc<dyn Program>>;
     /// Bytes of constants that programs hold.
     fn weights_bytes(&self) -> usize;
+    /// Multiprocessors that its programs run on; 0 on a device that has none.
+    fn multiprocessors(&self) -> usize;
+}
+
+/// What a loader is made for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoaderOrder {
+    /// Arithmetic and storage.
+    pub precision: Precision,
+    /// Multiprocessors at least, for these programs alone among those that ask for some; 0: all, shared.
+    pub multiprocessors: usize,
+}
+
+/// Whose work a device that has both to do begins first. What has begun goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// When nothing else is to be done.
+    Low,
+    /// As others.
+    #[default]
+    Normal,
+    /// Before others.
+    High,
 }
 
 /// A program with its constants on the device. The device that made it finds its own type back through [`Any`].
@@ -126,6 +157,8 @@ pub struct LaneOrder {
     pub inputs: Vec<InputSource>,
     /// Host threads to compute with; other devices take no notice.
     pub threads: usize,
+    /// Before whose work a GPU begins this lane's; the host device takes no notice, for its threads are the system's to schedule.
+    pub priority: Priority,
     /// Where the lane says how far it has come.
     pub progress: Arc<Progress>,
     /// Told when a request has ended; dropped when the lane's memory is.

@@ -1,5 +1,6 @@
 //! Batchers and their slots.
 
+use super::context::priority;
 use super::error::{si_error, si_result};
 use super::guard;
 use super::model::{si_bucket, si_model};
@@ -51,6 +52,10 @@ pub struct si_batcher_options {
     pub buckets: In<si_bucket>,
     /// How long a batch waits for more requests after its first. 0: a millisecond.
     pub delay_ns: u64,
+    /// One of `SI_PRIORITY_*`, as of a context. 0: SI_PRIORITY_NORMAL.
+    pub priority: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What a batcher is at, and what has happened since it was made.
@@ -96,7 +101,9 @@ versioned! { si_batcher_options: 32, si_batch_stats: 104 }
 impl si_batcher_options {
     fn options(&self) -> Result<BatcherOptions> {
         let buckets = self.buckets.read_array(self.bucket_count, "options.buckets")?;
+        ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
         Ok(BatcherOptions {
+            priority: priority(self.priority)?,
             contexts: self.contexts as usize,
             threads: self.threads as usize,
             delay_ns: self.delay_ns,

@@ -8,7 +8,7 @@ use super::pointer::{In, Out, place, versioned};
 use super::record::si_completion_record;
 use super::tensor::si_tensor_view;
 use crate::error::{Error, Result, Status, ensure, fail};
-use crate::runtime::{Context, ContextOptions, Controller, SubmitOptions, Timings, WaitPolicy};
+use crate::runtime::{Context, ContextOptions, Controller, Priority, SubmitOptions, Timings, WaitPolicy};
 use std::mem::MaybeUninit;
 
 /// One lane of a model: its own stream, its own input and output memory, one request in flight.
@@ -32,6 +32,13 @@ pub const SI_WAIT_YIELD: u32 = 3;
 /// Sleep at once.
 pub const SI_WAIT_BLOCK: u32 = 4;
 
+/// After the work of others.
+pub const SI_PRIORITY_LOW: u32 = 1;
+/// As others. The default.
+pub const SI_PRIORITY_NORMAL: u32 = 2;
+/// Before the work of others.
+pub const SI_PRIORITY_HIGH: u32 = 3;
+
 /// A timeout that never ends.
 pub const SI_TIMEOUT_INFINITE: u64 = u64::MAX;
 
@@ -50,6 +57,21 @@ pub struct si_context_options {
     /// The model's buckets to prepare. Borrowed for the call. With none: all that the model has when the context is
     /// prepared.
     pub buckets: In<si_bucket>,
+    /// One of `SI_PRIORITY_*`. 0: SI_PRIORITY_NORMAL. Of kernels that wait for a place on the GPU, those of the higher priority get it;
+    /// what runs is not interrupted. It does nothing on the host device, where the host's own scheduler decides.
+    pub priority: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a priority is called in options.
+pub(super) fn priority(number: u32) -> Result<Priority> {
+    Ok(match number {
+        0 | SI_PRIORITY_NORMAL => Priority::Normal,
+        SI_PRIORITY_LOW => Priority::Low,
+        SI_PRIORITY_HIGH => Priority::High,
+        other => return Err(fail!(InvalidArgument, "options.priority {other} is no SI_PRIORITY_ value")),
+    })
 }
 
 /// One request. All zero (but struct_size) means every default; a null pointer does too.
@@ -99,7 +121,9 @@ impl si_context_options {
         };
         let buckets = self.buckets.read_array(self.bucket_count, "options.buckets")?;
         let buckets = buckets.iter().map(si_bucket::bucket).collect::<Result<_>>()?;
-        Ok(ContextOptions { threads: self.threads as usize, wait, buckets })
+        ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
+        let priority = priority(self.priority)?;
+        Ok(ContextOptions { threads: self.threads as usize, wait, priority, buckets })
     }
 }
 

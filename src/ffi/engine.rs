@@ -30,8 +30,8 @@ pub struct si_engine_options {
     pub threads: u32,
     /// "auto", "host", "cuda:0" or a GPU's UUID. Borrowed for the call; null: "auto", the best device there is.
     pub device: Text,
-    /// Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. 0: as many as contexts on
-    /// the host device, a measured figure on others.
+    /// Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. Of a GPU that several engines of
+    /// the process have open, the requests of all of them count. 0: no bound.
     pub in_flight_max: u32,
     /// Live contexts, freed ones whose completion has not been reaped yet, and slots of batchers: all that may have a completion on
     /// its way. A batcher takes one for each of its contexts and for each row of their largest batch. 0: 4096.

@@ -106,8 +106,10 @@ pub struct si_model_options {
     pub overridables: Many<Text>,
     /// Elements of overridables.
     pub overridable_count: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Multiprocessors of the GPU that this model's contexts run on, at least; other models that ask for some get others. The driver
+    /// gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back with the model's last context.
+    /// 0: the whole GPU, which models without a number share. The host device has none. It needs a driver for CUDA 12.5 or newer.
+    pub multiprocessors: u32,
 }
 
 /// What a model is and takes.
@@ -132,6 +134,10 @@ pub struct si_model_info {
     pub retained_bytes: u64,
     /// Equal fingerprints give bit-identical results. Over all buckets.
     pub fingerprint: u64,
+    /// Multiprocessors that its contexts run on: those asked for, rounded up, or all of the GPU; 0 on the host device.
+    pub multiprocessors: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 versioned! { si_bucket_input: 120, si_bucket: 16, si_padding: 32, si_model_options: 48, si_model_info: 48 }
@@ -163,6 +169,8 @@ impl ModelEntry {
             weights_bytes: info.weights_bytes as u64,
             retained_bytes: info.retained_bytes as u64,
             fingerprint: info.fingerprint,
+            multiprocessors: info.multiprocessors as u32,
+            reserved: 0,
         }
     }
 
@@ -192,7 +200,6 @@ fn load(options: In<si_model_options>, load: impl FnOnce(&ModelOptions) -> Resul
 
 impl si_model_options {
     fn options(&self) -> Result<ModelOptions> {
-        ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
         let precision = match self.precision {
             0 | SI_PRECISION_FP32 => Precision::Fp32,
             SI_PRECISION_TF32 => Precision::Tf32,
@@ -210,7 +217,8 @@ impl si_model_options {
                 .ok_or_else(|| fail!(InvalidArgument, "a name of options.overridables is null"))
         };
         let overridables = names.into_iter().map(name).collect::<Result<_>>()?;
-        Ok(ModelOptions { precision, buckets, overridables, paddings })
+        let multiprocessors = self.multiprocessors as usize;
+        Ok(ModelOptions { precision, buckets, multiprocessors, overridables, paddings })
     }
 }
 

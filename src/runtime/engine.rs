@@ -27,7 +27,7 @@ pub struct EngineOptions {
     pub device: String,
     /// Host threads that a context computes with unless its own options say otherwise; 0: 1.
     pub threads: usize,
-    /// Requests in flight on the device at once; 0: as many as contexts.
+    /// Requests in flight on the device at once, on a GPU with those of all engines of this process; 0: no bound.
     pub in_flight_max: usize,
     /// Contexts, freed ones whose completion has not been reaped, and slots of batchers; 0: [`CONTEXTS_DEFAULT`].
     pub contexts_max: usize,
@@ -110,17 +110,27 @@ pub struct EngineCore {
 
 /// Requests in flight, bounded.
 struct Permits {
+    /// Those of this engine.
     taken: AtomicUsize,
+    /// Those of the device.
+    device: Arc<AtomicUsize>,
     limit: usize,
 }
 
 impl Permits {
     fn take(&self) -> bool {
-        let granted = self.taken.fetch_add(1, Relaxed) < self.limit;
-        if !granted {
-            self.taken.fetch_sub(1, Relaxed);
+        let granted = self.device.fetch_add(1, Relaxed) < self.limit;
+        if granted {
+            self.taken.fetch_add(1, Relaxed);
+        } else {
+            self.device.fetch_sub(1, Relaxed);
         }
         granted
+    }
+
+    fn give_back(&self) {
+        self.taken.fetch_sub(1, Relaxed);
+        self.device.fetch_sub(1, Relaxed);
     }
 }
 
@@ -144,7 +154,7 @@ impl EngineCore {
 
     /// A permit that was not used.
     pub fn give_back_permit(&self) {
-        self.permits.taken.fetch_sub(1, Relaxed);
+        self.permits.give_back();
     }
 
     /// A request has ended.
@@ -211,6 +221,7 @@ impl Engine {
         ensure!(contexts_max <= CONTEXTS_MAX, InvalidArgument, "{contexts_max} contexts are above {CONTEXTS_MAX}");
         let bytes_max = if options.memory_bytes_max == 0 { u64::MAX } else { options.memory_bytes_max };
         let limit = if options.in_flight_max == 0 { usize::MAX } else { options.in_flight_max };
+        let permits = Permits { taken: AtomicUsize::new(0), device: device.in_flight(), limit };
         let core = EngineCore {
             device,
             passed_over,
@@ -219,7 +230,7 @@ impl Engine {
             threads,
             guard_inputs: options.guard_inputs,
             link_order: Mutex::new(()),
-            permits: Permits { taken: AtomicUsize::new(0), limit },
+            permits,
             seats: Arc::default(),
             contexts_max,
             contexts: AtomicU64::new(0),

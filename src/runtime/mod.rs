@@ -34,7 +34,7 @@ mod view;
 mod wait;
 
 pub use crate::device::host::memory::Plain;
-pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, ImageInfo, Precision, Stamps};
+pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, ImageInfo, Precision, Priority, Stamps};
 pub use batcher::{Axes, Batcher, BatcherOptions, BatcherStats, Occupancy, Shapes, SlotId, SlotView, Totals};
 pub use bucket::Bucket;
 pub use completion::Completion;

@@ -6,11 +6,11 @@ use super::engine::EngineCore;
 use super::ledger::{Account, Entry};
 use super::padding::{Followers, Padding, Paddings};
 use super::source::Source;
-use crate::device::{Loader, Precision, Program};
+use crate::device::{Loader, LoaderOrder, Precision, Program};
 use crate::error::{Result, ensure, fail};
 use crate::ir::import::ImportOptions;
 use crate::ir::{DType, Graph, TensorType};
-use crate::limits::BUCKETS_MAX;
+use crate::limits::{BUCKETS_MAX, MULTIPROCESSORS_MAX};
 use crate::plan;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +21,9 @@ pub struct ModelOptions {
     pub precision: Precision,
     /// Buckets to make programs for. With none, a model whose inputs all have fixed shapes gets that one.
     pub buckets: Vec<Bucket>,
+    /// Multiprocessors at least that the model's contexts run on, alone among the models that ask for some; 0: all of the GPU, shared. The
+    /// host device has none.
+    pub multiprocessors: usize,
     /// Names of initializers that become inputs.
     pub overridables: Vec<String>,
     /// Axes that may be smaller than their bucket's.
@@ -65,6 +68,8 @@ pub struct ModelInfo {
     pub opset: i64,
     /// Buckets that have a program.
     pub buckets: usize,
+    /// Multiprocessors that its contexts run on, those of its partition or all; 0 on the host device.
+    pub multiprocessors: usize,
     /// Bytes of weights, packed.
     pub weights_bytes: usize,
     /// Bytes of the file kept.
@@ -203,7 +208,15 @@ impl Model {
         choose: impl FnOnce(&[InputInfo]) -> Result<Vec<Bucket>>,
     ) -> Result<Model> {
         engine.ensure_alive()?;
-        let loader = engine.device.loader(options.precision)?;
+        ensure!(
+            options.multiprocessors <= MULTIPROCESSORS_MAX,
+            InvalidArgument,
+            "{} multiprocessors are above {MULTIPROCESSORS_MAX}",
+            options.multiprocessors
+        );
+        let loader = engine
+            .device
+            .loader(LoaderOrder { precision: options.precision, multiprocessors: options.multiprocessors })?;
         let import = ImportOptions { overridable: options.overridables.clone() };
         let graph = source.import(&import)?;
         let retained = engine.ledger.enter(Account::Retained, source.retained_bytes())?;
@@ -255,6 +268,7 @@ impl Model {
             precision: self.core.precision,
             opset: self.core.opset,
             buckets: prepared.len(),
+            multiprocessors: self.core.loader.multiprocessors(),
             weights_bytes: self.core.loader.weights_bytes(),
             retained_bytes: self.core.source.retained_bytes(),
             fingerprint: prepared.iter().fold(0, mix),

@@ -1,5 +1,6 @@
 //! The state of the simulated driver: handles, faults on demand, the ledger.
 
+use crate::green::{Greens, Resource};
 use crate::memory::Memory;
 use crate::stream::{Node, Stream};
 use std::cell::RefCell;
@@ -21,6 +22,9 @@ pub fn fault(what: &str) -> ! {
     eprintln!("fakecuda: {what}");
     std::process::abort()
 }
+
+/// The numerically largest and smallest priority of a stream.
+pub const PRIORITIES: (c_int, c_int) = (0, -5);
 
 /// What the environment says.
 pub struct Options {
@@ -75,15 +79,26 @@ impl Options {
 struct Link {
     node: Arc<Node>,
     edges: usize,
+    context: usize,
+    priority: Option<c_int>,
+}
+
+/// Something that belongs to a context and has a priority.
+struct Seated<T> {
+    what: Arc<T>,
+    context: usize,
+    /// `None` if it is the stream's that decides.
+    priority: Option<c_int>,
 }
 
 #[derive(Default)]
 struct Handles {
-    modules: HashMap<usize, String>,
-    functions: HashMap<usize, (usize, Entry, u32)>,
-    streams: HashMap<usize, Arc<Stream>>,
+    libraries: HashMap<usize, String>,
+    kernels: HashMap<usize, (usize, Entry, u32)>,
+    streams: HashMap<usize, Seated<Stream>>,
     graphs: HashMap<usize, Vec<Link>>,
-    execs: HashMap<usize, Arc<Vec<Node>>>,
+    execs: HashMap<usize, Seated<Vec<Node>>>,
+    greens: Greens,
     /// Nodes of graphs, by handle.
     nodes: HashMap<usize, (usize, usize)>,
     calls: HashMap<&'static str, usize>,
@@ -219,7 +234,8 @@ impl Driver {
         let handles = self.handles();
         let left = [
             ("memory areas", self.memory.count()),
-            ("modules", handles.modules.len()),
+            ("libraries", handles.libraries.len()),
+            ("green contexts", handles.greens.count()),
             ("streams", handles.streams.len()),
             ("graphs", handles.graphs.len()),
             ("ready graphs", handles.execs.len()),
@@ -239,6 +255,10 @@ impl Driver {
     }
 
     pub fn push(&self, context: usize) -> Result<(), Code> {
+        // It may be current to one thread at a time only, and so is never to be.
+        if self.handles().greens.is_live(context) {
+            fault("a green context is made current");
+        }
         if context < CONTEXT || context >= CONTEXT + self.options.devices as usize || *self.retained() == 0 {
             fault("no context is made current");
         }
@@ -251,7 +271,7 @@ impl Driver {
         CURRENT.with_borrow(|stack| stack.last().copied()).ok_or(201)
     }
 
-    pub fn load_module(&self, text: &str) -> Result<usize, Code> {
+    pub fn load_library(&self, text: &str) -> Result<usize, Code> {
         if !text.contains(".version") {
             return Err(200);
         }
@@ -264,43 +284,43 @@ impl Driver {
         if !fits {
             return Err(218);
         }
-        let module = self.handle();
-        self.handles().modules.insert(module, text.to_owned());
-        Ok(module)
+        let library = self.handle();
+        self.handles().libraries.insert(library, text.to_owned());
+        Ok(library)
     }
 
-    pub fn unload_module(&self, module: usize) -> Result<(), Code> {
+    pub fn unload_library(&self, library: usize) -> Result<(), Code> {
         let mut handles = self.handles();
-        if handles.modules.remove(&module).is_none() {
-            fault("no module is unloaded");
+        if handles.libraries.remove(&library).is_none() {
+            fault("no library is unloaded");
         }
-        handles.functions.retain(|_, (owner, ..)| *owner != module);
+        handles.kernels.retain(|_, (owner, ..)| *owner != library);
         Ok(())
     }
 
-    pub fn function(&self, module: usize, name: &str) -> Result<usize, Code> {
+    pub fn kernel(&self, library: usize, name: &str) -> Result<usize, Code> {
         let mut handles = self.handles();
-        let Some(text) = handles.modules.get(&module) else { fault("a function of no module") };
+        let Some(text) = handles.libraries.get(&library) else { fault("a kernel of no library") };
         if !text.contains(&format!(".visible .entry {name}(")) {
             return Err(500);
         }
         let Some(entry) = entry::find(name) else { fault(&format!("{name} has no twin")) };
-        let function = self.handle();
-        handles.functions.insert(function, (module, entry, 48 << 10));
-        Ok(function)
+        let kernel = self.handle();
+        handles.kernels.insert(kernel, (library, entry, 48 << 10));
+        Ok(kernel)
     }
 
-    pub fn allow_shared(&self, function: usize, bytes: u32) -> Result<(), Code> {
-        match self.handles().functions.get_mut(&function) {
+    pub fn allow_shared(&self, kernel: usize, bytes: u32) -> Result<(), Code> {
+        match self.handles().kernels.get_mut(&kernel) {
             Some((.., allowed)) => *allowed = bytes,
-            None => fault("shared memory for no function"),
+            None => fault("shared memory for no kernel"),
         }
         Ok(())
     }
 
-    pub fn check_launch(&self, function: usize, grid: [u32; 3], block: [u32; 3], shared: u32) -> Result<Entry, Code> {
+    pub fn check_launch(&self, kernel: usize, grid: [u32; 3], block: [u32; 3], shared: u32) -> Result<Entry, Code> {
         let handles = self.handles();
-        let Some(&(_, entry, allowed)) = handles.functions.get(&function) else { fault("a launch of no function") };
+        let Some(&(_, entry, allowed)) = handles.kernels.get(&kernel) else { fault("a launch of no kernel") };
         let threads: u64 = block.iter().map(|&extent| u64::from(extent)).product();
         let fits = grid[0] < 1 << 31 && grid[1] < 1 << 16 && grid[2] < 1 << 16 && !grid.contains(&0);
         if !fits || threads == 0 || threads > 1024 || shared > allowed {
@@ -309,40 +329,81 @@ impl Driver {
         Ok(entry)
     }
 
-    /// Whether the code of a function waits for the launch before.
-    pub fn waits(&self, function: usize) -> bool {
+    /// Whether the code of a kernel waits for the launch before.
+    pub fn waits(&self, kernel: usize) -> bool {
         let handles = self.handles();
-        let Some((module, entry, _)) = handles.functions.get(&function) else { return false };
-        let text = &handles.modules[module];
+        let Some((library, entry, _)) = handles.kernels.get(&kernel) else { return false };
+        let text = &handles.libraries[library];
         let body = text.split_once(&format!(".visible .entry {}(", entry.name)).map_or("", |(_, rest)| rest);
         let body = body.split_once(".visible .entry ").map_or(body, |(body, _)| body);
         body.contains("griddepcontrol.wait")
     }
 
-    pub fn new_stream(&self) -> usize {
+    /// Runs `work` on what is known of multiprocessors and green contexts.
+    pub fn greens<T>(&self, work: impl FnOnce(&mut Greens) -> T) -> T {
+        work(&mut self.handles().greens)
+    }
+
+    pub fn new_description(&self, resources: &[Resource]) -> Result<usize, Code> {
         let handle = self.handle();
-        let stream = Stream::start(self.options.seed ^ handle as u64);
-        self.handles().streams.insert(handle, Arc::new(stream));
+        self.greens(|greens| greens.describe(handle, resources)).map(|()| handle)
+    }
+
+    /// A green context keeps its device's primary context.
+    pub fn new_green(&self, description: usize, device: c_int) -> Result<usize, Code> {
+        self.device(device)?;
+        let handle = self.handle();
+        self.greens(|greens| greens.create(handle, description, device))?;
+        *self.retained() += 1;
+        Ok(handle)
+    }
+
+    pub fn free_green(&self, green: usize) -> Result<(), Code> {
+        let is_excused = self.excused.load(SeqCst);
+        let device = self.greens(|greens| greens.destroy(green, is_excused));
+        self.release(device)
+    }
+
+    /// A context that work may be for: the thread's current one or a green one.
+    pub fn check_context(&self, context: usize) -> Result<(), Code> {
+        if context != self.current()? && !self.handles().greens.is_live(context) {
+            fault("work for a context that is neither current nor a green one");
+        }
+        Ok(())
+    }
+
+    pub fn new_stream(&self, context: usize, priority: c_int) -> usize {
+        if priority > PRIORITIES.0 || priority < PRIORITIES.1 {
+            fault(&format!("a stream with priority {priority}"));
+        }
+        let handle = self.handle();
+        let stream = Arc::new(Stream::start(self.options.seed ^ handle as u64));
+        let mut handles = self.handles();
+        handles.greens.count_stream(context, 1);
+        handles.streams.insert(handle, Seated { what: stream, context, priority: Some(priority) });
         handle
     }
 
     pub fn stream(&self, handle: usize) -> Result<Arc<Stream>, Code> {
         match self.handles().streams.get(&handle) {
-            Some(stream) => Ok(stream.clone()),
+            Some(stream) => Ok(stream.what.clone()),
             None => fault("a stream is used that is not there"),
         }
     }
 
     pub fn free_stream(&self, handle: usize) -> Result<(), Code> {
-        let stream = self.handles().streams.remove(&handle);
+        let mut handles = self.handles();
+        let stream = handles.streams.remove(&handle);
         let Some(stream) = stream else { fault("a stream is destroyed that is not there") };
-        stream.stop();
+        handles.greens.count_stream(stream.context, -1);
+        drop(handles);
+        stream.what.stop();
         Ok(())
     }
 
     /// Waits for all streams, as freeing memory does.
     pub fn drain(&self) {
-        let streams: Vec<Arc<Stream>> = self.handles().streams.values().cloned().collect();
+        let streams: Vec<Arc<Stream>> = self.handles().streams.values().map(|stream| stream.what.clone()).collect();
         streams.iter().for_each(|stream| stream.drain());
     }
 
@@ -353,11 +414,12 @@ impl Driver {
     }
 
     /// Adds a node. What it follows may be said later, by an edge.
-    pub fn add_node(&self, graph: usize, after: &[usize], node: Node) -> Result<usize, Code> {
+    pub fn add_node(&self, graph: usize, after: &[usize], node: Node, context: usize) -> Result<usize, Code> {
+        self.check_context(context)?;
         let handle = self.handle();
         let mut handles = self.handles();
         let Some(nodes) = handles.graphs.get_mut(&graph) else { fault("a node of no graph") };
-        nodes.push(Link { node: Arc::new(node), edges: 0 });
+        nodes.push(Link { node: Arc::new(node), edges: 0, context, priority: None });
         let position = nodes.len() - 1;
         handles.nodes.insert(handle, (graph, position));
         drop(handles);
@@ -394,21 +456,45 @@ impl Driver {
         }
     }
 
-    pub fn instantiate(&self, graph: usize) -> Result<usize, Code> {
+    /// A launch's priority.
+    pub fn prefer(&self, node: usize, priority: c_int) -> Result<(), Code> {
+        if priority > PRIORITIES.0 || priority < PRIORITIES.1 {
+            return Err(1);
+        }
+        let mut handles = self.handles();
+        let Some(&(graph, position)) = handles.nodes.get(&node) else { fault("an attribute of no node") };
+        let link = &mut handles.graphs.get_mut(&graph).expect("the owner of nodes")[position];
+        if matches!(*link.node, Node::Copy { .. }) {
+            return Err(1);
+        }
+        link.priority = Some(priority);
+        Ok(())
+    }
+
+    /// A ready graph: all its nodes are for one context and, with priorities of their own, have the same.
+    pub fn instantiate(&self, graph: usize, own_priorities: bool) -> Result<usize, Code> {
         let exec = self.handle();
         let mut handles = self.handles();
         let Some(nodes) = handles.graphs.get(&graph) else { fault("no graph is made ready") };
         if nodes.iter().enumerate().any(|(position, link)| link.edges != usize::from(position > 0)) {
             fault("a graph that is no straight line");
         }
+        let is_kernel = |link: &&Link| matches!(*link.node, Node::Kernel { .. });
         let copy = |link: &Link| match &*link.node {
             Node::Kernel { entry, arguments, waits } => {
                 Node::Kernel { entry: *entry, arguments: arguments.clone(), waits: *waits }
             }
             &Node::Copy { from, to, bytes } => Node::Copy { from, to, bytes },
         };
-        let nodes = nodes.iter().map(copy).collect();
-        handles.execs.insert(exec, Arc::new(nodes));
+        let (context, kernels) = (nodes.first().map_or(0, |link| link.context), nodes.iter().filter(is_kernel));
+        let priorities: Vec<c_int> = kernels.map(|link| link.priority.unwrap_or(0)).collect();
+        if nodes.iter().any(|link| link.context != context) || priorities.windows(2).any(|pair| pair[0] != pair[1]) {
+            fault("a graph for several contexts or of several priorities");
+        }
+        let priority = priorities.first().copied().filter(|_| own_priorities);
+        let what = Arc::new(nodes.iter().map(copy).collect());
+        handles.greens.count_exec(context, 1);
+        handles.execs.insert(exec, Seated { what, context, priority });
         Ok(exec)
     }
 
@@ -423,15 +509,32 @@ impl Driver {
 
     pub fn exec(&self, exec: usize) -> Result<Arc<Vec<Node>>, Code> {
         match self.handles().execs.get(&exec) {
-            Some(nodes) => Ok(nodes.clone()),
+            Some(exec) => Ok(exec.what.clone()),
             None => fault("a ready graph is used that is not there"),
         }
     }
 
+    /// A ready graph and the stream that it is to run on, which is in the nodes' context and has their priority.
+    pub fn launch(&self, exec: usize, stream: usize) -> Result<(Arc<Vec<Node>>, Arc<Stream>), Code> {
+        let (nodes, queue) = (self.exec(exec)?, self.stream(stream)?);
+        let handles = self.handles();
+        let (exec, stream) = (&handles.execs[&exec], &handles.streams[&stream]);
+        if !nodes.is_empty() && exec.context != stream.context {
+            fault("a graph is launched into another context than its nodes are for");
+        }
+        if exec.priority.is_some() && exec.priority != stream.priority {
+            fault("a graph and the stream that it is launched into have different priorities");
+        }
+        Ok((nodes, queue))
+    }
+
     pub fn free_exec(&self, exec: usize) -> Result<(), Code> {
-        let removed = self.handles().execs.remove(&exec);
+        let mut handles = self.handles();
+        let removed = handles.execs.remove(&exec);
         match removed {
-            Some(nodes) => {
+            Some(Seated { what: nodes, context, .. }) => {
+                handles.greens.count_exec(context, -1);
+                drop(handles);
                 // Its last kernel has told the host of the end; the stream notices that a moment later.
                 let start = std::time::Instant::now();
                 while Arc::strong_count(&nodes) > 1 && self.alive().is_ok() {

@@ -16,12 +16,17 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "pointers are the caller's, and valid as the manual says")]
 
 mod driver;
+mod green;
 mod memory;
 mod stream;
 
-use driver::{Code, Driver, driver, fault};
+use driver::{Code, Driver, PRIORITIES, driver, fault};
+use green::Resource;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use stream::{Node, Op};
+
+/// How many the simulated device has.
+const MULTIPROCESSORS: c_int = 132;
 
 /// A function's body: counted, failed on demand, refused once the device is dead.
 fn call(name: &'static str, body: impl FnOnce(&Driver) -> Result<(), Code>) -> c_int {
@@ -113,6 +118,19 @@ pub unsafe extern "C" fn cuDeviceGetName(out: *mut c_char, bytes: c_int, device:
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetPCIBusId(out: *mut c_char, bytes: c_int, device: c_int) -> c_int {
+    call("cuDeviceGetPCIBusId", |driver| {
+        driver.device(device)?;
+        let bus = format!("0000:{:02X}:00.0\0", 0xA0 + device);
+        if (bytes as usize) < bus.len() {
+            return Err(1);
+        }
+        unsafe { std::ptr::copy_nonoverlapping(bus.as_ptr().cast(), out, bus.len()) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetUuid_v2(out: *mut [u8; 16], device: c_int) -> c_int {
     call("cuDeviceGetUuid_v2", |driver| {
         driver.device(device)?;
@@ -137,7 +155,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int,
     call("cuDeviceGetAttribute", |driver| {
         driver.device(device)?;
         let value = match attribute {
-            16 => 132,
+            16 => MULTIPROCESSORS,
             75 => driver.options.capability.0,
             76 => driver.options.capability.1,
             97 => 232_448,
@@ -179,48 +197,55 @@ pub unsafe extern "C" fn cuCtxPopCurrent_v2(out: *mut usize) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuModuleLoadDataEx(
+pub unsafe extern "C" fn cuLibraryLoadData(
     out: *mut usize,
     image: *const c_char,
-    count: c_uint,
     options: *const c_int,
     values: *const *mut c_void,
+    count: c_uint,
+    _: *const c_int,
+    _: *const *mut c_void,
+    library_count: c_uint,
 ) -> c_int {
-    call("cuModuleLoadDataEx", |driver| {
-        driver.current()?;
-        if image.is_null() || (count > 0 && (options.is_null() || values.is_null())) {
+    call("cuLibraryLoadData", |driver| {
+        if image.is_null() || (count > 0 && (options.is_null() || values.is_null())) || library_count > 0 {
             return Err(1);
         }
         // SAFETY: this library loads PTX, which ends with a zero.
         let text = unsafe { CStr::from_ptr(image) }.to_str().map_err(|_| 218)?;
-        unsafe { give(out, driver.load_module(text)?) };
+        unsafe { give(out, driver.load_library(text)?) };
         Ok(())
     })
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuModuleUnload(module: usize) -> c_int {
-    call("cuModuleUnload", |driver| {
-        driver.current()?;
-        driver.unload_module(module)
-    })
+pub unsafe extern "C" fn cuLibraryUnload(library: usize) -> c_int {
+    call("cuLibraryUnload", |driver| driver.unload_library(library))
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuModuleGetFunction(out: *mut usize, module: usize, name: *const c_char) -> c_int {
-    call("cuModuleGetFunction", |driver| {
-        driver.current()?;
+pub unsafe extern "C" fn cuLibraryGetKernel(out: *mut usize, library: usize, name: *const c_char) -> c_int {
+    call("cuLibraryGetKernel", |driver| {
         let name = unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| 1)?;
-        unsafe { give(out, driver.function(module, name)?) };
+        unsafe { give(out, driver.kernel(library, name)?) };
         Ok(())
     })
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuFuncSetAttribute(function: usize, attribute: c_int, value: c_int) -> c_int {
-    call("cuFuncSetAttribute", |driver| {
+pub unsafe extern "C" fn cuKernelGetFunction(out: *mut usize, kernel: usize) -> c_int {
+    call("cuKernelGetFunction", |driver| {
         driver.current()?;
-        if attribute != 8 || value > 232_448 { Err(1) } else { driver.allow_shared(function, value as u32) }
+        unsafe { give(out, kernel) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuKernelSetAttribute(attribute: c_int, value: c_int, kernel: usize, device: c_int) -> c_int {
+    call("cuKernelSetAttribute", |driver| {
+        driver.device(device)?;
+        if attribute != 8 || value > 232_448 { Err(1) } else { driver.allow_shared(kernel, value as u32) }
     })
 }
 
@@ -296,13 +321,23 @@ pub unsafe extern "C" fn cuMemsetD8Async(to: u64, value: u8, bytes: usize, strea
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamCreateWithPriority(out: *mut usize, flags: c_uint, _: c_int) -> c_int {
-    call("cuStreamCreateWithPriority", |driver| {
+pub unsafe extern "C" fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) -> c_int {
+    call("cuCtxGetStreamPriorityRange", |driver| {
         driver.current()?;
+        unsafe { give(least, PRIORITIES.0) };
+        unsafe { give(greatest, PRIORITIES.1) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(out: *mut usize, flags: c_uint, priority: c_int) -> c_int {
+    call("cuStreamCreateWithPriority", |driver| {
+        let context = driver.current()?;
         if flags & 1 == 0 {
             fault("a stream that waits for the default stream");
         }
-        unsafe { give(out, driver.new_stream()) };
+        unsafe { give(out, driver.new_stream(context, priority)) };
         Ok(())
     })
 }
@@ -379,17 +414,36 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
     call("cuGraphAddKernelNode_v2", |driver| {
         driver.current()?;
         let node = unsafe { &*node };
-        if !node.extra.is_null() || node.kernel != 0 || node.parameters.is_null() {
+        if !node.extra.is_null() || node.function != 0 || node.parameters.is_null() {
             return Err(1);
         }
-        let entry = driver.check_launch(node.function, node.grid, node.block, node.shared_bytes)?;
+        let entry = driver.check_launch(node.kernel, node.grid, node.block, node.shared_bytes)?;
         // SAFETY: one parameter of the entry's size.
         let arguments = unsafe { std::slice::from_raw_parts(*node.parameters, entry.argument_bytes) }.to_vec();
         let after =
             unsafe { std::slice::from_raw_parts(if after_count == 0 { [].as_ptr() } else { after }, after_count) };
-        let waits = driver.waits(node.function);
-        unsafe { give(out, driver.add_node(graph, after, Node::Kernel { entry, arguments, waits })?) };
+        let waits = driver.waits(node.kernel);
+        let kernel = Node::Kernel { entry, arguments, waits };
+        unsafe { give(out, driver.add_node(graph, after, kernel, node.context)?) };
         Ok(())
+    })
+}
+
+/// `CUlaunchAttributeValue`
+#[repr(C, align(8))]
+pub struct LaunchValue {
+    priority: c_int,
+    rest: [u8; 60],
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphKernelNodeSetAttribute(
+    node: usize,
+    attribute: c_int,
+    value: *const LaunchValue,
+) -> c_int {
+    call("cuGraphKernelNodeSetAttribute", |driver| {
+        if attribute != 8 || value.is_null() { Err(1) } else { driver.prefer(node, unsafe { (*value).priority }) }
     })
 }
 
@@ -453,9 +507,6 @@ pub unsafe extern "C" fn cuGraphAddMemcpyNode(
     context: usize,
 ) -> c_int {
     call("cuGraphAddMemcpyNode", |driver| {
-        if driver.current()? != context {
-            return Err(201);
-        }
         let node = unsafe { &*node };
         let address = |side: &CopySide| if side.memory == 1 { side.host } else { side.device };
         let (from, to, bytes) = (address(&node.from), address(&node.to), node.extent[0]);
@@ -464,7 +515,7 @@ pub unsafe extern "C" fn cuGraphAddMemcpyNode(
         }
         let after =
             unsafe { std::slice::from_raw_parts(if after_count == 0 { [].as_ptr() } else { after }, after_count) };
-        unsafe { give(out, driver.add_node(graph, after, Node::Copy { from, to, bytes })?) };
+        unsafe { give(out, driver.add_node(graph, after, Node::Copy { from, to, bytes }, context)?) };
         Ok(())
     })
 }
@@ -473,10 +524,10 @@ pub unsafe extern "C" fn cuGraphAddMemcpyNode(
 pub unsafe extern "C" fn cuGraphInstantiateWithFlags(out: *mut usize, graph: usize, flags: u64) -> c_int {
     call("cuGraphInstantiateWithFlags", |driver| {
         driver.current()?;
-        if flags != 0 {
+        if flags & !8 != 0 {
             return Err(1);
         }
-        unsafe { give(out, driver.instantiate(graph)?) };
+        unsafe { give(out, driver.instantiate(graph, flags == 8)?) };
         Ok(())
     })
 }
@@ -499,8 +550,8 @@ pub unsafe extern "C" fn cuGraphUpload(exec: usize, stream: usize) -> c_int {
 pub unsafe extern "C" fn cuGraphLaunch(exec: usize, stream: usize) -> c_int {
     call("cuGraphLaunch", |driver| {
         driver.current()?;
-        let nodes = driver.exec(exec)?;
-        driver.stream(stream)?.push(Op::Replay(nodes));
+        let (nodes, stream) = driver.launch(exec, stream)?;
+        stream.push(Op::Replay(nodes));
         Ok(())
     })
 }
@@ -508,4 +559,108 @@ pub unsafe extern "C" fn cuGraphLaunch(exec: usize, stream: usize) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGraphExecDestroy(exec: usize) -> c_int {
     call("cuGraphExecDestroy", |driver| driver.free_exec(exec))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDeviceGetDevResource(device: c_int, out: *mut Resource, kind: c_int) -> c_int {
+    call("cuDeviceGetDevResource", |driver| {
+        driver.device(device)?;
+        if kind != 1 {
+            return Err(914);
+        }
+        unsafe { give(out, Resource::new(0, 0, MULTIPROCESSORS as u32)) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevSmResourceSplitByCount(
+    out: *mut Resource,
+    count: *mut c_uint,
+    from: *const Resource,
+    rest: *mut Resource,
+    flags: c_uint,
+    least: c_uint,
+) -> c_int {
+    call("cuDevSmResourceSplitByCount", |driver| {
+        if count.is_null() || from.is_null() {
+            return Err(1);
+        }
+        let most = if out.is_null() { None } else { Some(unsafe { *count }) };
+        let split = |greens: &mut green::Greens| {
+            greens.split(unsafe { &*from }, driver.options.capability.0, flags, least, most)
+        };
+        let (groups, left) = driver.greens(split)?;
+        unsafe { give(count, groups.len() as c_uint) };
+        if !out.is_null() {
+            // SAFETY: room for as many groups as the caller said.
+            unsafe { std::ptr::copy_nonoverlapping(groups.as_ptr(), out, groups.len()) };
+        }
+        if !rest.is_null() {
+            unsafe { give(rest, left) };
+        }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevResourceGenerateDesc(
+    out: *mut usize,
+    resources: *const Resource,
+    count: c_uint,
+) -> c_int {
+    call("cuDevResourceGenerateDesc", |driver| {
+        if resources.is_null() {
+            return Err(1);
+        }
+        let resources = unsafe { std::slice::from_raw_parts(resources, count as usize) };
+        unsafe { give(out, driver.new_description(resources)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxCreate(out: *mut usize, description: usize, device: c_int, flags: c_uint) -> c_int {
+    call("cuGreenCtxCreate", |driver| {
+        if flags != 1 {
+            return Err(1);
+        }
+        unsafe { give(out, driver.new_green(description, device)?) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxDestroy(green: usize) -> c_int {
+    call("cuGreenCtxDestroy", |driver| driver.free_green(green))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxFromGreenCtx(out: *mut usize, green: usize) -> c_int {
+    call("cuCtxFromGreenCtx", |driver| {
+        if !driver.greens(|greens| greens.is_live(green)) {
+            fault("a context of no green context");
+        }
+        unsafe { give(out, green) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGreenCtxStreamCreate(
+    out: *mut usize,
+    green: usize,
+    flags: c_uint,
+    priority: c_int,
+) -> c_int {
+    call("cuGreenCtxStreamCreate", |driver| {
+        if flags != 1 {
+            return Err(1);
+        }
+        if !driver.greens(|greens| greens.is_live(green)) {
+            fault("a stream in a green context that is not there");
+        }
+        unsafe { give(out, driver.new_stream(green, priority)) };
+        Ok(())
+    })
 }

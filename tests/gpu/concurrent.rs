@@ -1,4 +1,4 @@
-//! Many contexts at once: each answers as it does alone, to the bit.
+//! Many contexts at once: each answers as it does alone, to the bit. Then two models on multiprocessors of their own.
 
 use crate::check::{answer, precisions, prepared};
 use crate::net::{Layout, Net};
@@ -6,8 +6,9 @@ use crate::report::{Outcome, Report};
 use std::thread;
 use std::time::Instant;
 use streaminfer::error::Result;
+use streaminfer::error::Status;
 use streaminfer::ir::Tensor;
-use streaminfer::runtime::{Engine, Model, ModelOptions, Precision};
+use streaminfer::runtime::{ContextOptions, Engine, Model, ModelOptions, Precision, Priority};
 
 const THREADS: usize = 8;
 const ROUNDS: usize = 25;
@@ -26,15 +27,25 @@ fn net(seed: u64) -> Net {
     net
 }
 
-fn one_precision(engine: &Engine, precision: Precision, seed: u64) -> Result<Vec<String>> {
+/// Eight contexts of a model on so many multiprocessors, 0 for all; what was wrong.
+fn contexts(engine: &Engine, precision: Precision, seed: u64, multiprocessors: usize) -> Result<Vec<String>> {
     let mut net = net(seed);
-    let options = ModelOptions { precision, ..ModelOptions::default() };
+    let options = ModelOptions { precision, multiprocessors, ..ModelOptions::default() };
     let model = engine.load_bytes(net.bytes(), &options)?;
     let feeds: Vec<Vec<Tensor>> = (0..THREADS).map(|_| net.feed()).collect();
     let mut alone = prepared(&model)?;
     let wanted = feeds.iter().map(|feed| answer(&mut alone, feed, 1)).collect::<Result<Vec<_>>>()?;
+    if multiprocessors > 0 {
+        let whole = engine.load_bytes(net.bytes(), &ModelOptions { precision, ..ModelOptions::default() })?;
+        let reference = answer(&mut prepared(&whole)?, &feeds[0], 1)?;
+        if let Some(fault) = differs(&wanted[0], &reference) {
+            return Ok(vec![fault]);
+        }
+    }
     let work = |model: &Model, thread: usize| -> Result<Option<String>> {
-        let mut context = prepared(model)?;
+        let priority = [Priority::Low, Priority::Normal, Priority::High][thread % 3];
+        let mut context = model.context(&ContextOptions { priority, ..ContextOptions::default() })?;
+        context.prepare()?;
         context.bind()?;
         for round in 0..ROUNDS {
             let which = (thread + round) % THREADS;
@@ -53,16 +64,52 @@ fn one_precision(engine: &Engine, precision: Precision, seed: u64) -> Result<Vec
     })
 }
 
+fn outcome(ended: Result<Vec<String>>) -> Outcome {
+    match ended {
+        Ok(faults) if faults.is_empty() => Outcome::Passed,
+        Ok(faults) => Outcome::Failed(faults.join("; ")),
+        Err(error) if error.status == Status::Unsupported => Outcome::Refused(error.to_string()),
+        Err(error) => Outcome::Failed(error.to_string()),
+    }
+}
+
+/// How far two answers in fp32 are apart, if that is too far: sums were cut into other parts.
+fn differs(got: &[Tensor], wanted: &[Tensor]) -> Option<String> {
+    for (got, wanted) in got.iter().zip(wanted) {
+        let (got, wanted) = (got.to_f64s(), wanted.to_f64s());
+        let largest = wanted.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+        // What is no number is nowhere near.
+        let gap = |(got, wanted): (&f64, &f64)| if got.is_nan() { f64::INFINITY } else { (got - wanted).abs() };
+        let apart = got.iter().zip(&wanted).map(gap).fold(0.0, f64::max);
+        if apart > largest * 1e-4 {
+            return Some(format!("{apart} from the whole GPU's answers of up to {largest}"));
+        }
+    }
+    None
+}
+
+/// Two models at once, each on a third of the multiprocessors, and once more: they have been given back.
+fn partitions(engine: &Engine, seed: u64, report: &mut Report) {
+    let third = engine.device().processors / 3;
+    for round in 0..2 {
+        let ended: Vec<_> = thread::scope(|scope| {
+            let one = |model: u64| scope.spawn(move || contexts(engine, Precision::Fp32, seed + model, third));
+            let models: Vec<_> = [round, round + 1].map(one).into_iter().collect();
+            models.into_iter().map(|model| model.join().expect("a thread does not panic")).collect()
+        });
+        for ended in ended {
+            report.add("eight contexts", "a third of the multiprocessors", "fp32", outcome(ended));
+        }
+    }
+}
+
 /// All precisions; gives the number of failures.
 pub fn run(engine: &Engine, seed: u64, is_verbose: bool) -> usize {
     let (start, mut report) = (Instant::now(), Report::new("concurrent", is_verbose));
     for precision in precisions(engine) {
-        let outcome = match one_precision(engine, precision, seed) {
-            Ok(faults) if faults.is_empty() => Outcome::Passed,
-            Ok(faults) => Outcome::Failed(faults.join("; ")),
-            Err(error) => Outcome::Failed(error.to_string()),
-        };
+        let outcome = outcome(contexts(engine, precision, seed, 0));
         report.add("eight contexts", "dense", precision.name(), outcome);
     }
+    partitions(engine, seed, &mut report);
     report.close(start.elapsed().as_secs_f64())
 }

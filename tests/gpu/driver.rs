@@ -3,12 +3,14 @@
 
 use crate::report::{Outcome, Report};
 use libloading::Library;
-use std::ffi::{CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::time::Instant;
 
 const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
 const OUT_OF_MEMORY: c_int = 2;
+const INVALID_RESOURCE_TYPE: c_int = 914;
+const INVALID_RESOURCE_CONFIGURATION: c_int = 915;
 const INVALID_DEVICE: c_int = 101;
 const INVALID_CONTEXT: c_int = 201;
 const INVALID_IMAGE: c_int = 200;
@@ -19,6 +21,28 @@ const NOT_FOUND: c_int = 500;
 const DEVICE_MAP: c_uint = 2;
 const NON_BLOCKING: c_uint = 1;
 const SHARED_BYTES_MAX: c_int = 8;
+
+/// Multiprocessors, as a kind of resource.
+const MULTIPROCESSORS: c_int = 1;
+
+/// Some function.
+type Opaque = unsafe extern "C" fn();
+
+/// `CUdevResource`
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Resource {
+    kind: c_int,
+    private: [u8; 92],
+    count: c_uint,
+    rest: [u8; 44],
+}
+
+impl Default for Resource {
+    fn default() -> Self {
+        Resource { kind: 0, private: [0; 92], count: 0, rest: [0; 44] }
+    }
+}
 
 /// A module of its own. Its entry is one that the simulated driver has a twin of, and is never launched.
 const MODULE: &str = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry transfer_fetch()\n{\n\tret;\n}\n";
@@ -54,7 +78,7 @@ impl Script<'_> {
     }
 
     fn devices(&mut self) {
-        let (mut number, mut name) = (0, [0 as c_char; 64]);
+        let (mut number, mut name, mut bus) = (0, [0 as c_char; 64], [0 as c_char; 64]);
         call!(self, "flags that there are not", "cuInit"(1 => c_uint) is INVALID_VALUE);
         call!(self, "right", "cuInit"(0 => c_uint) is SUCCESS);
         call!(self, "right", "cuDriverGetVersion"(&raw mut number => *mut c_int) is SUCCESS);
@@ -63,34 +87,98 @@ impl Script<'_> {
         call!(self, "below zero", "cuDeviceGet"(&raw mut number => *mut c_int, -1 => c_int) is INVALID_DEVICE);
         call!(self, "no such attribute", "cuDeviceGetAttribute"(&raw mut number => *mut c_int, 99_999 => c_int, 0 => c_int) is INVALID_VALUE);
         call!(self, "no such device", "cuDeviceGetName"(name.as_mut_ptr() => *mut c_char, 64 => c_int, 999 => c_int) is INVALID_DEVICE);
+        call!(self, "no such device", "cuDeviceGetPCIBusId"(bus.as_mut_ptr() => *mut c_char, 64 => c_int, 999 => c_int) is INVALID_DEVICE);
+        call!(self, "right", "cuDeviceGetPCIBusId"(bus.as_mut_ptr() => *mut c_char, 64 => c_int, 0 => c_int) is SUCCESS);
         let mut text = std::ptr::null::<c_char>();
         call!(self, "no such code", "cuGetErrorName"(12_345 => c_int, &raw mut text => *mut *const c_char) is INVALID_VALUE);
         call!(self, "right", "cuGetErrorString"(2 => c_int, &raw mut text => *mut *const c_char) is SUCCESS);
     }
 
-    fn modules(&mut self) {
-        let (mut module, mut function) = (0usize, 0usize);
+    /// Loads a library and makes the code of one of its kernels ready, and answers how that ended: drivers differ in when they look
+    /// at what they load.
+    fn load(&mut self, text: &str, entry: &CStr) -> (c_int, usize, usize) {
+        let text = CString::new(text).expect("text without a zero");
+        let (mut library, mut kernel, mut function) = (0usize, 0usize, 0usize);
         let none = std::ptr::null_mut::<c_void>();
-        for (what, text, expected) in [
-            ("no PTX", "rubbish", INVALID_IMAGE),
-            ("for a GPU that there is not", NEWER, INVALID_PTX),
-            ("right", MODULE, SUCCESS),
-        ] {
-            let text = CString::new(text).expect("text without a zero");
-            let code: c_int;
-            // SAFETY: the manual's signature, text that ends with a zero, and no options.
-            unsafe {
-                type Load = unsafe extern "C" fn(*mut usize, *const c_char, c_uint, *mut c_void, *mut c_void) -> c_int;
-                let load = self.library.get::<Load>(b"cuModuleLoadDataEx").expect("every driver has it");
-                code = load(&raw mut module, text.as_ptr(), 0, none, none);
+        // SAFETY: the manual's signatures, text that ends with a zero, and no options.
+        let code = unsafe {
+            type Load = unsafe extern "C" fn(
+                *mut usize,
+                *const c_char,
+                *mut c_void,
+                *mut c_void,
+                c_uint,
+                *mut c_void,
+                *mut c_void,
+                c_uint,
+            ) -> c_int;
+            type Kernel = unsafe extern "C" fn(*mut usize, usize, *const c_char) -> c_int;
+            type Function = unsafe extern "C" fn(*mut usize, usize) -> c_int;
+            let load = self.library.get::<Load>("cuLibraryLoadData").expect("every driver has it");
+            let find = self.library.get::<Kernel>("cuLibraryGetKernel").expect("every driver has it");
+            let ready = self.library.get::<Function>("cuKernelGetFunction").expect("every driver has it");
+            let mut code = load(&raw mut library, text.as_ptr(), none, none, 0, none, none, 0);
+            if code == SUCCESS {
+                code = find(&raw mut kernel, library, entry.as_ptr());
             }
-            self.judge(&format!("cuModuleLoadDataEx: {what}"), code, expected);
+            if code == SUCCESS {
+                code = ready(&raw mut function, kernel);
+            }
+            code
+        };
+        (code, library, kernel)
+    }
+
+    fn libraries(&mut self) {
+        let (code, ..) = self.load("rubbish", c"transfer_fetch");
+        self.judge("a library: no PTX", code, INVALID_IMAGE);
+        let (code, ..) = self.load(NEWER, c"nothing");
+        self.judge("a library: for a GPU that there is not", code, INVALID_PTX);
+        let (code, library, kernel) = self.load(MODULE, c"transfer_fetch");
+        self.judge("a library: right", code, SUCCESS);
+        let mut other = 0usize;
+        call!(self, "no such entry", "cuLibraryGetKernel"(&raw mut other => *mut usize, library => usize, c"absent".as_ptr() => *const c_char) is NOT_FOUND);
+        call!(self, "more than a block can have", "cuKernelSetAttribute"(SHARED_BYTES_MAX => c_int, 1 << 24 => c_int, kernel => usize, 0 => c_int) is INVALID_VALUE);
+        call!(self, "right", "cuKernelSetAttribute"(SHARED_BYTES_MAX => c_int, 64 << 10 => c_int, kernel => usize, 0 => c_int) is SUCCESS);
+        call!(self, "right", "cuLibraryUnload"(library => usize) is SUCCESS);
+    }
+
+    /// Splits of the multiprocessors, and what a split gave as a green context. Drivers older than CUDA 12.5 have none.
+    fn partitions(&mut self) {
+        // SAFETY: looked for, and not called.
+        let has_them = unsafe { self.library.get::<Opaque>("cuGreenCtxStreamCreate") }.is_ok();
+        if !has_them {
+            self.report.note("partitions", "", "the driver has none", 0.0);
+            return;
         }
-        call!(self, "no such entry", "cuModuleGetFunction"(&raw mut function => *mut usize, module => usize, c"absent".as_ptr() => *const c_char) is NOT_FOUND);
-        call!(self, "right", "cuModuleGetFunction"(&raw mut function => *mut usize, module => usize, c"transfer_fetch".as_ptr() => *const c_char) is SUCCESS);
-        call!(self, "more than a block can have", "cuFuncSetAttribute"(function => usize, SHARED_BYTES_MAX => c_int, 1 << 24 => c_int) is INVALID_VALUE);
-        call!(self, "right", "cuFuncSetAttribute"(function => usize, SHARED_BYTES_MAX => c_int, 64 << 10 => c_int) is SUCCESS);
-        call!(self, "right", "cuModuleUnload"(module => usize) is SUCCESS);
+        let (mut all, mut rest, mut group) = (Resource::default(), Resource::default(), [Resource::default(); 256]);
+        let mut other = [Resource::default(); 256];
+        let nothing = std::ptr::null_mut::<Resource>();
+        call!(self, "no such kind", "cuDeviceGetDevResource"(0 => c_int, &raw mut all => *mut Resource, 0 => c_int) is INVALID_RESOURCE_TYPE);
+        call!(self, "right", "cuDeviceGetDevResource"(0 => c_int, &raw mut all => *mut Resource, MULTIPROCESSORS => c_int) is SUCCESS);
+        for (what, flags) in [("coarse", 0), ("fine", 1)] {
+            let mut count = 0;
+            call!(self, "how many", "cuDevSmResourceSplitByCount"(nothing => *mut Resource, &raw mut count => *mut c_uint, &raw const all => *const Resource, nothing => *mut Resource, flags => c_uint, 1 => c_uint) is SUCCESS);
+            call!(self, "right", "cuDevSmResourceSplitByCount"(group.as_mut_ptr() => *mut Resource, &raw mut count => *mut c_uint, &raw const all => *const Resource, &raw mut rest => *mut Resource, flags => c_uint, 1 => c_uint) is SUCCESS);
+            let text = format!("{count} groups of {}, {} of {} are left over", group[0].count, rest.count, all.count);
+            self.report.note(&format!("{what} split"), "", &text, 0.0);
+        }
+        let mut one = 1;
+        call!(self, "more than there are", "cuDevSmResourceSplitByCount"(other.as_mut_ptr() => *mut Resource, &raw mut one => *mut c_uint, &raw const all => *const Resource, nothing => *mut Resource, 1 => c_uint, 9999 => c_uint) is INVALID_VALUE);
+        one = 1;
+        call!(self, "once more", "cuDevSmResourceSplitByCount"(other.as_mut_ptr() => *mut Resource, &raw mut one => *mut c_uint, &raw const all => *const Resource, nothing => *mut Resource, 1 => c_uint, 1 => c_uint) is SUCCESS);
+        let mut mixed = [group[0], other[0]];
+        let (mut description, mut green, mut context, mut stream) = (0usize, 0usize, 0usize, 0usize);
+        call!(self, "of two splits", "cuDevResourceGenerateDesc"(&raw mut description => *mut usize, mixed.as_mut_ptr() => *mut Resource, 2 => c_uint) is INVALID_RESOURCE_CONFIGURATION);
+        call!(self, "of one split", "cuDevResourceGenerateDesc"(&raw mut description => *mut usize, group.as_mut_ptr() => *mut Resource, 3 => c_uint) is SUCCESS);
+        call!(self, "without its flag", "cuGreenCtxCreate"(&raw mut green => *mut usize, description => usize, 0 => c_int, 0 => c_uint) is INVALID_VALUE);
+        call!(self, "right", "cuGreenCtxCreate"(&raw mut green => *mut usize, description => usize, 0 => c_int, 1 => c_uint) is SUCCESS);
+        call!(self, "right", "cuCtxFromGreenCtx"(&raw mut context => *mut usize, green => usize) is SUCCESS);
+        call!(self, "without its flag", "cuGreenCtxStreamCreate"(&raw mut stream => *mut usize, green => usize, 0 => c_uint, 0 => c_int) is INVALID_VALUE);
+        call!(self, "right", "cuGreenCtxStreamCreate"(&raw mut stream => *mut usize, green => usize, NON_BLOCKING => c_uint, 0 => c_int) is SUCCESS);
+        call!(self, "in a green context", "cuStreamSynchronize"(stream => usize) is SUCCESS);
+        call!(self, "in a green context", "cuStreamDestroy_v2"(stream => usize) is SUCCESS);
+        call!(self, "right", "cuGreenCtxDestroy"(green => usize) is SUCCESS);
     }
 
     fn memory(&mut self) {
@@ -109,7 +197,9 @@ impl Script<'_> {
     }
 
     fn streams(&mut self, device: u64, mapped: u64) {
-        let mut stream = 0usize;
+        let (mut stream, mut least, mut greatest) = (0usize, 0, 0);
+        call!(self, "right", "cuCtxGetStreamPriorityRange"(&raw mut least => *mut c_int, &raw mut greatest => *mut c_int) is SUCCESS);
+        self.report.note("priorities", "", &format!("from {least} to {greatest}"), 0.0);
         call!(self, "right", "cuStreamCreateWithPriority"(&raw mut stream => *mut usize, NON_BLOCKING => c_uint, 0 => c_int) is SUCCESS);
         call!(self, "right", "cuMemsetD8Async"(device => u64, 7 => u8, 4096 => usize, stream => usize) is SUCCESS);
         call!(self, "right", "cuStreamSynchronize"(stream => usize) is SUCCESS);
@@ -121,6 +211,9 @@ impl Script<'_> {
         call!(self, "flags that there are not", "cuGraphCreate"(&raw mut graph => *mut usize, 1 => c_uint) is INVALID_VALUE);
         call!(self, "right", "cuGraphCreate"(&raw mut graph => *mut usize, 0 => c_uint) is SUCCESS);
         call!(self, "without a node", "cuGraphInstantiateWithFlags"(&raw mut ready => *mut usize, graph => usize, 0 => u64) is SUCCESS);
+        let mut other = 0usize;
+        call!(self, "with priorities of the nodes", "cuGraphInstantiateWithFlags"(&raw mut other => *mut usize, graph => usize, 8 => u64) is SUCCESS);
+        call!(self, "right", "cuGraphExecDestroy"(other => usize) is SUCCESS);
         call!(self, "right", "cuGraphUpload"(ready => usize, stream => usize) is SUCCESS);
         call!(self, "right", "cuGraphLaunch"(ready => usize, stream => usize) is SUCCESS);
         call!(self, "right", "cuStreamSynchronize"(stream => usize) is SUCCESS);
@@ -148,7 +241,8 @@ pub fn run(is_verbose: bool) -> usize {
     call!(script, "no context", "cuMemAlloc_v2"(&raw mut nothing => *mut u64, 16 => usize) is INVALID_CONTEXT);
     call!(script, "right", "cuDevicePrimaryCtxRetain"(&raw mut context => *mut usize, 0 => c_int) is SUCCESS);
     call!(script, "right", "cuCtxPushCurrent_v2"(context => usize) is SUCCESS);
-    script.modules();
+    script.libraries();
+    script.partitions();
     script.memory();
     call!(script, "right", "cuCtxPopCurrent_v2"(&raw mut popped => *mut usize) is SUCCESS);
     call!(script, "right", "cuDevicePrimaryCtxRelease_v2"(0 => c_int) is SUCCESS);

@@ -126,6 +126,8 @@ type ModelOptions struct {
 	Precision   uint32
 	Paddings    []Padding
 	Overridable []string
+	// Multiprocessors of the device for this model alone, at least; 0 means all of them, shared.
+	Multiprocessors int
 }
 
 // Padding declares that an axis of an input may be smaller than its bucket's.
@@ -137,8 +139,9 @@ type Padding struct {
 
 // ContextOptions are the choices made when a context is created. No buckets means all of the model's.
 type ContextOptions struct {
-	Threads int
-	Buckets []Bucket
+	Threads  int
+	Buckets  []Bucket
+	Priority uint32
 }
 
 // BatcherOptions are the choices made when a batcher is made. No buckets means all of the model's.
@@ -146,6 +149,7 @@ type BatcherOptions struct {
 	Contexts, Threads int
 	Delay             time.Duration
 	Buckets           []Bucket
+	Priority          uint32
 }
 
 // BatcherStats are a batcher's figures; package streaminfer documents them.
@@ -201,6 +205,8 @@ type Model interface {
 	Inputs() ([]Tensor, error)
 	Outputs() ([]Tensor, error)
 	AddBucket(Bucket) error
+	// Multiprocessors is the number that contexts of the model run on, 0 if the device has none.
+	Multiprocessors() (int, error)
 	NewContext(options *ContextOptions) (Context, error)
 	NewBatcher(options *BatcherOptions) (Batcher, error)
 	Free() error

@@ -32,7 +32,7 @@ func (m *model) NewBatcher(options *backend.BatcherOptions) (backend.Batcher, er
 	defer memory.free()
 	raw := (*C.si_batcher_options)(memory.alloc(C.sizeof_si_batcher_options))
 	*raw = C.si_batcher_options{struct_size: C.sizeof_si_batcher_options, contexts: C.uint32_t(options.Contexts),
-		threads: C.uint32_t(options.Threads), delay_ns: C.uint64_t(options.Delay)}
+		threads: C.uint32_t(options.Threads), delay_ns: C.uint64_t(options.Delay), priority: C.uint32_t(options.Priority)}
 	if count := len(options.Buckets); count > 0 {
 		raw.bucket_count = C.uint32_t(count)
 		raw.buckets = (*C.si_bucket)(memory.alloc(C.size_t(count) * C.sizeof_si_bucket))

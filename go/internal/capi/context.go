@@ -42,7 +42,8 @@ func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, er
 	var memory arena
 	defer memory.free()
 	raw := (*C.si_context_options)(memory.alloc(C.sizeof_si_context_options))
-	*raw = C.si_context_options{struct_size: C.sizeof_si_context_options, threads: C.uint32_t(options.Threads)}
+	*raw = C.si_context_options{struct_size: C.sizeof_si_context_options, threads: C.uint32_t(options.Threads),
+		priority: C.uint32_t(options.Priority)}
 	if count := len(options.Buckets); count > 0 {
 		raw.bucket_count = C.uint32_t(count)
 		raw.buckets = (*C.si_bucket)(memory.alloc(C.size_t(count) * C.sizeof_si_bucket))

@@ -82,7 +82,8 @@ func (m *model) loaded(err error) (backend.Model, error) {
 
 func (a *arena) modelOptions(options *backend.ModelOptions) *C.si_model_options {
 	raw := (*C.si_model_options)(a.alloc(C.sizeof_si_model_options))
-	*raw = C.si_model_options{struct_size: C.sizeof_si_model_options, precision: C.uint32_t(options.Precision)}
+	*raw = C.si_model_options{struct_size: C.sizeof_si_model_options, precision: C.uint32_t(options.Precision),
+		multiprocessors: C.uint32_t(options.Multiprocessors)}
 	if count := len(options.Paddings); count > 0 {
 		raw.padding_count = C.uint32_t(count)
 		raw.paddings = (*C.si_padding)(a.alloc(C.size_t(count) * C.sizeof_si_padding))
@@ -120,6 +121,11 @@ func (m *model) Outputs() ([]backend.Tensor, error) {
 	return m.tensors(int(info.output_count), func(index C.uint32_t, out *C.si_tensor_info, e *C.si_error) C.si_result {
 		return C.call_model_output(m.table, m.handle, index, out, e)
 	})
+}
+
+func (m *model) Multiprocessors() (int, error) {
+	info, err := m.describe()
+	return int(info.multiprocessors), err
 }
 
 func (m *model) describe() (C.si_model_info, error) {

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
-use streaminfer::runtime::Precision;
+use streaminfer::runtime::{Precision, Priority};
 
 /// Runs ONNX models, measures them, shows what becomes of them.
 #[derive(Debug, Parser)]
@@ -26,7 +26,7 @@ pub enum Command {
 }
 
 /// Where and how to compute.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Target {
     /// Device: auto, host, cuda:N or a GPU's UUID.
     #[arg(long, default_value = "auto")]
@@ -54,7 +54,7 @@ pub struct Run {
 }
 
 /// Shapes and values of inputs that no file gives.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Made {
     /// Shape of an input, for example ids=1x128; empty for a scalar. Needed where the model leaves a dimension open.
     #[arg(long = "shape", value_name = "NAME=1x128", value_parser = shape)]
@@ -68,7 +68,7 @@ pub struct Made {
     pub seed: u64,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Bench {
     /// ONNX file.
     pub model: PathBuf,
@@ -95,9 +95,94 @@ pub struct Bench {
     /// have started. Without it each thread makes its next request when the last is done.
     #[arg(long, value_name = "RPS", value_parser = rate)]
     pub rate: Option<f64>,
+    /// Before whose requests a GPU begins those of the model.
+    #[arg(long, value_enum, default_value_t = PriorityName::Normal)]
+    pub priority: PriorityName,
+    /// Multiprocessors of the GPU for this model alone, at least; 0: all of them, shared.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub multiprocessors: u16,
+    /// Requests in flight on the device at once; others wait for their turn. 0: no bound.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub permits: u16,
+    #[command(flatten)]
+    pub neighbour: Neighbour,
+    /// What goes on in another thread meanwhile: loads of the model with a context, or buckets that are added to it, one after
+    /// the other.
+    #[arg(long, value_enum)]
+    pub disturb: Option<Disturbance>,
     /// Also write the JSON object to a file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+/// A second model whose contexts make one request after the other meanwhile.
+#[derive(Clone, Debug, Args)]
+pub struct Neighbour {
+    /// ONNX file of a second model that gets one request after the other meanwhile, on the same device at the same precision.
+    #[arg(id = "neighbour", long = "neighbour", value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// Shape of an input of the neighbour.
+    #[arg(id = "neighbour-shape", long = "neighbour-shape", value_name = "NAME=1x128", value_parser = shape, requires = "neighbour")]
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Range of the values of an input of the neighbour.
+    #[arg(id = "neighbour-range", long = "neighbour-range", value_name = "NAME=LO:HI", value_parser = range, allow_hyphen_values = true, requires = "neighbour")]
+    pub ranges: Vec<(String, (f64, f64))>,
+    /// Contexts of the neighbour.
+    #[arg(id = "neighbour-contexts", long = "neighbour-contexts", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub contexts: u16,
+    /// Priority of the neighbour.
+    #[arg(id = "neighbour-priority", long = "neighbour-priority", value_enum, default_value_t = PriorityName::Normal)]
+    pub priority: PriorityName,
+    /// Multiprocessors for the neighbour alone, at least; 0: all of them, shared.
+    #[arg(id = "neighbour-multiprocessors", long = "neighbour-multiprocessors", value_name = "N", default_value_t = 0)]
+    pub multiprocessors: u16,
+}
+
+/// What is done beside the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Disturbance {
+    /// The model is loaded again.
+    Load,
+    /// The model gets more buckets.
+    Bucket,
+}
+
+impl Disturbance {
+    /// The name on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Disturbance::Load => "load",
+            Disturbance::Bucket => "bucket",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PriorityName {
+    Low,
+    Normal,
+    High,
+}
+
+impl PriorityName {
+    /// The name on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            PriorityName::Low => "low",
+            PriorityName::Normal => "normal",
+            PriorityName::High => "high",
+        }
+    }
+}
+
+impl From<PriorityName> for Priority {
+    fn from(name: PriorityName) -> Priority {
+        match name {
+            PriorityName::Low => Priority::Low,
+            PriorityName::Normal => Priority::Normal,
+            PriorityName::High => Priority::High,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use crate::args::Doctor;
 use serde_json::{Value, json};
 use std::env;
 use std::path::{Path, PathBuf};
-use streaminfer::device::{cuda, host};
+use streaminfer::device::{Node, cuda, host};
 use streaminfer::error::Result;
 use streaminfer::ffi::version::SI_ABI_VERSION;
 use streaminfer::runtime::{DeviceKind, devices, gpus};
@@ -42,10 +42,14 @@ pub fn doctor(args: &Doctor) -> Result<()> {
     for device in devices() {
         let (processors, gib) = (device.processors, device.memory_bytes as f64 / (1u64 << 30) as f64);
         println!("  {:8} {} ({processors} {}, {gib:.1} GiB)", device.id, device.name, processor_name(device.kind));
+        if let Some(node) = &device.node {
+            println!("           {}", placement(node));
+        }
     }
     if let Err(error) = gpus() {
         println!("  no GPU: {error}");
     }
+    println!("\nthreads\n  {}", processors(env::var("GOMAXPROCS").ok().as_deref(), host::processors::count()));
     println!("\nlooked for");
     for search in &searches {
         match search.found() {
@@ -67,6 +71,34 @@ fn kernels() -> String {
     }
 }
 
+/// What a GPU's memory node means for a process.
+fn placement(node: &Node) -> String {
+    let Node { index, cpus } = node;
+    format!(
+        "on NUMA node {index}, which has {} CPUs: page-locked memory and the library's thread are placed there; run the process there, \
+         too: numactl --cpunodebind={index} --preferred={index}, GOMAXPROCS={}",
+        cpus.len(),
+        cpus.len().min(host::processors::count())
+    )
+}
+
+/// Whether Go runs as many threads at once as the process has CPUs.
+fn processors(setting: Option<&str>, count: usize) -> String {
+    match setting.map(|text| text.trim().parse::<usize>()) {
+        None => {
+            format!("this process may use {count} CPUs; Go 1.25 and newer see that, older ones need GOMAXPROCS={count}")
+        }
+        Some(Ok(given)) if given == count => format!("GOMAXPROCS={given}, as many as this process may use"),
+        Some(Ok(given)) if given > count => {
+            format!(
+                "GOMAXPROCS={given}, and this process may use {count} CPUs: goroutines wait for each other; set it to {count}"
+            )
+        }
+        Some(Ok(given)) => format!("GOMAXPROCS={given}, and this process may use {count} CPUs: some stay idle"),
+        Some(Err(_)) => format!("GOMAXPROCS is no number; this process may use {count} CPUs"),
+    }
+}
+
 fn processor_name(kind: DeviceKind) -> &'static str {
     match kind {
         DeviceKind::Host => "CPUs",
@@ -81,6 +113,8 @@ fn as_json(searches: &[Search]) -> Value {
             "name": device.name,
             "processors": device.processors,
             "memory_bytes": device.memory_bytes,
+            "numa_node": device.node.as_ref().map(|node| node.index),
+            "numa_cpus": device.node.as_ref().map(|node| &node.cpus),
         })
     };
     let search = |search: &Search| json!({ "what": search.what, "found": search.found(), "tried": search.places });
@@ -91,6 +125,8 @@ fn as_json(searches: &[Search]) -> Value {
         "host_instructions": format!("{:?}", host::traits().simd),
         "gpu_kernels": kernels(),
         "devices": devices().iter().map(device).collect::<Vec<_>>(),
+        "cpus": host::processors::count(),
+        "gomaxprocs": env::var("GOMAXPROCS").ok(),
         "no_gpu": gpus().err().map(|error| error.to_string()),
         "searches": searches.iter().map(search).collect::<Vec<_>>(),
     })
@@ -127,4 +163,20 @@ fn library_places() -> Vec<PathBuf> {
     places.extend(env::split_paths(&told).filter(|path| path.is_absolute()).map(|path| path.join(LIBRARY)));
     places.extend(LOADER_DIRECTORIES.iter().map(|directory| Path::new(directory).join(LIBRARY)));
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_what_to_set() {
+        let text = placement(&Node { index: 1, cpus: (0..1000).collect() });
+        assert!(text.contains("NUMA node 1") && text.contains("--cpunodebind=1 --preferred=1"), "{text}");
+        assert!(text.contains(&format!("GOMAXPROCS={}", host::processors::count())), "{text}");
+        assert!(processors(None, 8).contains("GOMAXPROCS=8"));
+        assert!(processors(Some("64"), 8).contains("set it to 8"));
+        assert!(processors(Some("4"), 8).contains("idle") && processors(Some("8"), 8).contains("as many as"));
+        assert!(processors(Some("x"), 8).contains("no number"));
+    }
 }

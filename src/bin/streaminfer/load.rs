@@ -5,9 +5,11 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use streaminfer::error::{Error, Result};
 use streaminfer::runtime::Context;
@@ -18,6 +20,67 @@ const LATENCY_NS_MAX: u64 = 600_000_000_000;
 const SLEEP_EARLY: Duration = Duration::from_micros(80);
 /// An open loop that cannot keep up stops after this many times its duration.
 const OVERTIME: u32 = 2;
+
+/// So many requests at once; whoever comes later waits for its turn.
+pub struct Gate {
+    turns: Mutex<Turns>,
+}
+
+struct Turns {
+    free: usize,
+    /// First come, first served.
+    queue: VecDeque<Arc<Turn>>,
+}
+
+struct Turn {
+    thread: Thread,
+    has_come: AtomicBool,
+}
+
+/// The right to have a request in flight, given to the next in the queue when dropped.
+pub struct Permit<'a>(&'a Gate);
+
+impl Gate {
+    /// For so many at once.
+    pub fn new(permits: usize) -> Self {
+        Gate { turns: Mutex::new(Turns { free: permits, queue: VecDeque::new() }) }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn.
+    pub fn enter(&self) -> Permit<'_> {
+        let turn = {
+            let mut turns = self.turns();
+            if turns.free > 0 {
+                turns.free -= 1;
+                return Permit(self);
+            }
+            let turn = Arc::new(Turn { thread: thread::current(), has_come: AtomicBool::new(false) });
+            turns.queue.push_back(turn.clone());
+            turn
+        };
+        while !turn.has_come.load(Acquire) {
+            thread::park();
+        }
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.0.turns();
+        match turns.queue.pop_front() {
+            Some(turn) => {
+                turn.has_come.store(true, Release);
+                turn.thread.unpark();
+            }
+            None => turns.free += 1,
+        }
+    }
+}
 
 /// What one thread makes requests on.
 pub enum Lane<'a> {
@@ -138,11 +201,11 @@ impl Tally {
 }
 
 /// Makes requests on every lane, one thread each, as the schedule says.
-pub fn measure(lanes: &mut [Lane<'_>], schedule: &Schedule) -> Result<Tally> {
+pub fn measure(lanes: &mut [Lane<'_>], schedule: &Schedule, gate: Option<&Gate>) -> Result<Tally> {
     let done = AtomicU64::new(0);
     let mut tally = Tally::new();
     thread::scope(|scope| {
-        let work = |lane| scope.spawn(|| drive(lane, schedule, &done));
+        let work = |lane| scope.spawn(|| drive(lane, schedule, gate, &done));
         let workers: Vec<_> = lanes.iter_mut().map(work).collect();
         let bar = progress_bar(schedule);
         while !bar.is_hidden() && !workers.iter().all(|worker| worker.is_finished()) {
@@ -162,11 +225,14 @@ pub fn measure(lanes: &mut [Lane<'_>], schedule: &Schedule) -> Result<Tally> {
     })
 }
 
-fn drive(lane: &mut Lane<'_>, schedule: &Schedule, done: &AtomicU64) -> Result<Tally> {
+fn drive(lane: &mut Lane<'_>, schedule: &Schedule, gate: Option<&Gate>, done: &AtomicU64) -> Result<Tally> {
     lane.bind()?;
     let mut tally = Tally::new();
     while let Some(start) = schedule.next() {
-        match lane.request() {
+        let permit = gate.map(Gate::enter);
+        let ended = lane.request();
+        drop(permit);
+        match ended {
             Ok(()) => tally.latencies.saturating_record(start.elapsed().as_nanos() as u64),
             Err(error) => {
                 tally.errors += 1;
@@ -204,6 +270,25 @@ mod tests {
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
         assert!((mean * 1000.0 - 1.0).abs() < 0.05, "mean gap {mean}");
         assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "a Poisson process has gaps as varied as they are long");
+    }
+
+    #[test]
+    fn a_gate_lets_so_many_in_at_once_and_everybody_in_the_end() {
+        let (gate, inside, most) = (Gate::new(3), AtomicU64::new(0), AtomicU64::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _permit = gate.enter();
+                        most.fetch_max(inside.fetch_add(1, Relaxed) + 1, Relaxed);
+                        thread::yield_now();
+                        inside.fetch_sub(1, Relaxed);
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.load(Relaxed)), "{most:?} at once");
+        assert_eq!(gate.turns().free, 3);
     }
 
     #[test]

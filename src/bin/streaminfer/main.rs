@@ -3,6 +3,7 @@
 mod args;
 mod arrays;
 mod bench;
+mod beside;
 mod doctor;
 mod feed;
 mod inspect;

@@ -7,11 +7,12 @@ use super::memory::DeviceMemory;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
 use super::record::Records;
-use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, Precision, Progress};
+use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Progress};
 use crate::error::Result;
 use crate::kernels::entry::transfer::Clock;
 use crate::kernels::entry::{Arguments, Field};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// A GPU, opened for one engine.
 pub struct CudaDevice {
@@ -53,8 +54,8 @@ impl Device for CudaDevice {
         self.gpu.modules.images()
     }
 
-    fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>> {
-        Ok(Box::new(CudaLoader::new(&self.gpu, precision)?))
+    fn loader(&self, order: LoaderOrder) -> Result<Box<dyn Loader>> {
+        Ok(Box::new(CudaLoader::new(&self.gpu, order)?))
     }
 
     fn progress(&self) -> Result<Arc<Progress>> {
@@ -66,7 +67,11 @@ impl Device for CudaDevice {
         Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), &self.clock, order)?))
     }
 
+    fn in_flight(&self) -> Arc<AtomicUsize> {
+        self.gpu.in_flight.clone()
+    }
+
     fn settle(&self) {
-        self.reactor.watch().settle();
+        self.gpu.settle();
     }
 }

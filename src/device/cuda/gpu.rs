@@ -2,19 +2,23 @@
 
 use super::memory::Pools;
 use super::module::Modules;
+use super::partition::Partitions;
+use super::reactor::Watch;
 use super::sys::{
     self, ATTRIBUTE_CAPABILITY_MAJOR, ATTRIBUTE_CAPABILITY_MINOR, ATTRIBUTE_MULTIPROCESSORS,
     ATTRIBUTE_SHARED_BYTES_MAX, CuContext, CuDevice, CuResult, CuUuid, Table,
 };
-use crate::device::{DeviceInfo, DeviceKind, DeviceState};
+use crate::device::host::numa;
+use crate::device::{DeviceInfo, DeviceKind, DeviceState, Node};
 use crate::error::{Result, ensure, fail};
 use crate::lower::cuda::Traits;
 use once_cell::sync::OnceCell;
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
 use std::marker::PhantomData;
-use std::sync::atomic::AtomicI32;
+use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Results after which a context is lost for the process; the driver's manual says so of each.
@@ -41,6 +45,8 @@ pub struct Identity {
     pub uuid: String,
     /// Device memory.
     pub memory_bytes: u64,
+    /// The memory node that it hangs on, where the machine has several.
+    pub node: Option<Node>,
     /// What lowering needs to know.
     pub traits: Traits,
 }
@@ -56,14 +62,19 @@ impl Identity {
             let code = unsafe { table.device_attribute(&raw mut value, attribute, device) };
             table.check(code, "cuDeviceGetAttribute").map(|()| value as u32)
         };
-        let mut name = [0 as c_char; 256];
+        let mut text = [0 as c_char; 256];
         let (mut uuid, mut memory_bytes) = (CuUuid::default(), 0usize);
-        // SAFETY: the driver stores at most 256 characters with their end, an identifier and a number.
+        // SAFETY: the driver stores at most 256 characters with their end.
+        let bus = unsafe {
+            table.check(table.device_bus(text.as_mut_ptr(), 256, device), "cuDeviceGetPCIBusId")?;
+            CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned()
+        };
+        // SAFETY: as above, an identifier and a number.
         let name = unsafe {
-            table.check(table.device_name(name.as_mut_ptr(), 256, device), "cuDeviceGetName")?;
+            table.check(table.device_name(text.as_mut_ptr(), 256, device), "cuDeviceGetName")?;
             table.check(table.device_uuid(&raw mut uuid, device), "cuDeviceGetUuid")?;
             table.check(table.device_memory(&raw mut memory_bytes, device), "cuDeviceTotalMem")?;
-            CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned()
+            CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned()
         };
         // The driver names a slice like "NVIDIA H100 80GB HBM3 MIG 1g.10gb".
         let prefix = if name.contains(" MIG ") { "MIG" } else { "GPU" };
@@ -73,6 +84,7 @@ impl Identity {
             uuid: uuid_text(prefix, &uuid),
             name,
             memory_bytes: memory_bytes as u64,
+            node: numa::node_of(Path::new(numa::SYS), &bus),
             traits: Traits {
                 multiprocessors: attribute(ATTRIBUTE_MULTIPROCESSORS)?,
                 capability: (attribute(ATTRIBUTE_CAPABILITY_MAJOR)?, attribute(ATTRIBUTE_CAPABILITY_MINOR)?),
@@ -89,6 +101,7 @@ impl Identity {
             name: self.name.clone(),
             processors: self.traits.multiprocessors as usize,
             memory_bytes: self.memory_bytes,
+            node: self.node.clone(),
         }
     }
 }
@@ -138,6 +151,11 @@ pub struct Gpu {
     fault: AtomicI32,
     pub(super) pools: Pools,
     pub(super) modules: Modules,
+    pub(super) partitions: Partitions,
+    /// Requests in flight, of all engines.
+    pub(super) in_flight: Arc<AtomicUsize>,
+    /// What looks after them, one for each engine.
+    watches: Mutex<Vec<Weak<Watch>>>,
 }
 
 // SAFETY: the context is a handle that any thread may make current; the rest is `Sync`.
@@ -187,14 +205,34 @@ impl Gpu {
         table.check(code, "cuDevicePrimaryCtxRetain").map_err(|error| error.within(&identity.name))?;
         let (device, fault) = (identity.device, AtomicI32::new(0));
         let (pools, modules) = (Pools::default(), Modules::default());
-        let gpu = Arc::new(Gpu { table, identity, context, fault, pools, modules });
+        let (partitions, in_flight, watches) = (Partitions::default(), Arc::default(), Mutex::default());
+        let gpu = Gpu { table, identity, context, fault, pools, modules, partitions, in_flight, watches };
+        let gpu = Arc::new(gpu);
         open.push((device, Arc::downgrade(&gpu)));
         Ok(gpu)
+    }
+
+    /// One more engine looks after its requests.
+    pub(super) fn enter_watch(&self, watch: &Arc<Watch>) {
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|watch| watch.strong_count() > 0);
+        watches.push(Arc::downgrade(watch));
+    }
+
+    /// Tells the sinks of all requests that have ended, whichever engine they are of.
+    pub(super) fn settle(&self) {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        watches.iter().filter_map(Weak::upgrade).for_each(|watch| _ = watch.settle());
     }
 
     /// What it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The device, as the driver names it.
+    pub(super) fn device(&self) -> CuDevice {
+        self.identity.device
     }
 
     /// The context, to be named in graphs.
@@ -236,6 +274,11 @@ impl Current<'_> {
     /// The GPU's compute capability.
     pub fn capability(&self) -> (u32, u32) {
         self.gpu.identity.traits.capability
+    }
+
+    /// The device, as the driver names it.
+    pub(super) fn device(&self) -> CuDevice {
+        self.gpu.identity.device
     }
 
     /// The driver's functions.

@@ -2,10 +2,13 @@
 
 use super::gpu::{Current, Gpu};
 use super::module::Function;
+use super::partition::Partition;
 use super::sys::{
-    CuAddress, CuCopyNode, CuCopySide, CuEdge, CuExec, CuGraph, CuKernelNode, CuNode, CuStream,
-    DEPENDENCY_PROGRAMMATIC, MEMORY_DEVICE, MEMORY_HOST, PORT_PROGRAMMATIC, STREAM_NON_BLOCKING, WAIT_VALUE_GEQ,
+    CuAddress, CuContext, CuCopyNode, CuCopySide, CuEdge, CuExec, CuGraph, CuKernelNode, CuLaunchValue, CuNode,
+    CuStream, DEPENDENCY_PROGRAMMATIC, GRAPH_NODE_PRIORITY, LAUNCH_PRIORITY, MEMORY_DEVICE, MEMORY_HOST,
+    PORT_PROGRAMMATIC, STREAM_NON_BLOCKING, WAIT_VALUE_GEQ,
 };
+use crate::device::Priority;
 use crate::error::Result;
 use crate::kernels::entry::Geometry;
 use std::ffi::c_void;
@@ -16,6 +19,17 @@ use std::sync::Arc;
 pub struct Stream {
     gpu: Arc<Gpu>,
     handle: CuStream,
+    seat: Seat,
+    /// Goes after the stream.
+    _partition: Option<Arc<Partition>>,
+}
+
+/// Where work runs, and before what.
+#[derive(Clone, Copy)]
+struct Seat {
+    /// The context that nodes name.
+    context: CuContext,
+    priority: i32,
 }
 
 // SAFETY: a handle that any thread may use.
@@ -24,14 +38,23 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// A new stream.
-    pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
+    /// A new stream, on the multiprocessors of a partition or on all.
+    pub fn new(gpu: &Arc<Gpu>, priority: Priority, partition: Option<&Arc<Partition>>) -> Result<Self> {
         let current = gpu.enter()?;
-        let mut handle = null_mut();
-        // SAFETY: the driver stores a handle.
-        let code = unsafe { current.table().stream_new(&raw mut handle, STREAM_NON_BLOCKING, 0) };
-        current.check(code, "cuStreamCreateWithPriority")?;
-        Ok(Stream { gpu: gpu.clone(), handle })
+        let priority = level(&current, priority)?;
+        let handle = match partition {
+            Some(partition) => partition.stream(&current, priority)?,
+            None => {
+                let mut handle = null_mut();
+                // SAFETY: the driver stores a handle.
+                let code = unsafe { current.table().stream_new(&raw mut handle, STREAM_NON_BLOCKING, priority) };
+                current.check(code, "cuStreamCreateWithPriority")?;
+                handle
+            }
+        };
+        let context = partition.map_or(gpu.context(), |partition| partition.context());
+        let (seat, partition) = (Seat { context, priority }, partition.cloned());
+        Ok(Stream { gpu: gpu.clone(), handle, seat, _partition: partition })
     }
 
     /// The handle, as a name.
@@ -79,6 +102,19 @@ impl Stream {
     }
 }
 
+/// What the driver calls a priority: the ends of its range and its middle. It knows at least one level.
+fn level(current: &Current<'_>, priority: Priority) -> Result<i32> {
+    let (mut least, mut greatest) = (0, 0);
+    // SAFETY: the driver stores two numbers.
+    let code = unsafe { current.table().priority_range(&raw mut least, &raw mut greatest) };
+    current.check(code, "cuCtxGetStreamPriorityRange")?;
+    Ok(match priority {
+        Priority::Low => least,
+        Priority::Normal => greatest.midpoint(least),
+        Priority::High => greatest,
+    })
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Ok(current) = self.gpu.enter() {
@@ -117,9 +153,10 @@ pub enum End {
     Device(CuAddress),
 }
 
-/// A graph in the making: each node waits for the one before.
+/// A graph in the making, for one stream: each node waits for the one before.
 pub struct Line<'a> {
     current: &'a Current<'a>,
+    seat: Seat,
     graph: CuGraph,
     last: Option<Node>,
 }
@@ -132,12 +169,12 @@ struct Node {
 }
 
 impl<'a> Line<'a> {
-    /// An empty graph.
-    pub fn new(current: &'a Current<'a>) -> Result<Self> {
+    /// An empty graph, to be run on `stream`.
+    pub fn new(current: &'a Current<'a>, stream: &Stream) -> Result<Self> {
         let mut graph = null_mut();
         // SAFETY: the driver stores a handle.
         current.check(unsafe { current.table().graph_new(&raw mut graph, 0) }, "cuGraphCreate")?;
-        Ok(Line { current, graph, last: None })
+        Ok(Line { current, seat: stream.seat, graph, last: None })
     }
 
     fn after(&self) -> (*const CuNode, usize) {
@@ -150,14 +187,14 @@ impl<'a> Line<'a> {
     pub fn kernel(&mut self, function: Function, geometry: &Geometry, arguments: &[u8]) -> Result<()> {
         let mut parameters = [arguments.as_ptr().cast_mut().cast::<c_void>()];
         let node = CuKernelNode {
-            function: function.handle,
+            function: null_mut(),
             grid: geometry.grid,
             block: [geometry.block, 1, 1],
             shared_bytes: geometry.shared_bytes,
             parameters: parameters.as_mut_ptr(),
             extra: null_mut(),
-            kernel: null_mut(),
-            context: null_mut(),
+            kernel: function.handle,
+            context: self.seat.context,
         };
         let before = self.last.filter(|before| before.is_kernel && function.waits);
         let (after, count) = if before.is_some() { (null(), 0) } else { self.after() };
@@ -167,11 +204,20 @@ impl<'a> Line<'a> {
             self.current.table().graph_add_kernel(&raw mut handle, self.graph, after, count, &raw const node)
         };
         self.current.check(code, "cuGraphAddKernelNode")?;
+        self.prefer(handle)?;
         if let Some(before) = before {
             self.overlap(before.handle, handle)?;
         }
         self.last = Some(Node { handle, is_kernel: true });
         Ok(())
+    }
+
+    /// Gives a launch the stream's priority: nodes have their own.
+    fn prefer(&self, node: CuNode) -> Result<()> {
+        let value = CuLaunchValue { priority: self.seat.priority, rest: [0; 60] };
+        // SAFETY: a node of the graph; the driver copies the value.
+        let code = unsafe { self.current.table().graph_set_kernel(node, LAUNCH_PRIORITY, &raw const value) };
+        self.current.check(code, "cuGraphKernelNodeSetAttribute")
     }
 
     /// Lets a kernel start once every block of the one before has; its code waits for that one's end.
@@ -186,7 +232,7 @@ impl<'a> Line<'a> {
     }
 
     /// Adds a copy by the copy engine.
-    pub fn copy(&mut self, gpu: &Gpu, from: End, to: End, bytes: usize) -> Result<()> {
+    pub fn copy(&mut self, from: End, to: End, bytes: usize) -> Result<()> {
         let side = |end: End| CuCopySide {
             position: [0; 4],
             memory: if matches!(end, End::Host(_)) { MEMORY_HOST } else { MEMORY_DEVICE },
@@ -203,7 +249,7 @@ impl<'a> Line<'a> {
         // SAFETY: the driver copies the description; both ends live as long as the graph runs, the caller's duty.
         let code = unsafe {
             let table = self.current.table();
-            table.graph_add_copy(&raw mut handle, self.graph, after, count, &raw const node, gpu.context())
+            table.graph_add_copy(&raw mut handle, self.graph, after, count, &raw const node, self.seat.context)
         };
         self.current.check(code, "cuGraphAddMemcpyNode")?;
         self.last = Some(Node { handle, is_kernel: false });
@@ -215,7 +261,7 @@ impl<'a> Line<'a> {
         let table = self.current.table();
         let mut exec = null_mut();
         // SAFETY: a graph made here; the driver stores a handle.
-        let code = unsafe { table.graph_instantiate(&raw mut exec, self.graph, 0) };
+        let code = unsafe { table.graph_instantiate(&raw mut exec, self.graph, GRAPH_NODE_PRIORITY) };
         self.current.check(code, "cuGraphInstantiateWithFlags")?;
         let replay = Replay { gpu: gpu.clone(), exec };
         // SAFETY: graph and stream live.

@@ -156,7 +156,7 @@ impl Builder<'_> {
     }
 
     fn build(&self, current: &Current<'_>, stream: &Stream) -> Result<Replay> {
-        let mut line = Line::new(current)?;
+        let mut line = Line::new(current, stream)?;
         self.fetch(&mut line)?;
         for (launch, &function) in self.program.program().launches.iter().zip(self.program.functions()) {
             let mut arguments = launch.arguments.clone();
@@ -181,7 +181,7 @@ impl Builder<'_> {
             let Some(offset) = place.host.filter(|_| port.bytes > 0) else { continue };
             if port.bytes >= COPY_ENGINE_BYTES {
                 let from = End::Host(self.memory.host.host(offset));
-                line.copy(self.gpu, from, End::Device(place.device), port.bytes)?;
+                line.copy(from, End::Device(place.device), port.bytes)?;
             } else {
                 segments.push(Self::segment(self.memory.host.device(offset), place.device, port.bytes));
             }
@@ -214,7 +214,7 @@ impl Builder<'_> {
             let Some(offset) = place.host.filter(|_| port.bytes > 0) else { continue };
             if port.bytes >= COPY_ENGINE_BYTES {
                 let to = End::Host(self.memory.host.host(offset));
-                line.copy(self.gpu, End::Device(place.device), to, port.bytes)?;
+                line.copy(End::Device(place.device), to, port.bytes)?;
             } else {
                 segments.push(Self::segment(place.device, self.memory.host.device(offset), port.bytes));
             }
@@ -258,7 +258,8 @@ impl CudaLane {
         let record = order.progress.mapped_record();
         let record = record.ok_or_else(|| fail!(Internal, "a lane of the GPU has a record that the GPU cannot see"))?;
         let memory = Arc::new(CudaMemory::new(gpu, &programs, &order.inputs)?);
-        let stream = Stream::new(gpu)?;
+        let partition = programs.first().and_then(|program| program.partition());
+        let stream = Stream::new(gpu, order.priority, partition)?;
         let transfers = Transfers::load(gpu)?;
         let current = gpu.enter()?;
         stream.clear(&current, memory.device.address(), memory.device.bytes())?;

@@ -3,6 +3,7 @@
 
 use super::gpu::{Current, Gpu};
 use super::sys::{CuAddress, HOST_PORTABLE_MAPPED, OUT_OF_MEMORY};
+use crate::device::host::numa;
 use crate::error::{Result, ensure, fail};
 use crate::limits::CONTEXT_BYTES_MAX;
 use std::collections::HashMap;
@@ -164,7 +165,8 @@ fn allocate_host(gpu: &Arc<Gpu>, bytes: usize) -> Result<(*mut u8, CuAddress)> {
     let table = current.table();
     // SAFETY: the driver stores an address.
     let allocate = |out: &mut *mut c_void| unsafe { table.host_allocate(out, bytes, HOST_PORTABLE_MAPPED) };
-    let address = with_retry(gpu, &current, "cuMemHostAlloc", allocate, std::ptr::null_mut())
+    let take = || with_retry(gpu, &current, "cuMemHostAlloc", allocate, std::ptr::null_mut());
+    let address = numa::near(gpu.identity().node.as_ref(), take)
         .map_err(|error| error.within(format_args!("{bytes} bytes of page-locked host memory")))?;
     let mut device = 0;
     // SAFETY: mapped memory, taken above.

@@ -11,6 +11,7 @@ mod graph;
 mod lane;
 mod memory;
 mod module;
+mod partition;
 mod program;
 mod reactor;
 mod record;

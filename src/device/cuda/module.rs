@@ -1,10 +1,11 @@
 //! The kernels' images and the functions in them.
 //!
 //! A family's image is loaded when the first program needs one of its entries: machine code if the library was built with some for this
-//! GPU, else portable PTX, which the driver compiles and keeps in its cache on disk.
+//! GPU, else portable PTX, which the driver compiles and keeps in its cache on disk. Images are loaded as libraries of the driver's, whose
+//! kernels run in any context of the GPU: a launch says in which, and a partition of multiprocessors is a context.
 
 use super::gpu::{Current, Gpu};
-use super::sys::{CuFunction, CuModule, FUNCTION_SHARED_BYTES_MAX, JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
+use super::sys::{CuKernel, CuLibrary, FUNCTION_SHARED_BYTES_MAX, JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
 use crate::device::ImageInfo;
 use crate::device::host::clock;
 use crate::error::{Result, fail};
@@ -23,7 +24,7 @@ const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
 /// A kernel that can be launched as long as its GPU is open.
 #[derive(Clone, Copy, Debug)]
 pub struct Function {
-    pub(super) handle: CuFunction,
+    pub(super) handle: CuKernel,
     /// Whether its code waits for the launch before, so that it may be started while that one runs.
     pub(super) waits: bool,
 }
@@ -34,10 +35,11 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 /// A loaded image.
-#[derive(Clone, Copy)]
 struct Module {
     handle: usize,
     waits: bool,
+    /// Where the driver writes what its compiler says: it compiles once more for a context that it meets later.
+    _log: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -66,29 +68,22 @@ impl Modules {
             return Ok(function);
         }
         let current = gpu.enter()?;
-        let module = match loaded.modules.get(entry.family) {
-            Some(&module) => module,
-            None => {
-                let (module, image) = load(&current, entry.family)?;
-                loaded.images.push(image);
-                loaded.modules.insert(entry.family, module);
-                module
-            }
-        };
-        let name = CString::new(entry.name).map_err(|_| fail!(Internal, "an entry's name holds a zero"))?;
-        let mut function = std::ptr::null_mut();
-        // SAFETY: a loaded module, a C string, and the driver stores a handle.
-        let code =
-            unsafe { current.table().module_function(&raw mut function, module.handle as CuModule, name.as_ptr()) };
-        current.check(code, "cuModuleGetFunction").map_err(|error| error.within(entry.name))?;
+        if !loaded.modules.contains_key(entry.family) {
+            let (module, image) = load(&current, entry)?;
+            loaded.images.push(image);
+            loaded.modules.insert(entry.family, module);
+        }
+        let module = &loaded.modules[entry.family];
+        let function = Function { handle: kernel(&current, module.handle as CuLibrary, entry)?, waits: module.waits };
         if shared_bytes > allowed {
-            // SAFETY: a function of a loaded module.
-            let code =
-                unsafe { current.table().function_set(function, FUNCTION_SHARED_BYTES_MAX, shared_bytes as i32) };
-            current.check(code, "cuFuncSetAttribute").map_err(|error| error.within(entry.name))?;
+            // SAFETY: a kernel of a loaded library.
+            let code = unsafe {
+                let (table, attribute) = (current.table(), FUNCTION_SHARED_BYTES_MAX);
+                table.kernel_set(attribute, shared_bytes as i32, function.handle, current.device())
+            };
+            current.check(code, "cuKernelSetAttribute").map_err(|error| error.within(entry.name))?;
             loaded.shared_bytes.insert(entry.name, shared_bytes);
         }
-        let function = Function { handle: function, waits: module.waits };
         loaded.functions.insert(entry.name, function);
         Ok(function)
     }
@@ -105,8 +100,8 @@ impl Modules {
         let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
         for module in loaded.modules.into_values() {
             // SAFETY: loaded here once, and its functions are used no more.
-            let _ =
-                current.check(unsafe { current.table().module_unload(module.handle as CuModule) }, "cuModuleUnload");
+            let code = unsafe { current.table().library_unload(module.handle as CuLibrary) };
+            let _ = current.check(code, "cuLibraryUnload");
         }
     }
 }
@@ -127,14 +122,31 @@ fn waits(image: &[u8], capability: (u32, u32)) -> bool {
     number.and_then(|number| number.parse().ok()).is_some_and(|number: u32| number >= 90)
 }
 
-fn load(current: &Current<'_>, family: &'static str) -> Result<(Module, ImageInfo)> {
+/// A library's kernel, whose code is on the GPU: the driver may put that off until it is needed, and then the first request
+/// would wait for it.
+fn kernel(current: &Current<'_>, library: CuLibrary, entry: &Entry) -> Result<CuKernel> {
+    let name = CString::new(entry.name).map_err(|_| fail!(Internal, "an entry's name holds a zero"))?;
+    let (mut kernel, mut function) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: a loaded library, a C string, and the driver stores a handle.
+    let code = unsafe { current.table().library_kernel(&raw mut kernel, library, name.as_ptr()) };
+    current.check(code, "cuLibraryGetKernel").map_err(|error| error.within(entry.name))?;
+    // SAFETY: the kernel was found; the driver stores a handle.
+    let code = unsafe { current.table().kernel_function(&raw mut function, kernel) };
+    current.check(code, "cuKernelGetFunction").map_err(|error| error.within(entry.name))?;
+    Ok(kernel)
+}
+
+/// The best image of the entry's family that this GPU can run.
+fn load(current: &Current<'_>, entry: &Entry) -> Result<(Module, ImageInfo)> {
+    let family = entry.family;
     let mut last = fail!(Internal, "the library holds no image of the kernels '{family}'");
     for image in images(family) {
         let start = clock::monotonic_ns();
-        match load_image(current, image) {
-            Ok(module) => {
+        match load_image(current, image, entry) {
+            Ok((library, log)) => {
                 let load_ns = clock::monotonic_ns() - start;
-                let module = Module { handle: module as usize, waits: waits(image, current.capability()) };
+                let waits = waits(image, current.capability());
+                let module = Module { handle: library as usize, waits, _log: log };
                 return Ok((module, ImageInfo { family, is_compiled: image.starts_with(b"//"), load_ns }));
             }
             Err(error) => last = error.within(format_args!("kernels '{family}'")),
@@ -143,30 +155,45 @@ fn load(current: &Current<'_>, family: &'static str) -> Result<(Module, ImageInf
     Err(last)
 }
 
-fn load_image(current: &Current<'_>, image: &'static [u8]) -> Result<CuModule> {
+/// Loads an image and, since the driver may not look at it before, one of its entries.
+fn load_image(current: &Current<'_>, image: &'static [u8], entry: &Entry) -> Result<(CuLibrary, Vec<u8>)> {
     let mut log = vec![0u8; LOG_BYTES];
     let mut options = [JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES];
     let mut values = [log.as_mut_ptr().cast::<c_void>(), LOG_BYTES as *mut c_void];
-    let mut module = std::ptr::null_mut();
-    // SAFETY: the image is machine code with its header, or PTX that ends with a zero; the log has as many bytes as said.
+    let (mut library, none) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let table = current.table();
+    // SAFETY: the image is machine code with its header, or PTX that ends with a zero; the log has as many bytes as said, and lives
+    // as long as the library.
     let code = unsafe {
-        current.table().module_load(
-            &raw mut module,
-            image.as_ptr().cast(),
-            options.len() as u32,
+        let (image, count) = (image.as_ptr().cast(), options.len() as u32);
+        table.library_load(
+            &raw mut library,
+            image,
             options.as_mut_ptr(),
             values.as_mut_ptr(),
+            count,
+            none,
+            none.cast(),
+            0,
         )
     };
-    current.check(code, "cuModuleLoadDataEx").map_err(|mut error| {
-        let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
-        let text = String::from_utf8_lossy(&log[..end]);
-        if !text.trim().is_empty() {
-            error.message = format!("{}: {}", error.message, text.trim());
+    let loaded = current.check(code, "cuLibraryLoadData").and_then(|()| {
+        kernel(current, library, entry).inspect_err(|_| {
+            // SAFETY: loaded above, and nothing of it is used.
+            let _ = current.check(unsafe { table.library_unload(library) }, "cuLibraryUnload");
+        })
+    });
+    match loaded {
+        Ok(_) => Ok((library, log)),
+        Err(mut error) => {
+            let end = log.iter().position(|&byte| byte == 0).unwrap_or(0);
+            let text = String::from_utf8_lossy(&log[..end]);
+            if !text.trim().is_empty() {
+                error.message = format!("{}: {}", error.message, text.trim());
+            }
+            Err(error)
         }
-        error
-    })?;
-    Ok(module)
+    }
 }
 
 #[cfg(test)]

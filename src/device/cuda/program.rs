@@ -4,8 +4,9 @@ use super::gpu::Gpu;
 use super::graph::Stream;
 use super::memory::{ALIGNMENT, DeviceMemory};
 use super::module::Function;
+use super::partition::Partition;
 use super::sys::CuAddress;
-use crate::device::{Loader, Precision, Program};
+use crate::device::{Loader, LoaderOrder, Precision, Priority, Program};
 use crate::error::{Result, fail};
 use crate::ir::TensorType;
 use crate::lower::cuda::{self as lowered, ConstantDef};
@@ -26,6 +27,7 @@ pub struct LoadedProgram {
     weights: Vec<Weight>,
     /// Per launch.
     functions: Vec<Function>,
+    partition: Option<Arc<Partition>>,
 }
 
 impl LoadedProgram {
@@ -37,6 +39,11 @@ impl LoadedProgram {
     /// The functions of the launches.
     pub fn functions(&self) -> &[Function] {
         &self.functions
+    }
+
+    /// The multiprocessors that it is for; `None`: all.
+    pub fn partition(&self) -> Option<&Arc<Partition>> {
+        self.partition.as_ref()
     }
 
     /// Where a constant lies.
@@ -70,14 +77,26 @@ struct Shelf {
 pub struct CudaLoader {
     gpu: Arc<Gpu>,
     precision: Precision,
+    partition: Option<Arc<Partition>>,
     stream: Stream,
     shelf: Mutex<Shelf>,
 }
 
 impl CudaLoader {
     /// A place for a model.
-    pub fn new(gpu: &Arc<Gpu>, precision: Precision) -> Result<Self> {
-        Ok(CudaLoader { gpu: gpu.clone(), precision, stream: Stream::new(gpu)?, shelf: Mutex::default() })
+    pub fn new(gpu: &Arc<Gpu>, order: LoaderOrder) -> Result<Self> {
+        let wanted = order.multiprocessors;
+        let partition = if wanted == 0 { None } else { Some(Arc::new(Partition::take(gpu, wanted)?)) };
+        // What is copied to the GPU needs none of its multiprocessors.
+        let stream = Stream::new(gpu, Priority::Low, None)?;
+        Ok(CudaLoader { gpu: gpu.clone(), precision: order.precision, partition, stream, shelf: Mutex::default() })
+    }
+
+    /// The GPU as programs find it.
+    fn traits(&self) -> lowered::Traits {
+        let whole = self.gpu.identity().traits;
+        let multiprocessors = self.partition.as_ref().map_or(whole.multiprocessors, |some| some.multiprocessors());
+        lowered::Traits { multiprocessors, ..whole }
     }
 
     /// The constants on the GPU; those that the model has not used before are copied there into one new area.
@@ -109,7 +128,7 @@ impl CudaLoader {
 
 impl Loader for CudaLoader {
     fn load(&self, plan: Plan) -> Result<Arc<dyn Program>> {
-        let mut program = lowered::lower(&plan, self.precision, &self.gpu.identity().traits)?;
+        let mut program = lowered::lower(&plan, self.precision, &self.traits())?;
         // The program holds the constants that it needs; every other one can go before they are copied.
         drop(plan);
         let function = |launch: &lowered::Launch| {
@@ -118,10 +137,14 @@ impl Loader for CudaLoader {
         let functions = program.launches.iter().map(function).collect::<Result<Vec<_>>>()?;
         let constants = std::mem::take(&mut program.constants);
         let weights = self.upload(constants)?;
-        Ok(Arc::new(LoadedProgram { program, weights, functions }))
+        Ok(Arc::new(LoadedProgram { program, weights, functions, partition: self.partition.clone() }))
     }
 
     fn weights_bytes(&self) -> usize {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    fn multiprocessors(&self) -> usize {
+        self.traits().multiprocessors as usize
     }
 }

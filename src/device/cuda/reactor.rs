@@ -4,7 +4,7 @@
 
 use super::gpu::{Current, Gpu};
 use super::sys::NOT_READY;
-use crate::device::host::{clock, futex, threads};
+use crate::device::host::{clock, futex, numa, threads};
 use crate::device::progress::Watcher;
 use crate::device::{DeviceState, Outcome, Progress, Sink, Stamps};
 use crate::error::{Error, Result, Status};
@@ -271,8 +271,13 @@ impl Reactor {
             dormant: AtomicBool::new(true),
             stopped: AtomicBool::new(false),
         });
-        let shared = watch.clone();
+        gpu.enter_watch(&watch);
+        let (shared, node) = (watch.clone(), gpu.identity().node.clone());
         let body = move || {
+            // The records that it reads lie there.
+            if let Some(node) = node {
+                numa::run_on(&node);
+            }
             // Sleeps of microseconds are to last microseconds.
             clock::sharpen_sleeps();
             shared.run();

@@ -1,12 +1,14 @@
 //! The CUDA driver's functions, resolved at run time: our own table over `libloading`, in the types of the CUDA 13 headers.
 //!
 //! `libcuda.so.1` is looked for by the system's loader, never in the working directory, and never closed. Every
-//! function of the table must be there. A result is a number, so that a code that is not known here is a value like any other.
+//! function of [`Functions`] must be there; those of [`Green`] are there together or not at all. A result is a number, so that a code that
+//! is not known here is a value like any other.
 
 use crate::error::{Result, ensure, fail};
 use libloading::os::unix::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 /// `CUresult`.
@@ -17,8 +19,10 @@ pub type CuDevice = c_int;
 pub type CuAddress = u64;
 /// `CUcontext`.
 pub type CuContext = *mut c_void;
-/// `CUmodule`.
-pub type CuModule = *mut c_void;
+/// `CUlibrary`.
+pub type CuLibrary = *mut c_void;
+/// `CUkernel`.
+pub type CuKernel = *mut c_void;
 /// `CUfunction`.
 pub type CuFunction = *mut c_void;
 /// `CUstream`.
@@ -29,6 +33,10 @@ pub type CuGraph = *mut c_void;
 pub type CuNode = *mut c_void;
 /// `CUgraphExec`.
 pub type CuExec = *mut c_void;
+/// `CUgreenCtx`.
+pub type CuGreen = *mut c_void;
+/// `CUdevResourceDesc`.
+pub type CuDescription = *mut c_void;
 
 /// `CUDA_SUCCESS`.
 pub const SUCCESS: CuResult = 0;
@@ -38,6 +46,8 @@ pub const OUT_OF_MEMORY: CuResult = 2;
 pub const NO_DEVICE: CuResult = 100;
 /// `CUDA_ERROR_NOT_READY`.
 pub const NOT_READY: CuResult = 600;
+/// `CUDA_ERROR_NOT_SUPPORTED`.
+pub const NOT_SUPPORTED: CuResult = 801;
 
 /// `CU_STREAM_NON_BLOCKING`.
 pub const STREAM_NON_BLOCKING: c_uint = 1;
@@ -63,6 +73,16 @@ pub const ATTRIBUTE_CAPABILITY_MAJOR: c_int = 75;
 pub const ATTRIBUTE_CAPABILITY_MINOR: c_int = 76;
 /// `CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN`.
 pub const ATTRIBUTE_SHARED_BYTES_MAX: c_int = 97;
+/// `CU_LAUNCH_ATTRIBUTE_PRIORITY`.
+pub const LAUNCH_PRIORITY: c_int = 8;
+/// `CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY`.
+pub const GRAPH_NODE_PRIORITY: u64 = 8;
+/// `CU_DEV_RESOURCE_TYPE_SM`.
+pub const RESOURCE_MULTIPROCESSORS: c_int = 1;
+/// `CU_DEV_SM_RESOURCE_SPLIT_IGNORE_SM_COSCHEDULING`.
+pub const SPLIT_FINELY: c_uint = 1;
+/// `CU_GREEN_CTX_DEFAULT_STREAM`, without which there is no green context.
+pub const GREEN_DEFAULT_STREAM: c_uint = 1;
 /// `CU_JIT_ERROR_LOG_BUFFER`.
 pub const JIT_ERROR_LOG: c_int = 5;
 /// `CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES`.
@@ -80,7 +100,7 @@ pub struct CuUuid {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct CuKernelNode {
-    /// What to launch.
+    /// Null: the kernel says what to launch.
     pub function: CuFunction,
     /// Blocks along x, y, z.
     pub grid: [c_uint; 3],
@@ -92,10 +112,39 @@ pub struct CuKernelNode {
     pub parameters: *mut *mut c_void,
     /// Null.
     pub extra: *mut *mut c_void,
-    /// Null.
-    pub kernel: *mut c_void,
-    /// Null: the function's own.
+    /// What to launch.
+    pub kernel: CuKernel,
+    /// Where: the device's primary context, or that of a green context.
     pub context: CuContext,
+}
+
+/// `CUlaunchAttributeValue`, of a priority.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct CuLaunchValue {
+    /// The priority.
+    pub priority: c_int,
+    /// What other attributes take.
+    pub rest: [u8; 60],
+}
+
+/// `CUdevResource`, of multiprocessors. The driver keeps what it needs to know in what is private.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub struct CuResource {
+    /// [`RESOURCE_MULTIPROCESSORS`].
+    pub kind: c_int,
+    /// The driver's.
+    pub private: [u8; 92],
+    /// How many there are.
+    pub multiprocessors: c_uint,
+    /// The rest of the largest resource.
+    pub rest: [u8; 44],
+}
+
+impl CuResource {
+    /// A place for the driver to write to.
+    pub const EMPTY: CuResource = CuResource { kind: 0, private: [0; 92], multiprocessors: 0, rest: [0; 44] };
 }
 
 /// `CUgraphEdgeData`.
@@ -147,23 +196,23 @@ pub struct CuCopyNode {
 }
 
 macro_rules! table {
-    ($($(#[$doc:meta])* fn $name:ident = $symbol:literal($($argument:ident: $ty:ty),*);)*) => {
-        /// The driver's functions.
+    ($(#[$about:meta])* $table:ident; $($(#[$doc:meta])* fn $name:ident = $symbol:literal($($argument:ident: $ty:ty),*);)*) => {
+        $(#[$about])*
         #[derive(Debug)]
-        pub struct Table {
+        pub struct $table {
             $($name: unsafe extern "C" fn($($ty),*) -> CuResult,)*
-            _library: ManuallyDrop<Library>,
         }
 
-        impl Table {
+        impl $table {
             /// The symbols of the table.
             #[cfg(test)]
             pub const SYMBOLS: &[&str] = &[$($symbol),*];
 
-            fn resolve(library: Library) -> Result<Table> {
+            /// All functions, or the symbol of one that is missing.
+            fn resolve(library: &Library) -> std::result::Result<Self, &'static str> {
                 // SAFETY: each symbol is the driver's function of that name, whose type stands in the driver's header.
                 unsafe {
-                    Ok(Table { $($name: symbol(&library, $symbol)?,)* _library: ManuallyDrop::new(library) })
+                    Ok($table { $($name: *library.get($symbol).map_err(|_| $symbol)?,)* })
                 }
             }
 
@@ -181,6 +230,8 @@ macro_rules! table {
 }
 
 table! {
+    /// The functions that every driver has.
+    Functions;
     /// Starts the driver.
     fn init = "cuInit"(flags: c_uint);
     /// The CUDA version that the driver supports: 1000 major + 10 minor.
@@ -199,6 +250,8 @@ table! {
     fn device_uuid = "cuDeviceGetUuid_v2"(out: *mut CuUuid, device: CuDevice);
     /// A device's memory.
     fn device_memory = "cuDeviceTotalMem_v2"(out: *mut usize, device: CuDevice);
+    /// A device's address on the PCI bus, in text.
+    fn device_bus = "cuDeviceGetPCIBusId"(out: *mut c_char, bytes: c_int, device: CuDevice);
     /// A property of a device.
     fn device_attribute = "cuDeviceGetAttribute"(out: *mut c_int, attribute: c_int, device: CuDevice);
     /// Takes the device's primary context.
@@ -209,16 +262,19 @@ table! {
     fn context_push = "cuCtxPushCurrent_v2"(context: CuContext);
     /// Makes the thread's former context current again.
     fn context_pop = "cuCtxPopCurrent_v2"(out: *mut CuContext);
-    /// Loads machine code, or compiles PTX.
-    fn module_load = "cuModuleLoadDataEx"(
-        out: *mut CuModule, image: *const c_void, count: c_uint, options: *mut c_int, values: *mut *mut c_void
+    /// Loads machine code, or compiles PTX, for all contexts.
+    fn library_load = "cuLibraryLoadData"(
+        out: *mut CuLibrary, image: *const c_void, options: *mut c_int, values: *mut *mut c_void, count: c_uint,
+        library_options: *mut c_int, library_values: *mut *mut c_void, library_count: c_uint
     );
-    /// Unloads a module.
-    fn module_unload = "cuModuleUnload"(module: CuModule);
-    /// A module's function.
-    fn module_function = "cuModuleGetFunction"(out: *mut CuFunction, module: CuModule, name: *const c_char);
-    /// Changes a function's attribute.
-    fn function_set = "cuFuncSetAttribute"(function: CuFunction, attribute: c_int, value: c_int);
+    /// Unloads a library.
+    fn library_unload = "cuLibraryUnload"(library: CuLibrary);
+    /// A library's kernel.
+    fn library_kernel = "cuLibraryGetKernel"(out: *mut CuKernel, library: CuLibrary, name: *const c_char);
+    /// A kernel as a function of the current context, whose code is loaded by then.
+    fn kernel_function = "cuKernelGetFunction"(out: *mut CuFunction, kernel: CuKernel);
+    /// Changes a kernel's attribute in all contexts of a device.
+    fn kernel_set = "cuKernelSetAttribute"(attribute: c_int, value: c_int, kernel: CuKernel, device: CuDevice);
     /// Takes device memory.
     fn memory_allocate = "cuMemAlloc_v2"(out: *mut CuAddress, bytes: usize);
     /// Gives device memory back.
@@ -235,6 +291,8 @@ table! {
     fn memory_set = "cuMemsetD8Async"(to: CuAddress, value: u8, bytes: usize, stream: CuStream);
     /// Makes a stream.
     fn stream_new = "cuStreamCreateWithPriority"(out: *mut CuStream, flags: c_uint, priority: c_int);
+    /// The numerically largest and smallest priorities of streams: the least and the greatest.
+    fn priority_range = "cuCtxGetStreamPriorityRange"(least: *mut c_int, greatest: *mut c_int);
     /// Destroys a stream.
     fn stream_free = "cuStreamDestroy_v2"(stream: CuStream);
     /// Waits until a stream is idle.
@@ -248,6 +306,10 @@ table! {
     /// Adds a launch to a graph.
     fn graph_add_kernel = "cuGraphAddKernelNode_v2"(
         out: *mut CuNode, graph: CuGraph, after: *const CuNode, after_count: usize, node: *const CuKernelNode
+    );
+    /// Changes a launch's attribute.
+    fn graph_set_kernel = "cuGraphKernelNodeSetAttribute"(
+        node: CuNode, attribute: c_int, value: *const CuLaunchValue
     );
     /// Adds a copy to a graph.
     fn graph_add_copy = "cuGraphAddMemcpyNode"(
@@ -270,32 +332,63 @@ table! {
     fn exec_free = "cuGraphExecDestroy"(exec: CuExec);
 }
 
+table! {
+    /// What partitions of a device's multiprocessors are made with: green contexts, of CUDA 12.5 and newer.
+    Green;
+    /// What a device has of a kind.
+    fn device_resource = "cuDeviceGetDevResource"(device: CuDevice, out: *mut CuResource, kind: c_int);
+    /// Splits multiprocessors into groups.
+    fn split = "cuDevSmResourceSplitByCount"(
+        out: *mut CuResource, count: *mut c_uint, from: *const CuResource, rest: *mut CuResource, flags: c_uint,
+        multiprocessors_min: c_uint
+    );
+    /// Describes groups of one split together.
+    fn describe_resources = "cuDevResourceGenerateDesc"(
+        out: *mut CuDescription, resources: *mut CuResource, count: c_uint
+    );
+    /// Makes a green context.
+    fn green_new = "cuGreenCtxCreate"(out: *mut CuGreen, description: CuDescription, device: CuDevice, flags: c_uint);
+    /// Destroys a green context.
+    fn green_free = "cuGreenCtxDestroy"(green: CuGreen);
+    /// A green context as a context.
+    fn green_context = "cuCtxFromGreenCtx"(out: *mut CuContext, green: CuGreen);
+    /// Makes a stream in a green context.
+    fn green_stream = "cuGreenCtxStreamCreate"(out: *mut CuStream, green: CuGreen, flags: c_uint, priority: c_int);
+}
+
+/// The driver's functions.
+#[derive(Debug)]
+pub struct Table {
+    functions: Functions,
+    green: std::result::Result<Green, &'static str>,
+    _library: ManuallyDrop<Library>,
+}
+
+impl Deref for Table {
+    type Target = Functions;
+
+    fn deref(&self) -> &Functions {
+        &self.functions
+    }
+}
+
 /// The library's name.
 pub const LIBRARY: &str = "libcuda.so.1";
 
-/// # Safety
-/// `T` is the type of the function called `name`.
-unsafe fn symbol<T: Copy>(library: &Library, name: &str) -> Result<T> {
-    // SAFETY: the caller's.
-    match unsafe { library.get::<T>(name) } {
-        Ok(symbol) => Ok(*symbol),
-        Err(_) => {
-            // SAFETY: cuDriverGetVersion has this type, and may be called before cuInit.
-            let version = unsafe {
-                let mut version = 0;
-                if let Ok(get) = library.get::<unsafe extern "C" fn(*mut c_int) -> CuResult>("cuDriverGetVersion") {
-                    get(&raw mut version);
-                }
-                version
-            };
-            Err(fail!(
-                NoDevice,
-                "{LIBRARY} has no {name}: its driver is for CUDA {}.{}, and this library needs one for 12.4 or newer",
-                version / 1000,
-                version % 1000 / 10
-            ))
+/// The CUDA version of a driver that may lack anything else: "12.4".
+fn version_of(library: &Library) -> String {
+    let mut version = 0;
+    // SAFETY: cuDriverGetVersion has this type, and may be called before cuInit.
+    unsafe {
+        if let Ok(get) = library.get::<unsafe extern "C" fn(*mut c_int) -> CuResult>("cuDriverGetVersion") {
+            get(&raw mut version);
         }
     }
+    version_text(version)
+}
+
+fn version_text(version: c_int) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
 /// Directories of a search path that depend on the working directory and hold a file called like the driver's library.
@@ -319,7 +412,24 @@ impl Table {
         // SAFETY: the driver's library, found by the loader under its soname; its constructors are the driver's.
         let library = unsafe { Library::new(LIBRARY) };
         let library = library.map_err(|error| fail!(NoDevice, "there is no NVIDIA driver: {error}"))?;
-        Table::resolve(library)
+        Table::of(library)
+    }
+
+    fn of(library: Library) -> Result<Table> {
+        let functions = Functions::resolve(&library).map_err(|symbol| {
+            fail!(
+                NoDevice,
+                "{LIBRARY} has no {symbol}: its driver is for CUDA {}, and this library needs one for 12.4 or newer",
+                version_of(&library)
+            )
+        })?;
+        let green = Green::resolve(&library);
+        Ok(Table { functions, green, _library: ManuallyDrop::new(library) })
+    }
+
+    /// What partitions are made with; `Unsupported` with what an older driver lacks.
+    pub fn green(&self) -> Result<&Green> {
+        self.green.as_ref().map_err(|symbol| lacks(symbol, &version_of(&self._library)))
     }
 
     /// A result's name and meaning.
@@ -353,6 +463,15 @@ impl Table {
     }
 }
 
+/// Why there are no partitions.
+fn lacks(symbol: &str, version: &str) -> crate::error::Error {
+    fail!(
+        Unsupported,
+        "partitions of multiprocessors need a driver for CUDA 12.5 or newer; {LIBRARY} has no {symbol}, for its driver is for CUDA \
+         {version}"
+    )
+}
+
 /// Starts the driver once.
 pub fn start(table: Table) -> Result<Table> {
     // SAFETY: no memory is involved.
@@ -368,9 +487,8 @@ pub fn start(table: Table) -> Result<Table> {
     ensure!(
         version >= 12_040,
         NoDevice,
-        "the NVIDIA driver is for CUDA {}.{}, and this library needs one for 12.4 or newer",
-        version / 1000,
-        version % 1000 / 10
+        "the NVIDIA driver is for CUDA {}, and this library needs one for 12.4 or newer",
+        version_text(version)
     );
     Ok(table)
 }
@@ -386,6 +504,18 @@ mod tests {
         assert_eq!(size_of::<CuCopySide>(), 88);
         assert_eq!(size_of::<CuCopyNode>(), 200);
         assert_eq!(std::mem::offset_of!(CuKernelNode, parameters), 40);
+        assert_eq!((size_of::<CuLaunchValue>(), size_of::<CuResource>()), (64, 144));
+        assert_eq!(std::mem::offset_of!(CuResource, multiprocessors), 96);
+    }
+
+    #[test]
+    fn a_library_without_green_contexts_is_said_to_be_too_old() {
+        // SAFETY: this process has it already.
+        let library = unsafe { Library::new("libc.so.6") }.unwrap();
+        let symbol = Green::resolve(&library).unwrap_err();
+        let error = lacks(symbol, &version_text(12_040));
+        assert_eq!(error.status, crate::error::Status::Unsupported);
+        assert!(error.message.contains("cuDeviceGetDevResource") && error.message.contains("12.4"), "{error}");
     }
 
     #[test]
@@ -400,9 +530,10 @@ mod tests {
 
     #[test]
     fn symbols_are_unique() {
-        let mut symbols = Table::SYMBOLS.to_vec();
+        let all = [Functions::SYMBOLS, Green::SYMBOLS].concat();
+        let mut symbols = all.clone();
         symbols.sort_unstable();
         symbols.dedup();
-        assert_eq!(symbols.len(), Table::SYMBOLS.len());
+        assert_eq!(symbols.len(), all.len());
     }
 }

@@ -5,7 +5,9 @@ use super::quarantine::Quarantine;
 use super::stream::HostLane;
 use super::weights::WeightStore;
 use super::{process, processors, traits};
-use crate::device::{Device, DeviceInfo, DeviceKind, DeviceState, Lane, LaneOrder, Loader, Precision, Program};
+use crate::device::{
+    Device, DeviceInfo, DeviceKind, DeviceState, Lane, LaneOrder, Loader, LoaderOrder, Precision, Program,
+};
 use crate::error::{Result, ensure, fail};
 use crate::ir::TensorType;
 use crate::lower;
@@ -36,6 +38,7 @@ impl Device for HostDevice {
             name: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into()),
             processors: processors::count(),
             memory_bytes: memory_bytes(),
+            node: None,
         }
     }
 
@@ -43,12 +46,18 @@ impl Device for HostDevice {
         if process::number() == self.process { DeviceState::Ok } else { DeviceState::Dead }
     }
 
-    fn loader(&self, precision: Precision) -> Result<Box<dyn Loader>> {
+    fn loader(&self, order: LoaderOrder) -> Result<Box<dyn Loader>> {
         ensure!(
-            precision == Precision::Fp32,
+            order.precision == Precision::Fp32,
             Unsupported,
             "the host device computes in fp32; {} needs a GPU",
-            precision.name()
+            order.precision.name()
+        );
+        ensure!(
+            order.multiprocessors == 0,
+            Unsupported,
+            "{} multiprocessors are asked for, and the host device has none: a context's threads are its share of the host",
+            order.multiprocessors
         );
         Ok(Box::<HostLoader>::default())
     }
@@ -86,6 +95,10 @@ impl Loader for HostLoader {
 
     fn weights_bytes(&self) -> usize {
         self.store.bytes()
+    }
+
+    fn multiprocessors(&self) -> usize {
+        0
     }
 }
 

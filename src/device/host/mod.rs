@@ -14,6 +14,7 @@ mod kernel;
 mod map;
 pub mod memory;
 mod norm;
+pub mod numa;
 mod number;
 mod pool;
 pub mod process;

@@ -25,6 +25,7 @@ use super::context::{Context, ContextOptions};
 use super::ledger::Account;
 use super::model::{Model, ModelCore};
 use super::wait::WaitPolicy;
+use crate::device::Priority;
 use crate::device::host::clock;
 use crate::error::{Result, Status, ensure, fail};
 use crate::limits::{
@@ -46,6 +47,8 @@ pub struct BatcherOptions {
     pub contexts: usize,
     /// Host threads that each context computes with; 0: the engine's default.
     pub threads: usize,
+    /// Before whose work a GPU begins the batches; nothing on the host device.
+    pub priority: Priority,
     /// How long a batch waits for more requests after its first, nanoseconds; 0: [`BATCH_DELAY_NS_DEFAULT`].
     pub delay_ns: u64,
     /// The model's buckets to use; none: all that it has now.
@@ -109,6 +112,7 @@ impl Batcher {
         let context_options = ContextOptions {
             threads,
             wait: WaitPolicy::Block,
+            priority: options.priority,
             buckets: buckets.iter().map(|prepared| Bucket::of(&prepared.bucket)).collect(),
         };
         let mut contexts = Vec::new();

@@ -18,7 +18,7 @@ use super::request::Request;
 use super::view::View;
 use super::wait::WaitPolicy;
 use crate::device::host::memory::Plain;
-use crate::device::{MARKS_MAX, Mark, Stamps};
+use crate::device::{MARKS_MAX, Mark, Priority, Stamps};
 use crate::error::{Error, Result, Status, ensure, fail};
 use crate::limits::CONTEXT_THREADS_MAX;
 use once_cell::sync::OnceCell;
@@ -33,6 +33,8 @@ pub struct ContextOptions {
     pub threads: usize,
     /// What a waiting thread does.
     pub wait: WaitPolicy,
+    /// Before whose work a GPU begins this context's; nothing on the host device.
+    pub priority: Priority,
     /// The model's buckets to prepare; none: all that it has when the context is prepared.
     pub buckets: Vec<Bucket>,
 }
@@ -93,6 +95,7 @@ pub struct Context {
     owner: Option<Arc<Thread>>,
     threads: usize,
     policy: WaitPolicy,
+    priority: Priority,
     wanted: Vec<Arc<Prepared>>,
 }
 
@@ -129,6 +132,7 @@ impl Context {
             owner: None,
             threads,
             policy: options.wait,
+            priority: options.priority,
             wanted,
         })
     }

@@ -94,6 +94,7 @@ impl Context {
             programs: buckets.iter().map(|bucket| bucket.program.clone()).collect(),
             inputs,
             threads: self.threads,
+            priority: self.priority,
             progress: self.request.progress().clone(),
             sink: self.sink.clone(),
             // In a batcher, who was too late for a batch may still write to its rows while the others run.

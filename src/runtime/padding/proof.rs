@@ -5,7 +5,7 @@
 //! that, because a model may also compute with an extent itself.
 
 use super::{Follower, Followers, PaddingKind, Paddings, advance};
-use crate::device::{Device, InputSource, LaneOrder, Launch, Program, Sink};
+use crate::device::{Device, InputSource, LaneOrder, Launch, Priority, Program, Sink};
 use crate::error::{Result, Status, ensure, fail};
 use crate::ir::{Graph, Scalar, Tensor, TensorType};
 use crate::plan::axes::{self, Rows};
@@ -214,6 +214,7 @@ fn evaluate(device: &dyn Device, program: &Arc<dyn Program>, inputs: &[Vec<u8>])
         programs: vec![program.clone()],
         inputs: vec![InputSource::Host; inputs.len()],
         threads: 1,
+        priority: Priority::Normal,
         progress: device.progress()?,
         sink: Arc::new(Silence),
         guard_inputs: false,
