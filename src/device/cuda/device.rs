@@ -7,7 +7,9 @@ use super::memory::DeviceMemory;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
 use super::record::Records;
-use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Progress};
+use crate::device::{
+    Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Priority, Progress,
+};
 use crate::error::Result;
 use crate::kernels::entry::transfer::Clock;
 use crate::kernels::entry::{Arguments, Field};
@@ -31,7 +33,8 @@ impl CudaDevice {
     pub fn open(name: &str) -> Result<Self> {
         let gpu = Gpu::open(name)?;
         let clock = Arc::new(DeviceMemory::take(&gpu, Clock::BYTES)?);
-        Stream::new(&gpu)?.upload(&gpu.enter()?, clock.address(), &Clock::unknown().encode())?;
+        let stream = Stream::new(&gpu, Priority::Normal, None)?;
+        stream.upload(&gpu.enter()?, clock.address(), &Clock::unknown().encode())?;
         Ok(CudaDevice { reactor: Reactor::start(&gpu)?, records: Records::default(), clock, gpu })
     }
 
