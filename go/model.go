@@ -199,8 +199,8 @@ func (m *Model) Outputs() ([]TensorInfo, error) {
 	return infos, failure("outputs", ExecutedNo, err)
 }
 
-// AddBucket plans one more bucket. Sessions made afterwards can use it; [Model.Prepare] brings it to pools, too. It is a control call: it may take as long as a
-// load. A bucket that the model has already is no error.
+// AddBucket plans one more bucket. Sessions made afterwards can use it; [Model.Prepare] brings it to pools, too. It is a control
+// call: it may take as long as a load. A bucket that the model has already is no error.
 func (m *Model) AddBucket(bucket Bucket) error { return m.addBucket("add bucket", bucket) }
 
 func (m *Model) addBucket(op string, bucket Bucket) error {
