@@ -43,7 +43,7 @@ type cell struct {
 	Loop       string  `json:"loop"`
 	Load       float64 `json:"load,omitempty"`
 	Goroutines int     `json:"goroutines"`
-	// Deadline of each request, in times of the service time at the peak; 0 is none.
+	// Deadline of each request, in times of the service time at the peak: what is served at once, by requests per second. 0 is none.
 	Deadline int `json:"deadline,omitempty"`
 	Samples  int `json:"samples_min"`
 }

@@ -39,7 +39,7 @@ func (b *bench) measure(w *workload, c cell) (result, error) {
 			return r, errors.New("no closed loop to be relative to")
 		}
 		l.phases = []phase{{c.Load * top, time.Hour}}
-		l.deadline = time.Duration(float64(c.Deadline*sessions) / top * float64(time.Second))
+		l.deadline = time.Duration(float64(c.Deadline*sessions*rowsMax(c)) / top * float64(time.Second))
 		r.Intended = c.Load * top
 	}
 	warm := l
@@ -58,6 +58,14 @@ func (b *bench) measure(w *workload, c cell) (result, error) {
 	r.fill(got)
 	r.Batch = way.batches()
 	return r, nil
+}
+
+// rowsMax is how many requests a session, or a batch, serves at once at most.
+func rowsMax(c cell) int {
+	if c.Way == "batch" {
+		return int(slices.Max(batchRows))
+	}
+	return 1
 }
 
 // fill writes down what the requests of a loop came to.
