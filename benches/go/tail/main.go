@@ -55,12 +55,14 @@ type result struct {
 	Failed     int     `json:"failed"`
 	Refused    int     `json:"refused,omitempty"`
 	RefusedP99 float64 `json:"refused_p99_us,omitempty"`
-	Rate       float64 `json:"requests_per_s"`
-	P50        float64 `json:"p50_us,omitempty"`
-	P99        float64 `json:"p99_us,omitempty"`
-	P999       float64 `json:"p999_us,omitempty"`
-	Max        float64 `json:"max_us"`
-	Intended   float64 `json:"intended_per_s,omitempty"`
+	// Expired of those that were refused, or failed, had waited before.
+	Expired  int     `json:"expired,omitempty"`
+	Rate     float64 `json:"requests_per_s"`
+	P50      float64 `json:"p50_us,omitempty"`
+	P99      float64 `json:"p99_us,omitempty"`
+	P999     float64 `json:"p999_us,omitempty"`
+	Max      float64 `json:"max_us"`
+	Intended float64 `json:"intended_per_s,omitempty"`
 	// Batch has what is known of the way batch's batches.
 	Batch *batchFigures `json:"batch,omitempty"`
 	// Recovery is how long after the overload's end requests were late or refused; Normal is what late is measured by: the P99 of

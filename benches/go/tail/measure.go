@@ -47,17 +47,17 @@ func (b *bench) measure(w *workload, c cell) (result, error) {
 	if _, err := warm.run(); err != nil {
 		return r, err
 	}
+	expired := way.expired()
 	if c.Loop == "recovery" {
-		err := l.recover(&r)
-		return r, err
+		err = l.recover(&r)
+	} else if got, failed := l.run(); failed != nil {
+		err = failed
+	} else {
+		r.fill(got)
+		r.Batch = way.batches()
 	}
-	got, err := l.run()
-	if err != nil {
-		return r, err
-	}
-	r.fill(got)
-	r.Batch = way.batches()
-	return r, nil
+	r.Expired = way.expired() - expired
+	return r, err
 }
 
 // rowsMax is how many requests a session, or a batch, serves at once at most.

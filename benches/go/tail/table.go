@@ -25,7 +25,8 @@ func row(text io.Writer, r *result) {
 	fmt.Fprintf(text, "%-9s %-8s %-13s %10d %9d %10.0f %10s %10s %10s %11s", r.Model, r.Way, loop, r.Goroutines, r.N, r.Rate,
 		number(r.P50), number(r.P99), number(r.P999), number(r.Max))
 	if r.Deadline > 0 {
-		fmt.Fprintf(text, "  in time; %d refused, P99 of that %s us; %d failed", r.Refused, number(r.RefusedP99), r.Failed)
+		fmt.Fprintf(text, "  in time; %d refused, P99 of that %s us; %d failed; %d of both had waited", r.Refused, number(r.RefusedP99), r.Failed,
+			r.Expired)
 	}
 	if r.Recovery != nil {
 		fmt.Fprintf(text, "; normal again after %.2f s", *r.Recovery)

@@ -48,6 +48,8 @@ type way interface {
 	client(number int) *client
 	// batches says how requests met in batches; nil where there are none.
 	batches() *batchFigures
+	// expired counts requests that were refused after they had waited, not on arrival.
+	expired() int
 	close()
 }
 
@@ -55,6 +57,7 @@ type way interface {
 type single struct{}
 
 func (single) batches() *batchFigures { return nil }
+func (single) expired() int           { return 0 }
 
 func newWay(w *workload, c cell, o *options) (way, int, error) {
 	switch c.Way {
@@ -98,6 +101,7 @@ type pooled struct {
 }
 
 func (p *pooled) client(int) *client { return infer(p.w, p.pool.Infer) }
+func (p *pooled) expired() int       { return int(p.pool.Stats().Expired) }
 func (p *pooled) close()             { _ = p.pool.Close() }
 
 type bound struct {
@@ -161,7 +165,6 @@ func (p *perRequest) close() {}
 type batched struct {
 	w       *workload
 	batcher *streaminfer.Batcher
-	before  streaminfer.BatcherStats
 }
 
 func newBatched(w *workload, c cell, o *options) (way, int, error) {
@@ -178,6 +181,11 @@ func (b *batched) client(int) *client {
 	c := infer(b.w, b.batcher.Infer)
 	c.tolerance = b.w.tolerance
 	return c
+}
+
+func (b *batched) expired() int {
+	stats, _ := b.batcher.Stats()
+	return int(stats.Expired)
 }
 
 func (b *batched) close() {
