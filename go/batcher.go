@@ -2,7 +2,6 @@ package streaminfer
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"sync"
 	"time"
@@ -19,6 +18,9 @@ type BatcherOptions struct {
 	Threads int
 	// Priority is that of the batches, PriorityNormal unless set.
 	Priority Priority
+	// QueueMax bounds the requests that wait while all batches are taken; one more gets ErrQueueFull. 0 means 1024, a negative
+	// number that none waits.
+	QueueMax int
 	// Delay is how long a batch waits for more requests after its first; 0 means a millisecond.
 	Delay time.Duration
 	// Buckets are those of the model's buckets to use; none means all that it has now.
@@ -31,13 +33,18 @@ type BatcherStats struct {
 	Classes int
 	// Slots are parts of batches that requests have, Forming and Running the batches that are at that.
 	Slots, Forming, Running int
-	// Reservations of slots were made, Refusals were not because every batch was taken.
+	// Queued requests wait for a batch that takes them; QueuedMax is the most that did at once.
+	Queued, QueuedMax int
+	// Reservations of slots were made; Refusals is how often one was not because every batch was taken, those included that then
+	// waited.
 	Reservations, Refusals uint64
 	// Completed slots ended well. Abandoned ones were given back unused. Expired ones were not committed in time or would have
 	// missed their deadline, refused reservations included. Cancelled ones were given up. Failed ones had a batch that failed.
 	Completed, Abandoned, Expired, Cancelled, Failed uint64
 	// Batches have run, with Rows for requests and PaddingRows for nobody.
 	Batches, Rows, PaddingRows uint64
+	// Spans say where the time of successful Infers went: Queue is the time until the batch closed, the others are as for a pool.
+	Spans Spans
 }
 
 // Batcher merges requests to one model into batches, so that a device computes several at the price of little more than one.
@@ -51,6 +58,7 @@ type BatcherStats struct {
 // Its methods may be called from any goroutine.
 type Batcher struct {
 	model   *Model
+	options BatcherOptions
 	batcher backend.Batcher
 	token   uint64
 	cleanup runtime.Cleanup
@@ -63,21 +71,12 @@ type Batcher struct {
 	// active requests are in Infer; free tickets are in none.
 	active int
 	free   []*ticket
+	// requests counts those that have come, vacated how often rows were given back.
+	requests, vacated uint64
+	queue             tickets
+	queuedMax         int
+	spans             Spans
 }
-
-// ticket is the memory of one request at a time.
-type ticket struct {
-	batcher *Batcher
-	ticket  backend.Ticket
-	token   uint64
-	done    chan backend.Completion
-	request backend.Bucket
-	view    backend.View
-	cleanup runtime.Cleanup
-}
-
-// commitsMax is how often a request is written whose batch closes before it is: goroutines are not always scheduled at once.
-const commitsMax = 8
 
 // NewBatcher makes a batcher, and measures what batches take. It is a control call. Close the batcher when done with it; closing
 // its engine closes it, too.
@@ -92,6 +91,9 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	if o.Priority > PriorityHigh {
 		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", o.Priority)
 	}
+	if o.QueueMax == 0 {
+		o.QueueMax = queueDefault
+	}
 	choices := backend.BatcherOptions{Contexts: o.Batches, Threads: o.Threads, Delay: o.Delay, Priority: uint32(o.Priority)}
 	for _, bucket := range o.Buckets {
 		ordered, err := m.order(op, bucket)
@@ -104,7 +106,7 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	if err != nil {
 		return nil, failure(op, ExecutedNo, err)
 	}
-	b := &Batcher{model: m, batcher: raw, closing: make(chan struct{})}
+	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}), queue: make(tickets, 0, min(max(o.QueueMax, 0), queueRoomMax))}
 	b.idle.L = &b.mu
 	m.engine.startReaper()
 	if b.token, err = adopt(m.engine.registry, b, nil); err != nil {
@@ -117,14 +119,15 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 
 // Infer runs one request with others: it copies in to a batch, waits for the batch, and copies the outputs that out names. Every
 // input must be given, in any order; the outermost extents count rows, of which a request may have several. in and out are the
-// caller's again when Infer returns, whatever it returns. It waits for no place: when all batches are taken it returns
-// [ErrQueueFull].
+// caller's again when Infer returns, whatever it returns. While all batches are taken it waits for its turn, the earliest deadline
+// first, those without as if due a second after their arrival.
 //
 // Errors: [ErrDeadline] (the result cannot be had by the deadline), [ErrQueueFull], [ErrNoBucket]; StatusInvalidArgument and
 // StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed; ctx's; the failure of
 // the batch. Where Error.Executed is ExecutedNo the request has not run and repeating it is safe.
-func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) error {
+func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) (err error) {
 	const op = "infer"
+	arrived := backend.Now()
 	if err := b.model.checkTensors(op, in, out); err != nil {
 		return err
 	}
@@ -132,18 +135,11 @@ func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) error {
 	if err != nil {
 		return err
 	}
-	defer b.leave(t)
-	b.model.describe(&t.request, in)
-	if err := t.start(ctx, op, in); err != nil {
-		return err
-	}
-	err = t.wait(ctx, op)
-	if err == nil {
-		err = t.read(op, out)
-	}
-	if released := t.ticket.Release(); err == nil {
-		err = failure(op, ExecutedMaybe, released)
-	}
+	defer func() { b.leave(t, err) }()
+	t.moments = moments{arrived: arrived}
+	err = t.run(ctx, op, in, out)
+	t.moments.ended = backend.Now()
+	t.record(ctx, err)
 	return err
 }
 
@@ -155,144 +151,44 @@ func (b *Batcher) enter(op string) (*ticket, error) {
 		return nil, refusal(op, StatusStaleHandle, "the batcher is closed")
 	}
 	b.active++
+	b.requests++
 	if last := len(b.free) - 1; last >= 0 {
 		t := b.free[last]
 		b.free = b.free[:last]
+		t.number, t.entered, t.batch = b.requests, false, backend.BatchStamps{}
 		return t, nil
 	}
 	inputs := len(b.model.inputs)
-	t := &ticket{batcher: b, ticket: b.batcher.NewTicket(), done: make(chan backend.Completion, 1)}
+	t := &ticket{batcher: b, ticket: b.batcher.NewTicket(), done: make(chan backend.Completion, 1), turn: make(chan struct{}, 1),
+		number: b.requests}
 	t.token = b.model.engine.expect(t.done)
 	t.request = backend.Bucket{Shapes: make([][]int64, inputs), Values: make([][]int64, inputs)}
 	t.cleanup = runtime.AddCleanup(t, forgotten.free, forgotten{b.model.engine.registry, t.token, t.ticket})
 	return t, nil
 }
 
-func (b *Batcher) leave(t *ticket) {
+func (b *Batcher) leave(t *ticket, err error) {
 	b.mu.Lock()
+	if err == nil {
+		b.spans.add(&t.moments)
+	}
 	b.active--
 	b.free = append(b.free, t)
 	b.idle.Broadcast()
 	b.mu.Unlock()
 }
 
-// start commits a request to a batch. Only the time that it takes to write decides about another attempt: what cannot be in time
-// is refused when it is reserved.
-func (t *ticket) start(ctx context.Context, op string, in []Tensor) error {
-	for attempt := 1; ; attempt++ {
-		err, overtaken := t.commit(ctx, op, in)
-		if err == nil || !overtaken || attempt == commitsMax {
-			return err
-		}
-	}
-}
-
-// commit writes a request into a slot of its own. overtaken says that the batch has closed before that was done.
-func (t *ticket) commit(ctx context.Context, op string, in []Tensor) (err error, overtaken bool) {
-	if ctx.Err() != nil {
-		return givenUp(op, ExecutedNo, ctx), false
-	}
-	var timeout time.Duration
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = max(time.Until(deadline), 1)
-	}
-	if err := t.ticket.Reserve(t.request, timeout); err != nil {
-		return refused(op, err), false
-	}
-	for i := range t.batcher.model.inputs {
-		info := &t.batcher.model.inputs[i]
-		if info.ShapeInput {
-			continue // its values are the slot's already
-		}
-		if err = t.ticket.Input(i, &t.view); err != nil {
-			break
-		}
-		copyIn(&t.view, find(in, i, info.Name).Data)
-	}
-	if err == nil {
-		err = t.ticket.Commit(t.token)
-	}
-	if err == nil {
-		return nil, false
-	}
-	err = refused(op, err)
-	if abandoned := t.ticket.Abandon(); abandoned != nil {
-		return failure(op, ExecutedNo, abandoned), false
-	}
-	return err, errors.Is(err, StatusExpired)
-}
-
-// refused is the failure of a request that has not run.
-func refused(op string, err error) error {
-	err = failure(op, ExecutedNo, err)
-	if failed, ok := err.(*Error); ok {
-		switch failed.Status {
-		case StatusAgain:
-			failed.cause = ErrQueueFull
-		case StatusExpired:
-			return late(op, failed.Message)
-		}
-	}
-	return err
-}
-
-// wait returns when the request has ended, or has been given up.
-func (t *ticket) wait(ctx context.Context, op string) error {
-	var why error
-	select {
-	case completion := <-t.done:
-		return told(op, completion)
-	case <-ctx.Done():
-		why = givenUp(op, ExecutedMaybe, ctx)
-	case <-t.batcher.closing:
-		why = &Error{Op: op, Status: StatusStaleHandle, Message: "the batcher was closed during the call", Executed: ExecutedMaybe}
-	}
-	// One that has ended by now counts. Either way its completion comes.
-	status, err := t.ticket.Cancel()
-	select {
-	case completion := <-t.done:
-		if err == nil && status == backend.TooLate {
-			return told(op, completion)
-		}
-	case <-t.batcher.model.engine.stopped:
-	}
-	return why
-}
-
-// told is how a request ended.
-func told(op string, completion backend.Completion) error {
-	switch Status(completion.Status) {
-	case Status(backend.OK):
-		return nil
-	case StatusExpired:
-		return late(op, "the batch could not run in time")
-	}
-	return &Error{Op: op, Status: Status(completion.Status), Message: "the batch failed", Executed: ExecutedMaybe}
-}
-
-// read copies the outputs that out names.
-func (t *ticket) read(op string, out []Tensor) error {
-	for i := range t.batcher.model.outputs {
-		name := t.batcher.model.outputs[i].Name
-		to := find(out, i, name)
-		if to == nil {
-			continue
-		}
-		if err := t.ticket.Output(i, &t.view); err != nil {
-			return failure(op, ExecutedMaybe, err)
-		}
-		if err := to.take(op, name, &t.view); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Stats counts what the batcher is at and has done.
 func (b *Batcher) Stats() (BatcherStats, error) {
 	raw, err := b.batcher.Stats()
 	runtime.KeepAlive(b)
-	return BatcherStats(raw), failure("stats", ExecutedNo, err)
+	b.mu.Lock()
+	spans, queued, queuedMax := b.spans, len(b.queue), b.queuedMax
+	b.mu.Unlock()
+	return BatcherStats{Classes: raw.Classes, Slots: raw.Slots, Forming: raw.Forming, Running: raw.Running,
+		Reservations: raw.Reservations, Refusals: raw.Refusals, Completed: raw.Completed, Abandoned: raw.Abandoned,
+		Expired: raw.Expired, Cancelled: raw.Cancelled, Failed: raw.Failed, Batches: raw.Batches, Rows: raw.Rows,
+		PaddingRows: raw.PaddingRows, Queued: queued, QueuedMax: queuedMax, Spans: spans}, failure("stats", ExecutedNo, err)
 }
 
 // Close gives up the requests that wait, returns when all have left, and frees the batcher. Closing again does nothing.

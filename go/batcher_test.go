@@ -117,7 +117,7 @@ func TestEngineCountsBatchers(t *testing.T) {
 
 func TestBatcherRefusals(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
-		b := w.batcher(w.batched(2), streaminfer.BatcherOptions{Batches: 1, Delay: long})
+		b := w.batcher(w.batched(2), streaminfer.BatcherOptions{Batches: 1, Delay: long, QueueMax: -1})
 		ctx := context.Background()
 		r := newAffineRequest(3)
 		w.is(b.Infer(ctx, r.in, r.out), streaminfer.ErrNoBucket)

@@ -55,12 +55,28 @@
 //
 // A device computes several requests at once at the price of little more than one. A [Batcher] merges requests of many
 // goroutines into batches: [Batcher.Infer] copies a request into rows of a batch that forms, and the batch runs when it is full,
-// after a delay, or in time for the earliest deadline in it. Load the model with a padding of kind [PaddingBatch] and with a
-// bucket for each batch size that is to have a replay of its own.
+// after a delay, or in time for the earliest deadline in it. Requests that find all batches taken wait in a bounded queue, the
+// earliest deadline first. Load the model with a padding of kind [PaddingBatch] and with a bucket for each batch size that is to
+// have a replay of its own:
+//
+//	rows := func(n int64) streaminfer.Bucket { return streaminfer.Bucket{Shapes: streaminfer.Shapes{"input": {n, 784}}} }
+//	model, err := engine.Load("mlp.onnx", streaminfer.ModelOptions{
+//		Buckets:  []streaminfer.Bucket{rows(1), rows(8), rows(32)},
+//		Paddings: []streaminfer.Padding{{Kind: streaminfer.PaddingBatch, Input: "input", Axis: 0}},
+//	})
+//	batcher, err := streaminfer.NewBatcher(model, streaminfer.BatcherOptions{})
+//	err = batcher.Infer(ctx, in, out) // as with a pool
+//
+// # Which of them
+//
+// Begin with a Pool: it answers as soon as the device can. Take a Batcher where more requests come than the device can serve one by
+// one, for they then wait for each other anyway. Take a Bound for work of several calls that belong together, or that a library
+// wants on one thread, and a Session of one's own where a goroutine is the worker already. All of them share the model's weights, and
+// several can be used at once: each has as much of the device as it has sessions or batches.
 //
 // # What is wrong when it is slow
 //
-// [Pool.Stats] has histograms of where the time of requests goes. [Engine.Trace] has the slow and failed requests, and, once
+// [Pool.Stats] and [Batcher.Stats] have histograms of where the time of requests goes. [Engine.Trace] has the slow and failed requests, and, once
 // STREAMINFER_TRACE=api or [Engine.SetTrace] asks for it, the calls on sessions; package trace says in words what is wrong
 // with them and what to change, as does the command streaminfer-doctor with a trace that was written to a file.
 //
@@ -79,8 +95,9 @@
 //
 // A View's Data must not be touched while its Session's request is in flight, either. In programs built with the tag
 // streaminfer_debug writing to an input then is a fault, on the host device and for sessions; it costs two system calls a
-// request. The race detector cannot see that: the memory is not Go's. [View.Write], [View.Read] and [View.Touch] let it: in programs built with -race it then reports what is
-// touched too early or too late as a data race with the device. Sessions of a pool refuse calls while nobody holds them.
+// request. The race detector cannot see that: the memory is not Go's. [View.Write], [View.Read] and [View.Touch] let it: in
+// programs built with -race it then reports what is touched too early or too late as a data race with the device. Sessions of a
+// pool refuse calls while nobody holds them.
 //
 // # Errors
 //

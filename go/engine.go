@@ -15,12 +15,13 @@ type EngineOptions struct {
 	Device string
 	// Library is the path of libstreaminfer.so; empty means to look for it.
 	Library string
-	// Threads is the number of host threads that a session computes with unless its own options say otherwise.
+	// Threads is the number of host threads that a session computes with unless its own options say otherwise; 0 means 1.
 	Threads int
 	// InFlightMax bounds the requests in flight on the device, on a GPU those of all engines of the process; one more gets StatusAgain.
-	// 0 means no bound.
+	// 0 means that sessions alone do. One that is smaller than the sessions of all pools, bound workers and batches takes their quotas
+	// from them: a pool's request that finds no permit tries again until its context ends, in no order.
 	InFlightMax int
-	// SessionsMax bounds the live sessions; 0 means the library's default.
+	// SessionsMax bounds the live sessions, those of batchers and the rows of their largest batches included; 0 means 4096.
 	SessionsMax int
 	// MemoryBytesMax bounds what weights and sessions may take together; 0 means no bound.
 	MemoryBytesMax uint64

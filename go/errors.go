@@ -14,7 +14,7 @@ import (
 var ErrUnsupported = fmt.Errorf("streaminfer: the library needs linux/amd64 and cgo; package fake works without: %w",
 	errors.ErrUnsupported)
 
-// The refusals of a [Pool], as targets for errors.Is. A request that was refused has not run: repeating it is safe.
+// The refusals of a [Pool] or a [Batcher], as targets for errors.Is. A request that was refused has not run: repeating it is safe.
 const (
 	// ErrDeadline: the request cannot end by its deadline, or has not been started by then. An error that matches it
 	// matches context.DeadlineExceeded, too.
@@ -25,7 +25,7 @@ const (
 
 var (
 	// ErrQueueFull: as many requests wait as may. An error that matches it matches StatusAgain, too.
-	ErrQueueFull = errors.New("streaminfer: the pool's queue is full")
+	ErrQueueFull = errors.New("streaminfer: the queue is full")
 	// ErrPoolClosed: the pool is closed or drains. An error that matches it matches StatusStaleHandle, too.
 	ErrPoolClosed = errors.New("streaminfer: the pool is closed")
 
@@ -103,7 +103,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Unwrap returns the context's error if its end is what ended the request, before it was started (StatusExpired included)
-// or after; the pool's error if a [Pool] refused it; else nil.
+// or after; [ErrQueueFull] or [ErrPoolClosed] if a [Pool] or a [Batcher] refused it; else nil.
 func (e *Error) Unwrap() error { return e.cause }
 
 // failure turns a backend's error into ours. Others say all there is to say.

@@ -45,6 +45,7 @@ func onLibrary(t *testing.T, test func(w *world)) {
 }
 
 func TestViewsOfAClosedSessionFault(t *testing.T) {
+	needsHost(t)
 	onLibrary(t, func(w *world) {
 		model := w.load(affine, batch(4096))
 		s := w.session(model)
@@ -67,6 +68,7 @@ func TestViewsOfAClosedSessionFault(t *testing.T) {
 }
 
 func TestViewsStayUntilTheDeviceIsDone(t *testing.T) {
+	needsHost(t)
 	onLibrary(t, func(w *world) {
 		s := w.session(w.load(slow))
 		reads, _ := ends(input[float32](w, s, "x").Data)

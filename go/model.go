@@ -222,8 +222,8 @@ func (m *Model) Multiprocessors() (int, error) {
 	return count, failure("multiprocessors", ExecutedNo, err)
 }
 
-// AddBucket plans one more bucket. Sessions made afterwards can use it; [Model.Prepare] brings it to pools, too. It is a control call: it may take as long as a
-// load. A bucket that the model has already is no error.
+// AddBucket plans one more bucket. Sessions made afterwards can use it; [Model.Prepare] brings it to pools, too. It is a control
+// call: it may take as long as a load. A bucket that the model has already is no error.
 func (m *Model) AddBucket(bucket Bucket) error { return m.addBucket("add bucket", bucket) }
 
 func (m *Model) addBucket(op string, bucket Bucket) error {

@@ -14,7 +14,7 @@ import (
 
 // PoolOptions are the choices made when a pool is made. The zero value is right for a start.
 type PoolOptions struct {
-	// Sessions is the number of requests that the pool has on the device at once; 0 means GOMAXPROCS.
+	// Sessions is the number of requests that the pool has on the device at once, its quota there; 0 means GOMAXPROCS.
 	Sessions int
 	// Spares are further sessions that take the place of those that drain after a request was given up; 0 means a quarter
 	// of Sessions and at least 1, a negative number none.
@@ -73,9 +73,12 @@ const (
 // Admission: the pool knows each bucket's service time, a moving average of what requests took from getting a session to
 // giving it back. A request with a deadline is expected to wait for the session that will be free first, and then for its
 // share of the service time of those queued with an earlier deadline; if that, its own service time and, where it has to
-// wait, a margin of half as much end after its deadline, or if one that waits already would become late because of it, it is refused at once with [ErrDeadline], while the caller still has time for something else. One that turns
-// out to be too late when its turn comes is refused instead of served. So an overloaded pool spends its device on requests
-// that are in time.
+// wait, a margin of half as much end after its deadline, or if one that waits already would become late because of it, it is
+// refused at once with [ErrDeadline], while the caller still has time for something else. One that turns out to be too late when
+// its turn comes is refused instead of served. So an overloaded pool spends its device on requests that are in time.
+//
+// Several pools share an engine's device, each with a quota: its sessions, and a queue of its own. A storm of requests to one
+// fills that pool's sessions and queue and no others; what the others notice is a device that is as busy as those sessions make it.
 //
 // Its methods may be called from any goroutine.
 type Pool struct {

@@ -43,7 +43,7 @@ type BucketStats struct {
 
 // Spans are the parts of a request's time, from the call of Infer to its return.
 type Spans struct {
-	// Queue is the time until the request had a session.
+	// Queue is the time until the request had a session, or until its batch closed.
 	Queue Histogram
 	// In is the time until the inputs were in place on the device: copied from the caller, submitted, fetched.
 	In Histogram

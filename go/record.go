@@ -168,3 +168,33 @@ func (p *Pool) recordLeft(ctx context.Context, arrived time.Duration, err error)
 
 // slowMargin, and twice the usual service time, make a request a slow one.
 const slowMargin = 500 * time.Microsecond
+
+// record keeps the span of a request to a batcher as Pool.record does that of one to a pool, and the call if calls are recorded. A
+// request that was refused at once has no span: under overload they would be all that there is.
+func (t *ticket) record(ctx context.Context, err error) {
+	recorder, m := t.batcher.model.engine.recording, &t.moments
+	label, failed := trace.Label(ctx), ""
+	if err != nil {
+		failed = err.Error()
+	}
+	if on, full := recorder.API(); on {
+		event := trace.Event{Kind: trace.Infer, At: m.arrived, Took: m.ended - m.arrived, Session: t.batcher.token,
+			Checkout: t.batch.Batch, Thread: threadID(), Label: label, Note: failed}
+		if full {
+			event.Goroutine = goroutineID()
+		}
+		recorder.Event(uint32(t.number), event)
+	}
+	slow := t.batch.Service > 0 && m.ended-t.batch.Closed > 2*t.batch.Service+slowMargin
+	if !t.entered || err == nil && !slow && !recorder.Sampled() {
+		return
+	}
+	span := trace.Span{Session: t.batcher.token, Batch: t.batch.Batch, Rows: t.batch.Rows, BucketRows: t.batch.BucketRows,
+		Label: label, Error: failed, Service: t.batch.Service, Arrived: m.arrived, Acquired: m.acquired, Copied: m.copied,
+		Submitted: m.device.Submitted, Started: m.device.Started, Inputs: m.device.Inputs, Computed: m.device.Computed,
+		Done: m.device.Done, Woke: m.woke, Ended: m.ended}
+	if t.batch.Batch == 0 {
+		span.Session, span.Acquired = 0, m.ended
+	}
+	recorder.Span(&span)
+}

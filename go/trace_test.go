@@ -280,6 +280,133 @@ func TestDeviceStampsAreOnTheHostsClock(t *testing.T) {
 	})
 }
 
+// Slow and failed requests to a batcher are kept whatever is sampled, and the slow one's cause is found.
+func TestBatchedRequestsAreKept(t *testing.T) {
+	w, b := fakeBatcher(t, streaminfer.BatcherOptions{Delay: long}, func(x float32) (float32, error) {
+		switch {
+		case x == 1:
+			time.Sleep(50 * time.Millisecond)
+		case x < 0:
+			return 0, streaminfer.StatusDriver
+		}
+		time.Sleep(time.Millisecond)
+		return x, nil
+	})
+	w.engine.SetTrace(trace.Options{Spans: 1 << 30, API: 1})
+	ctx := trace.WithLabel(context.Background(), "handler")
+	for _, x := range []float32{0, 0, 0, 0, 0, 0, 0, 0, 1, -1} {
+		if err := inferRows(ctx, b, x); (err != nil) != (x < 0) {
+			w.Fatal(err)
+		}
+	}
+	// One that leaves the queue: alone it does not fill a batch.
+	left, giveUp := context.WithCancel(ctx)
+	go func() {
+		eventually(w, "a slot", func() bool { stats, _ := b.Stats(); return stats.Slots == 1 })
+		giveUp()
+	}()
+	in, out := [1]float32{}, [1]float32{}
+	err := b.Infer(left, []streaminfer.Tensor{streaminfer.NewTensor("x", in[:], 1)}, []streaminfer.Tensor{streaminfer.NewTensor("y", out[:])})
+	if !errors.Is(err, context.Canceled) {
+		w.Fatal(err)
+	}
+	record := w.traced()
+	var slow, failed []trace.Span
+	for _, s := range record.Spans {
+		if s.Label != "handler" || s.Arrived <= 0 || s.Ended < s.Arrived {
+			w.Errorf("%+v", s)
+		}
+		if s.Error != "" {
+			failed = append(failed, s)
+			continue
+		}
+		moments := []time.Duration{s.Arrived, s.Copied, s.Acquired, s.Submitted, s.Started, s.Inputs, s.Computed, s.Done, s.Woke, s.Ended}
+		if s.Rows != 4 || s.BucketRows != 4 || s.Session == 0 || !slices.IsSorted(moments) {
+			w.Errorf("%+v", s)
+		}
+		if s.Computed-s.Inputs >= 200*time.Millisecond {
+			slow = append(slow, s)
+		}
+	}
+	if len(slow) != 1 || slow[0].Batch != 9 || len(failed) != 2 || failed[0].Session != 0 || failed[1].Session != 0 {
+		w.Errorf("slow %+v, failed %+v", slow, failed)
+	}
+	if record.Counts[trace.Infer] != 11 || record.Counts[trace.Submit] != 0 {
+		w.Errorf("%v", record.Counts)
+	}
+	calls := 0
+	for _, e := range record.Events {
+		if e.Kind == trace.Infer && e.Session != 0 && e.Goroutine != 0 && e.Label == "handler" && e.Took > 0 && (e.Note != "") == (e.Checkout == 0) {
+			calls++
+		}
+	}
+	if calls != 11 {
+		w.Errorf("%d calls in %+v", calls, record.Events)
+	}
+	w.finds(record, "slow computing")
+	if f := trace.Diagnose(record)[0]; !strings.Contains(f.What, "by handler, in batch 9 of 4 rows") {
+		w.Error(f)
+	}
+	stats, err := b.Stats()
+	w.ok(err)
+	if spans := stats.Spans; spans.Compute.Count != 9 || spans.Queue.Count != 9 || spans.Wake.Count != 9 {
+		w.Errorf("%+v", spans)
+	}
+}
+
+// Requests of the same batch tell of the same batch, on the host's clock, and a trace shows it once.
+func TestBatchStampsAreOnTheHostsClock(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		const tolerance = 100 * time.Microsecond
+		w.engine.SetTrace(trace.Options{Spans: 1})
+		b := w.batcher(w.batched(1, 4), streaminfer.BatcherOptions{Delay: long})
+		for range 10 {
+			var group sync.WaitGroup
+			for range 4 {
+				group.Go(func() { w.ok(inferAffine(context.Background(), b, 1)) })
+			}
+			group.Wait()
+		}
+		record := w.traced()
+		batches := map[uint64][]trace.Span{}
+		for _, s := range record.Spans {
+			if s.Error != "" {
+				continue // overtaken, and tried again
+			}
+			batches[s.Batch] = append(batches[s.Batch], s)
+			if s.Rows != 4 || s.BucketRows != 4 || s.Copied < s.Arrived || s.Acquired < s.Copied-tolerance || s.Submitted < s.Acquired-tolerance ||
+				s.Started < s.Submitted || s.Computed < s.Inputs || s.Done < s.Computed || s.Woke < s.Done-tolerance || s.Ended < s.Woke {
+				w.Errorf("%+v", s)
+			}
+		}
+		if len(batches) != 10 {
+			w.Fatalf("%d batches", len(batches))
+		}
+		for number, spans := range batches {
+			for _, s := range spans {
+				if len(spans) != 4 || s.Done != spans[0].Done || s.Submitted != spans[0].Submitted || s.Session != spans[0].Session {
+					w.Errorf("batch %d: %+v", number, spans)
+				}
+			}
+		}
+		var file bytes.Buffer
+		w.ok(record.Write(&file))
+		var chrome struct {
+			TraceEvents []struct{ Name, Cat, Ph string }
+		}
+		w.ok(json.Unmarshal(file.Bytes(), &chrome))
+		counts := map[string]int{}
+		for _, e := range chrome.TraceEvents {
+			counts[e.Cat+" "+e.Name+" "+e.Ph]++
+		}
+		for name, want := range map[string]int{"batched request b": 40, "batched queue b": 40, "batched wake e": 40, "batch batch 7 b": 1, "batch compute b": 10} {
+			if counts[name] != want {
+				w.Errorf("%d of %q, not %d: %v", counts[name], name, want, counts)
+			}
+		}
+	})
+}
+
 func TestTraceFile(t *testing.T) {
 	t.Setenv("STREAMINFER_TRACE", "api=full")
 	path := filepath.Join(t.TempDir(), "trace.json")

@@ -1,6 +1,7 @@
 package streaminfer_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -143,8 +144,8 @@ type world struct {
 	release func()
 }
 
-// inBothWorlds runs a test on the fake and on the library. Without a library that half is skipped, unless
-// STREAMINFER_REQUIRE=1 says that there must be one.
+// inBothWorlds runs a test on the fake and on the library, there on the device that STREAMINFER_DEVICE names, or the host. Without
+// a library that half is skipped, unless STREAMINFER_REQUIRE=1 says that there must be one.
 func inBothWorlds(t *testing.T, test func(w *world)) {
 	t.Run("fake", func(t *testing.T) {
 		before := runtime.NumGoroutine()
@@ -163,9 +164,19 @@ func inBothWorlds(t *testing.T, test func(w *world)) {
 	})
 }
 
+// device is what the library's half of the suite runs on.
+func device() string { return cmp.Or(os.Getenv("STREAMINFER_DEVICE"), "host") }
+
+// needsHost skips a test of what only the host device promises.
+func needsHost(t *testing.T) {
+	if device() != "host" {
+		t.Skip("the host device alone does this")
+	}
+}
+
 func openLibrary(t testing.TB) *streaminfer.Engine {
 	t.Helper()
-	engine, err := streaminfer.Open(streaminfer.EngineOptions{Device: "host"})
+	engine, err := streaminfer.Open(streaminfer.EngineOptions{Device: device()})
 	if err != nil {
 		if os.Getenv("STREAMINFER_REQUIRE") == "1" {
 			t.Fatal(err)

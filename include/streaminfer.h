@@ -194,6 +194,9 @@ typedef struct si_slot {
 /** `si_batch_stats` */
 #define SI_STRUCT_BATCH_STATS 18
 
+/** `si_batch_timings` */
+#define SI_STRUCT_BATCH_TIMINGS 19
+
 /**
  * The library's binary interface version.
  *
@@ -1373,6 +1376,36 @@ typedef struct si_batch_stats {
     uint64_t padding_rows;
 } si_batch_stats;
 
+/** Where the time of a slot's batch went. Moments are nanoseconds of CLOCK_MONOTONIC. */
+typedef struct si_batch_timings {
+    /** Set by the caller to sizeof(si_batch_timings). */
+    uint32_t struct_size;
+    /** Rows that the batch ran for slots. */
+    uint32_t rows;
+    /** Rows of the bucket that it ran in. */
+    uint32_t bucket_rows;
+    /** Zero. */
+    uint32_t reserved;
+    /** The batch: its batcher counts them from 1. */
+    uint64_t batch;
+    /** What its bucket usually took from submit to end, when it was closed. No moment but a time. */
+    uint64_t service_ns;
+    /** When its first slot was reserved. */
+    uint64_t open_ns;
+    /** When it closed. */
+    uint64_t close_ns;
+    /** When it was submitted. */
+    uint64_t submit_ns;
+    /** When the device started it. */
+    uint64_t start_ns;
+    /** When its inputs were in place. */
+    uint64_t inputs_ns;
+    /** When its outputs were computed. */
+    uint64_t compute_ns;
+    /** When its outputs were visible to the host. */
+    uint64_t done_ns;
+} si_batch_timings;
+
 /**
  * Makes a batcher with its contexts, and measures how long each bucket takes: it runs each of them twice. Nothing is
  * allocated afterwards.
@@ -1470,6 +1503,20 @@ si_result si_slot_output(si_slot slot,
                          uint32_t output_index,
                          si_tensor_view *out_view,
                          si_error *error);
+
+/**
+ * Says where the time of the batch went in which a slot has run.
+ *
+ * @param slot Borrowed for the call.
+ * @param out_timings Receives the times. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_WRONG_STATE (not committed), SI_IN_FLIGHT (not ended), or how the slot failed;
+ *     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_slot_timings(si_slot slot,
+                          si_batch_timings *out_timings,
+                          si_error *error);
 
 /**
  * Says that a slot's inputs are written: it runs with its batch. The call that completes a batch launches it.

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use streaminfer::ffi::batcher::{si_batch_stats, si_batcher, si_batcher_options, si_slot};
+use streaminfer::ffi::batcher::{si_batch_stats, si_batch_timings, si_batcher, si_batcher_options, si_slot};
 use streaminfer::ffi::context::{si_context, si_context_options, si_submit_options, si_timings};
 use streaminfer::ffi::device::si_device_info;
 use streaminfer::ffi::engine::{si_completion, si_engine, si_engine_options, si_stats};
@@ -142,6 +142,10 @@ fn rust_layouts() -> Layouts {
         si_batch_stats {
             struct_size, class_count, slots, forming, running, reserved, reservations, refusals, completed, abandoned,
             expired, cancelled, failed, batches, rows, padding_rows,
+        }
+        si_batch_timings {
+            struct_size, rows, bucket_rows, reserved, batch, service_ns, open_ns, close_ns, submit_ns, start_ns, inputs_ns,
+            compute_ns, done_ns,
         }
     }
 }

@@ -146,6 +146,45 @@ fn committed_rows_run_together_and_come_back_to_their_owners() {
 }
 
 #[test]
+fn slots_know_where_the_time_of_their_batch_went() {
+    let engine = engine();
+    let options = BatcherOptions { delay_ns: LONG, ..BatcherOptions::default() };
+    let batcher = Batcher::new(&dense(&engine, &[1, 4]), &options).unwrap();
+    let mut last_ns = monotonic_ns();
+    for number in 1..=20 {
+        let reserved = batcher.reserve(&rows(1), 0).unwrap();
+        assert_eq!(batcher.timings(reserved).unwrap_err().status, Status::WrongState);
+        batcher.abandon(reserved).unwrap();
+        let mut slots = vec![committed(&batcher, &[[1.0, 2.0]; 3], 0, 0).unwrap()];
+        assert_eq!(batcher.timings(slots[0]).unwrap_err().status, Status::InFlight);
+        slots.push(committed(&batcher, &[[3.0, 4.0]], 0, 0).unwrap());
+        slots.iter().for_each(|&slot| assert_eq!(batcher.wait(slot, u64::MAX).unwrap(), Status::Ok));
+        let [one, other] = [slots[0], slots[1]].map(|slot| batcher.timings(slot).unwrap());
+        assert_eq!(one, other);
+        let (closing, stamps) = (one.closing, one.stamps);
+        assert_eq!((closing.number, closing.rows, closing.bucket_rows), (number, 4, 4));
+        assert!(closing.usual_ns > 0);
+        let moments = [
+            last_ns,
+            closing.opened_ns,
+            closing.closed_ns,
+            one.submit_ns,
+            stamps.start_ns,
+            stamps.inputs_ns,
+            stamps.compute_ns,
+            stamps.done_ns,
+            monotonic_ns(),
+        ];
+        assert!(moments.is_sorted(), "{moments:?}");
+        last_ns = moments[8];
+        for slot in slots {
+            batcher.release(slot).unwrap();
+            assert_eq!(batcher.timings(slot).unwrap_err().status, Status::StaleHandle);
+        }
+    }
+}
+
+#[test]
 fn the_first_batch_is_not_taken_for_the_measurement_before_it() {
     let engine = engine();
     let model = dense(&engine, &[1]);

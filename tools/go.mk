@@ -41,6 +41,6 @@ bench-go-ort: build $(MODELS)/mlp.onnx ## from Go, beside onnxruntime_go on the 
 
 # Cells that the file has are not run again. FULL=1 runs those of pool and bound workers on to 270,336 samples.
 TAIL := target/bench-tail$(if $(FULL),-full).jsonl
-bench-tail: build $(MODELS)/mlp.onnx $(MODELS)/minilm.onnx ## the tail under concurrency: ways to share a device, closed and open loops; some ten minutes
+bench-tail: build $(MODELS)/mlp.onnx $(MODELS)/minilm.onnx ## the tail under concurrency: ways to share a device, closed and open loops, overload; some twelve minutes
 	cd benches/go && $(GO) build -o ../../target/tail ./tail
 	$(GO_WITH) target/tail -models $(MODELS) -out $(TAIL) $(if $(FULL),-full)

@@ -16,4 +16,5 @@ BUNDLED_MODELS := $(addprefix $(MODELS)/,magika.onnx ppocr-det.onnx ppocr-rec.on
 	silero-ifless.onnx silero-sequence.onnx skills.onnx)
 gpu-bundle: build $(BUNDLED_MODELS) ## what is carried to a GPU, in target/gpu-bundle: its run-tests and run-bench say how
 	$(CARGO) test --quiet --no-run --test gpu --test runtime
-	$(PYTHON) tools/gpu/bundle.py $(BUNDLE) --release $(RELEASE) --debug target/debug --models $(MODELS) $(if $(FATBIN),--images $(IMAGES))
+	$(PYTHON) tools/gpu/bundle.py $(BUNDLE) --release $(RELEASE) --debug target/debug --models $(MODELS) --go $(GO) \
+		$(if $(FATBIN),--images $(IMAGES))

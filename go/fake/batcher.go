@@ -45,6 +45,7 @@ type gathering struct {
 	closed, running  bool
 	due              time.Duration
 	timer            *time.Timer
+	stamps           backend.BatchStamps
 }
 
 type progress uint8
@@ -184,7 +185,7 @@ func (t *ticket) Reserve(wanted backend.Bucket, timeout time.Duration) error {
 			delete(b.open, key)
 			b.closeIfComplete(g)
 		}
-		g = &gathering{key: key, capacity: capacity, due: now + b.options.Delay}
+		g = &gathering{key: key, capacity: capacity, due: now + b.options.Delay, stamps: backend.BatchStamps{Opened: now}}
 		g.timer = time.AfterFunc(b.options.Delay, func() { b.closeLate(g) })
 		b.open[key] = g
 		b.taken++
@@ -263,6 +264,8 @@ func (b *batcher) close(g *gathering) {
 		g.running = true
 		b.stats.Running++
 		b.stats.Batches++
+		g.stamps.Batch, g.stamps.Closed, g.stamps.Service = b.stats.Batches, now, b.usual
+		g.stamps.Submitted = now
 		go b.run(g, live)
 	}
 }
@@ -299,16 +302,20 @@ func (b *batcher) run(g *gathering, live []row) {
 			}
 		}
 	}
+	inputs := backend.Now()
 	if err == nil {
 		err = l.compute(&Call{lane: l, bucket: &whole}, request{})
 	}
+	computed := backend.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err == nil {
-		b.usual += (backend.Now() - started - b.usual) / 8
+		b.usual += (computed - started - b.usual) / 8
 	}
 	b.stats.Running--
 	b.stats.Rows += uint64(total)
+	g.stamps.Rows, g.stamps.BucketRows = int(total), b.sizeFor(g.key, total)
+	g.stamps.Started, g.stamps.Inputs, g.stamps.Computed = started, inputs, computed
 	at := make([]int, len(l.outputs))
 	for _, t := range live {
 		for i := range l.outputs {
@@ -317,12 +324,24 @@ func (b *batcher) run(g *gathering, live []row) {
 				at[i] += copied
 			}
 		}
+		g.stamps.Done = backend.Now()
 		if t.owner.gathering == g && t.owner.progress == committed {
 			t.owner.end(err)
 		}
 	}
 	g.running = false
 	b.retire(g)
+}
+
+// sizeFor is the batch of the smallest size that holds so many rows. It is called with the lock.
+func (b *batcher) sizeFor(key string, rows int64) int {
+	smallest := int64(0)
+	for _, size := range b.sizes {
+		if n := b.rowsOf(size.inputs); n >= rows && b.key(size.inputs, size.values) == key && (smallest == 0 || n < smallest) {
+			smallest = n
+		}
+	}
+	return int(smallest)
 }
 
 // end tells the owner how the request ended.
@@ -369,6 +388,18 @@ func (t *ticket) view(all [][]byte, infos []streaminfer.TensorInfo, shapes [][]i
 	}
 	describe(view, &infos[index], shapes[index], all[index])
 	return nil
+}
+
+func (t *ticket) Timings() (backend.BatchStamps, error) {
+	t.batcher.mu.Lock()
+	defer t.batcher.mu.Unlock()
+	switch {
+	case t.progress == ended && t.failure != nil:
+		return backend.BatchStamps{}, t.failure
+	case t.progress != ended:
+		return backend.BatchStamps{}, status(streaminfer.StatusWrongState, "the slot has not ended")
+	}
+	return t.gathering.stamps, nil
 }
 
 func (t *ticket) Commit(token uint64) error {

@@ -21,11 +21,14 @@ type chromeEvent struct {
 	Args  map[string]any `json:"args,omitempty"`
 }
 
-// The tracks: calls by thread, requests on the host and the device by session, all on one clock.
+// The tracks: calls by thread, requests on the host and the device by session, requests in batches and batches by batcher, all on
+// one clock.
 const (
 	trackCalls = iota + 1
 	trackHost
 	trackDevice
+	trackBatched
+	trackBatches
 )
 
 type file struct {
@@ -39,7 +42,7 @@ type file struct {
 func (t *Trace) Write(w io.Writer) error {
 	f := file{TimeUnit: "ns", Streaminfer: t}
 	for pid, name := range map[int]string{trackCalls: "calls, by thread", trackHost: "requests on the host, by session",
-		trackDevice: "requests on the device, by session"} {
+		trackDevice: "requests on the device, by session", trackBatched: "requests in batches", trackBatches: "batches on the device"} {
 		f.TraceEvents = append(f.TraceEvents, chromeEvent{Name: "process_name", Phase: "M", PID: pid, Args: map[string]any{"name": name}})
 	}
 	for i := range t.Events {
@@ -47,8 +50,18 @@ func (t *Trace) Write(w io.Writer) error {
 		args := map[string]any{"session": e.Session, "checkout": e.Checkout, "label": e.Label, "note": e.Note}
 		f.TraceEvents = append(f.TraceEvents, slice(string(e.Kind), trackCalls, uint64(e.Thread), e.At, e.At+e.Took, args))
 	}
+	batches := map[[2]uint64]bool{}
 	for i := range t.Spans {
-		f.TraceEvents = append(f.TraceEvents, t.Spans[i].chrome(i)...)
+		s := &t.Spans[i]
+		if s.Batch == 0 {
+			f.TraceEvents = append(f.TraceEvents, s.chrome(i)...)
+			continue
+		}
+		f.TraceEvents = append(f.TraceEvents, s.chromeBatched(i)...)
+		if key := [2]uint64{s.Session, s.Batch}; !batches[key] { // several requests tell of the same
+			batches[key] = true
+			f.TraceEvents = append(f.TraceEvents, s.chromeBatch()...)
+		}
 	}
 	return json.NewEncoder(w).Encode(f)
 }
@@ -100,4 +113,42 @@ func (s *Span) chrome(number int) []chromeEvent {
 		add("copy out", trackHost, s.Woke, s.Ended)
 	}
 	return events
+}
+
+// chromeBatched shows a request in a batch. Those of one batch overlap, so each has a line of its own.
+func (s *Span) chromeBatched(number int) (events []chromeEvent) {
+	args := map[string]any{"batcher": s.Session, "batch": s.Batch, "rows": s.Rows, "bucket_rows": s.BucketRows, "label": s.Label,
+		"service_us": float64(s.Service) / 1e3}
+	if s.Error != "" {
+		args["error"] = s.Error
+	}
+	line := chromeEvent{Cat: "batched", PID: trackBatched, ID: fmt.Sprint(number)}
+	add := func(name string, from, to time.Duration, args map[string]any) {
+		events = append(events, line.pair(name, from, to, args)...)
+	}
+	add("request", s.Arrived, s.Ended, args)
+	add("queue", s.Arrived, s.Acquired, nil)
+	add("batch", s.Acquired, s.Done, nil)
+	add("wake", s.Done, s.Woke, nil)
+	add("copy out", s.Woke, s.Ended, nil)
+	return events
+}
+
+// chromeBatch shows the batch itself.
+func (s *Span) chromeBatch() (events []chromeEvent) {
+	line := chromeEvent{Cat: "batch", PID: trackBatches, ID: fmt.Sprintf("%d.%d", s.Session, s.Batch)}
+	args := map[string]any{"batcher": s.Session, "rows": s.Rows, "bucket_rows": s.BucketRows}
+	events = append(events, line.pair(fmt.Sprintf("batch %d", s.Batch), s.Acquired, s.Done, args)...)
+	events = append(events, line.pair("device queue", s.Submitted, s.Started, nil)...)
+	events = append(events, line.pair("in", s.Started, s.Inputs, nil)...)
+	events = append(events, line.pair("compute", s.Inputs, s.Computed, nil)...)
+	return append(events, line.pair("out", s.Computed, s.Done, nil)...)
+}
+
+// pair is a stretch of time on a line, on which stretches nest.
+func (line chromeEvent) pair(name string, from, to time.Duration, args map[string]any) []chromeEvent {
+	begin, end := line, line
+	begin.Name, begin.Phase, begin.At, begin.Args = name, "b", float64(from)/1e3, args
+	end.Name, end.Phase, end.At = name, "e", float64(max(from, to))/1e3
+	return []chromeEvent{begin, end}
 }

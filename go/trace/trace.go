@@ -1,8 +1,9 @@
 // Package trace records what a service does with package streaminfer, and says in words what is wrong with it.
 //
-// Two rings are kept per engine. Spans are the parts of pooled requests' time: one of many, and every one that was slow or
-// failed. They are always recorded. Events are the calls on sessions with thread, label and check-out: they are recorded
-// once that is asked for, by the environment (STREAMINFER_TRACE) or Engine.SetTrace, of one request in so many or of all.
+// Two rings are kept per engine. Spans are the parts of the time of requests to pools and batchers: one of many, and every one
+// that was slow or failed. They are always recorded. Events are the calls on sessions and batchers with thread, label and
+// check-out: they are recorded once that is asked for, by the environment (STREAMINFER_TRACE) or Engine.SetTrace, of one request
+// in so many or of all.
 //
 //	t, err := engine.Trace()
 //	for _, finding := range trace.Diagnose(t) {
@@ -35,6 +36,8 @@ const (
 	Submit Kind = "submit"
 	Wait   Kind = "wait"
 	Close  Kind = "close"
+	// Infer is a request to a batcher, from call to return.
+	Infer Kind = "infer"
 	// Overlap is a call that found another goroutine in a call on the same session.
 	Overlap Kind = "overlap"
 	// Foreign is a call by somebody who does not hold the session: it is in its pool, lent to another, or bound to another
@@ -44,15 +47,16 @@ const (
 	Leaked Kind = "leaked"
 )
 
-// Event is a call on a session. Times are since the program began to run.
+// Event is a call on a session or a batcher. Times are since the program began to run.
 type Event struct {
 	// Kind is what was called; At is when, and Took how long it took.
 	Kind Kind          `json:"kind"`
 	At   time.Duration `json:"at"`
 	Took time.Duration `json:"took,omitempty"`
-	// Session numbers sessions, models and events of an engine in the order they were made.
+	// Session numbers sessions, batchers, models and events of an engine in the order they were made.
 	Session uint64 `json:"session"`
-	// Checkout is the pool's number of the loan by which the session is held; 0 for a session without a pool.
+	// Checkout is the pool's number of the loan by which the session is held; 0 for a session without a pool. Of Infer it is the
+	// batch's number, 0 if the request has not run.
 	Checkout uint64 `json:"checkout,omitempty"`
 	// Thread is the calling OS thread's number, 0 where it is not known; Goroutine only known under a full trace.
 	Thread    int `json:"thread,omitempty"`
@@ -63,18 +67,25 @@ type Event struct {
 	Note string `json:"note,omitempty"`
 }
 
-// Span is one request through a pool. Moments are since the program began to run; one that was not reached is 0. A request
-// that left the queue without a session has Session 0 and Acquired when it left.
+// Span is one request through a pool or a batcher. Moments are since the program began to run; one that was not reached is 0.
+// A request that left the queue without a session, or has no result of a batch, has Session 0 and Acquired when it left.
 type Span struct {
-	// Session and Checkout as in Event.
+	// Session and Checkout as in Event; a batched request has its batcher's number as Session.
 	Session  uint64 `json:"session"`
 	Checkout uint64 `json:"checkout"`
-	Label    string `json:"label,omitempty"`
+	// Batch is the number of the batch that the request ran in, from 1 for each batcher; 0 is none. Rows are those that the batch
+	// had for requests, BucketRows all of the bucket that it ran in.
+	Batch      uint64 `json:"batch,omitempty"`
+	Rows       int    `json:"rows,omitempty"`
+	BucketRows int    `json:"bucket_rows,omitempty"`
+	Label      string `json:"label,omitempty"`
 	// Error is why the request failed, empty if it did not.
 	Error string `json:"error,omitempty"`
-	// Service is what a request of this bucket was expected to take from Acquired to Ended.
+	// Service is what a request of this bucket was expected to take from Acquired to Ended; what its batch was, from Submitted to
+	// Done.
 	Service time.Duration `json:"service"`
-	// Arrived, then Acquired a session, then Copied the inputs.
+	// Arrived, then Acquired a session, then Copied the inputs. A batched request copies its inputs into the batch that forms and
+	// has Acquired the device when that batch closed.
 	Arrived  time.Duration `json:"arrived"`
 	Acquired time.Duration `json:"acquired"`
 	Copied   time.Duration `json:"copied,omitempty"`
@@ -120,7 +131,7 @@ type Options struct {
 	// API records events: of one request in Every, of all if that is 1; 0 records none. What is rare or wrong is always
 	// recorded, unless it is 0.
 	API int
-	// Spans records one of so many requests of pools, besides those that are slow or failed; 0 means 128.
+	// Spans records one of so many requests of pools and batchers, besides those that are slow or failed; 0 means 128.
 	Spans int
 }
 
@@ -194,7 +205,7 @@ func (r *Recorder) Event(request uint32, e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts[e.Kind]++
-	if e.Kind == Submit || e.Kind == Wait {
+	if e.Kind == Submit || e.Kind == Wait || e.Kind == Infer {
 		if int64(request)%every != 0 {
 			return
 		}

@@ -49,6 +49,29 @@ func TestSlowPartsAreFound(t *testing.T) {
 	}
 }
 
+// A batched request copies its inputs before its batch closes: what it takes from then to the submission is not copying.
+func TestBatchedRequestsAreJudgedFromTheirBatchOn(t *testing.T) {
+	batched := func(took ...time.Duration) Span {
+		s := request(took...)
+		s.Batch, s.Rows, s.BucketRows, s.Label = 9, 3, 4, "handler"
+		s.Copied = s.Arrived + us
+		return s
+	}
+	took := usualParts()
+	clean := []Span{batched(took...), batched(took...), batched(took...)}
+	clean[1].Arrived, clean[1].Copied = 1*us, 2*us // it waited for others to come
+	if findings := Diagnose(&Trace{Spans: clean}); len(findings) != 0 {
+		t.Errorf("clean, but %v", findings)
+	}
+	took[6] += 700 * us
+	planted := batched(took...)
+	planted.Arrived, planted.Copied = 1*us, 2*us
+	findings := Diagnose(&Trace{Spans: append(clean, planted)})
+	if len(findings) != 1 || findings[0].Name != "slow waking up" || !strings.HasSuffix(findings[0].What, "by handler, in batch 9 of 3 rows") {
+		t.Errorf("%v", findings)
+	}
+}
+
 func TestThrottlingIsFound(t *testing.T) {
 	for name, test := range map[string]struct {
 		files fstest.MapFS

@@ -14,9 +14,9 @@ type part struct {
 }
 
 var parts = []part{
-	{"copying inputs", "Write in place with Pool.Do, or hand over less", func(s *Span) time.Duration { return s.Copied - s.Acquired }},
+	{"copying inputs", "Write in place with Pool.Do, or hand over less", func(s *Span) time.Duration { return ready(s) - s.Acquired }},
 	{"submitting", "The device had no permit left or the call was descheduled: fewer sessions over all pools, or fewer busy threads",
-		func(s *Span) time.Duration { return s.Submitted - s.Copied }},
+		func(s *Span) time.Duration { return s.Submitted - ready(s) }},
 	{"waiting for the device", "More requests are on the device than it runs at once: fewer sessions, so that they queue by deadline",
 		func(s *Span) time.Duration { return s.Started - s.Submitted }},
 	{"moving inputs", "Smaller inputs, or a model that takes them in a smaller type", func(s *Span) time.Duration { return s.Inputs - s.Started }},
@@ -27,6 +27,9 @@ var parts = []part{
 		func(s *Span) time.Duration { return s.Woke - s.Done }},
 	{"copying outputs", "Read in place with Pool.Do, or ask for fewer outputs", func(s *Span) time.Duration { return s.Ended - s.Woke }},
 }
+
+// ready is when the inputs were in place and the request could be submitted. A batched request copies while it is still queueing.
+func ready(s *Span) time.Duration { return max(s.Copied, s.Acquired) }
 
 // waits finds requests that took longer than their queueing and usual service explain, and in which part they did.
 func waits(t *Trace) []Finding {
@@ -85,11 +88,15 @@ func medians(spans []*Span) []time.Duration {
 	return usual
 }
 
-func by(s *Span) string {
-	if s.Label == "" {
-		return ""
+// by says whose request it was, and which batch it ran in.
+func by(s *Span) (text string) {
+	if s.Label != "" {
+		text = ", by " + s.Label
 	}
-	return ", by " + s.Label
+	if s.Batch != 0 {
+		text += fmt.Sprintf(", in batch %d of %d rows", s.Batch, s.Rows)
+	}
+	return text
 }
 
 // excess is the time that neither the queue nor the bucket's usual service time explains.

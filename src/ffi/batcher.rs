@@ -8,7 +8,7 @@ use super::objects::{BATCHERS, MODELS};
 use super::pointer::{In, Out, place, versioned};
 use super::tensor::si_tensor_view;
 use crate::error::{Result, Status, ensure, fail};
-use crate::runtime::{Batcher, BatcherOptions, BatcherStats, SlotId};
+use crate::runtime::{BatchTimings, Batcher, BatcherOptions, BatcherStats, SlotId};
 use std::mem::MaybeUninit;
 
 /// A bounded queue in front of contexts of one model that merges requests into batches. Any thread may use it, several at once.
@@ -96,7 +96,39 @@ pub struct si_batch_stats {
     pub padding_rows: u64,
 }
 
-versioned! { si_batcher_options: 32, si_batch_stats: 104 }
+/// Where the time of a slot's batch went. Moments are nanoseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct si_batch_timings {
+    /// Set by the caller to sizeof(si_batch_timings).
+    pub struct_size: u32,
+    /// Rows that the batch ran for slots.
+    pub rows: u32,
+    /// Rows of the bucket that it ran in.
+    pub bucket_rows: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The batch: its batcher counts them from 1.
+    pub batch: u64,
+    /// What its bucket usually took from submit to end, when it was closed. No moment but a time.
+    pub service_ns: u64,
+    /// When its first slot was reserved.
+    pub open_ns: u64,
+    /// When it closed.
+    pub close_ns: u64,
+    /// When it was submitted.
+    pub submit_ns: u64,
+    /// When the device started it.
+    pub start_ns: u64,
+    /// When its inputs were in place.
+    pub inputs_ns: u64,
+    /// When its outputs were computed.
+    pub compute_ns: u64,
+    /// When its outputs were visible to the host.
+    pub done_ns: u64,
+}
+
+versioned! { si_batcher_options: 32, si_batch_stats: 104, si_batch_timings: 88 }
 
 impl si_batcher_options {
     fn options(&self) -> Result<BatcherOptions> {
@@ -132,6 +164,27 @@ impl From<&BatcherStats> for si_batch_stats {
             batches: totals.batches,
             rows: totals.rows,
             padding_rows: totals.padding_rows,
+        }
+    }
+}
+
+impl From<&BatchTimings> for si_batch_timings {
+    fn from(timings: &BatchTimings) -> Self {
+        let (closing, stamps) = (&timings.closing, &timings.stamps);
+        si_batch_timings {
+            struct_size: size_of::<Self>() as u32,
+            rows: closing.rows as u32,
+            bucket_rows: closing.bucket_rows as u32,
+            reserved: 0,
+            batch: closing.number,
+            service_ns: closing.usual_ns,
+            open_ns: closing.opened_ns,
+            close_ns: closing.closed_ns,
+            submit_ns: timings.submit_ns,
+            start_ns: stamps.start_ns,
+            inputs_ns: stamps.inputs_ns,
+            compute_ns: stamps.compute_ns,
+            done_ns: stamps.done_ns,
         }
     }
 }
@@ -292,6 +345,28 @@ pub extern "C" fn si_slot_output(
         let out_view = out_view.check("out_view")?;
         let view = on_slot(slot, |batcher, id| batcher.output_view(id, output_index as usize))?;
         out_view.write(&si_tensor_view::from(&view))?;
+        Ok(Status::Ok)
+    })
+}
+
+/// Says where the time of the batch went in which a slot has run.
+///
+/// @param slot Borrowed for the call.
+/// @param out_timings Receives the times. Owned by the caller.
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_ARGUMENT, SI_WRONG_STATE (not committed), SI_IN_FLIGHT (not ended), or how the slot failed;
+///     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_slot_timings(
+    slot: si_slot,
+    out_timings: Out<si_batch_timings>,
+    error: Option<&mut MaybeUninit<si_error>>,
+) -> si_result {
+    guard::call(error, || {
+        let out_timings = out_timings.check("out_timings")?;
+        let timings = on_slot(slot, |batcher, id| batcher.timings(id))?;
+        out_timings.write(&si_batch_timings::from(&timings))?;
         Ok(Status::Ok)
     })
 }

@@ -1,6 +1,6 @@
 //! What a host that opens the library at run time checks before its first call.
 
-use super::batcher::{si_batch_stats, si_batcher_options};
+use super::batcher::{si_batch_stats, si_batch_timings, si_batcher_options};
 use super::context::{si_context_options, si_submit_options, si_timings};
 use super::device::si_device_info;
 use super::engine::{si_completion, si_engine_options, si_stats};
@@ -49,6 +49,8 @@ pub const SI_STRUCT_TIMINGS: u32 = 16;
 pub const SI_STRUCT_BATCHER_OPTIONS: u32 = 17;
 /// `si_batch_stats`
 pub const SI_STRUCT_BATCH_STATS: u32 = 18;
+/// `si_batch_timings`
+pub const SI_STRUCT_BATCH_TIMINGS: u32 = 19;
 
 /// The library's binary interface version.
 ///
@@ -99,6 +101,7 @@ pub extern "C" fn si_struct_bytes(struct_id: u32) -> u32 {
         SI_STRUCT_TIMINGS => size_of::<si_timings>(),
         SI_STRUCT_BATCHER_OPTIONS => size_of::<si_batcher_options>(),
         SI_STRUCT_BATCH_STATS => size_of::<si_batch_stats>(),
+        SI_STRUCT_BATCH_TIMINGS => size_of::<si_batch_timings>(),
         _ => 0,
     };
     bytes as u32

@@ -35,7 +35,9 @@ mod wait;
 
 pub use crate::device::host::memory::Plain;
 pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, ImageInfo, Precision, Priority, Stamps};
-pub use batcher::{Axes, Batcher, BatcherOptions, BatcherStats, Occupancy, Shapes, SlotId, SlotView, Totals};
+pub use batcher::{
+    Axes, BatchTimings, Batcher, BatcherOptions, BatcherStats, Closing, Occupancy, Shapes, SlotId, SlotView, Totals,
+};
 pub use bucket::Bucket;
 pub use completion::Completion;
 pub use context::{Context, ContextOptions, Controller, SubmitOptions, Timings};

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gathers what is carried to a machine with a GPU: programs without symbols, cases with expected outputs, generators.
 
-    bundle.py OUT --release target/release --debug target/debug --models .cache/models [--images target/images]
+    bundle.py OUT --release target/release --debug target/debug --models .cache/models --go /usr/local/go/bin/go [--images target/images]
 
 The expected outputs of real models are ONNX Runtime's. Models that a seed makes are not carried: their generators are, and need
 numpy only.
@@ -47,6 +47,19 @@ def strip(source: pathlib.Path, target: pathlib.Path) -> None:
     subprocess.run(["strip", "-o", target, source], check=True)
 
 
+def build_go(go: str, target: pathlib.Path) -> None:
+    """The Go suites, and the program that measures tails: without symbols, and without the paths of this machine."""
+    root, flags = TOOLS.parent, ("-trimpath", "-ldflags=-s -w", "-o")
+    target.mkdir(parents=True, exist_ok=True)
+    for folder, words, name in (
+        (root / "benches/go", ("build", *flags, target / "tail", "./tail"), "tail"),
+        (root / "go", ("test", "-c", *flags, target / "test-go", "."), "test-go"),
+        (root / "go", ("test", "-c", *flags, target / "test-go-pipeline", "./pipeline"), "test-go-pipeline"),
+    ):
+        if subprocess.run([go, *words], cwd=folder).returncode != 0:
+            sys.exit(f"bundle: {name} cannot be built in {folder}")
+
+
 def save(folder: pathlib.Path, stem: str, values) -> None:
     for index, value in enumerate(values):
         np.save(folder / f"{stem}_{index}.npy", np.asarray(value, order="C"))
@@ -90,6 +103,7 @@ def main() -> None:
     parser.add_argument("--images", type=pathlib.Path, help="the machine code that the programs embed, if they do")
     for folder in ("release", "debug", "models"):
         parser.add_argument(f"--{folder}", type=pathlib.Path, required=True)
+    parser.add_argument("--go", default="go", help="the go command")
     options = parser.parse_args()
     out = options.out
     shutil.rmtree(out, ignore_errors=True)
@@ -101,6 +115,7 @@ def main() -> None:
             strip(options.release / name, programs / name)
         for test in ("gpu", "runtime"):
             strip(newest(options.debug / "deps", test), programs / f"test-{test}")
+        build_go(options.go, programs)
         write_all(folder / "node-tests", TOOLS.parent / "docs/conformance.md", collect()[0])
         write_models(folder / "models", options.models)
         names = ["programs", "node-tests", "models"]

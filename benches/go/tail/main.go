@@ -2,14 +2,21 @@
 // the device, each run for some seconds after warming up, one after the other.
 //
 //	tail -models .cache/models -out target/bench-tail.jsonl
+//	tail -models MODELS -out tail.jsonl -device cuda:0 -precision fp16 -seconds 3 -budget 150
 //
 // Loads: closed loops of so many goroutines, each with its next request as soon as the last has ended; and open loops, whose
-// requests come at random moments (Poisson) at a given part of the pool's own peak, whether or not others have ended, with
-// latency counted from the moment that was intended, some with deadlines, at up to twice that peak. Ways: shared (one session and a mutex), request (a session made for
-// each request), bound (workers with a thread each), pool.
+// requests come at random moments (Poisson) at a given part of the peak that the way's own closed loops have reached (the pool's,
+// for all ways but batch), whether or not others have ended, with latency counted from the moment that was intended; some with
+// deadlines, at up to twice that peak. The loop "recovery" goes from half the peak to twice the peak and back, and measures how
+// long after that requests are late or refused.
 //
-// Each cell is one JSON line; those in the file already are not run again. A percentile p is given only where n (1 - p) is
-// at least 100. Every request has random input and its output is compared with that of a session nobody else used.
+// Ways: shared (one session and a mutex), request (a session made for each request), bound (workers with a thread each), pool, and
+// batch (a batcher behind a bounded queue). In each of them a request copies its inputs to the device's memory and its outputs from there.
+//
+// Each cell is one JSON line; those in the file already are not run again, nor those that the budget's rest would not hold. A
+// percentile p is given only where n (1 - p) is at least 100. Every request has random input and its output is compared with
+// that of a session nobody else used: bit by bit, or within the precision's tolerance where it ran in a batch. At the end each figure
+// stands beside what is asked of it. A cell that fails has no line; the others are run, and the program ends with 1.
 package main
 
 import (
@@ -20,7 +27,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,13 +35,15 @@ import (
 
 // cell is one measurement to be made; it is also the key under which its result is found again.
 type cell struct {
-	Model string `json:"model"`
-	Way   string `json:"way"`
-	// Loop is "closed" or "open"; Load is an open one's part of the pool's peak.
+	Model     string `json:"model"`
+	Device    string `json:"device"`
+	Precision string `json:"precision"`
+	Way       string `json:"way"`
+	// Loop is "closed", "open" or "recovery"; Load is an open one's part of the peak.
 	Loop       string  `json:"loop"`
 	Load       float64 `json:"load,omitempty"`
 	Goroutines int     `json:"goroutines"`
-	// Deadline of each request, in times of the pool's service time at its peak; 0 is none.
+	// Deadline of each request, in times of the service time at the peak: what is served at once, by requests per second. 0 is none.
 	Deadline int `json:"deadline,omitempty"`
 	Samples  int `json:"samples_min"`
 }
@@ -43,41 +51,52 @@ type cell struct {
 // result is a cell's line.
 type result struct {
 	cell
-	N           int     `json:"n"`
-	Failed      int     `json:"failed"`
-	Refused     int     `json:"refused,omitempty"`
-	RefusedP99  float64 `json:"refused_p99_us,omitempty"`
-	Rate        float64 `json:"requests_per_s"`
-	P50         float64 `json:"p50_us,omitempty"`
-	P99         float64 `json:"p99_us,omitempty"`
-	P999        float64 `json:"p999_us,omitempty"`
-	Max         float64 `json:"max_us"`
-	Intended    float64 `json:"intended_per_s,omitempty"`
-	Sessions    int     `json:"sessions"`
-	GoMaxProcs  int     `json:"gomaxprocs"`
-	Device      string  `json:"device"`
-	LoadAverage string  `json:"load_average"`
-	Go          string  `json:"go"`
-	At          string  `json:"at"`
+	N          int     `json:"n"`
+	Failed     int     `json:"failed"`
+	Refused    int     `json:"refused,omitempty"`
+	RefusedP99 float64 `json:"refused_p99_us,omitempty"`
+	// Expired of those that were refused, or failed, had waited before.
+	Expired  int     `json:"expired,omitempty"`
+	Rate     float64 `json:"requests_per_s"`
+	P50      float64 `json:"p50_us,omitempty"`
+	P99      float64 `json:"p99_us,omitempty"`
+	P999     float64 `json:"p999_us,omitempty"`
+	Max      float64 `json:"max_us"`
+	Intended float64 `json:"intended_per_s,omitempty"`
+	// Batch has what is known of the way batch's batches.
+	Batch *batchFigures `json:"batch,omitempty"`
+	// Recovery is how long after the overload's end requests were late or refused; Normal is what late is measured by: the P99 of
+	// those before the overload. -1: they still were when the cell ended.
+	Recovery    *float64 `json:"recovery_s,omitempty"`
+	Normal      float64  `json:"normal_p99_us,omitempty"`
+	Seconds     float64  `json:"seconds"`
+	Sessions    int      `json:"sessions"`
+	GoMaxProcs  int      `json:"gomaxprocs"`
+	LoadAverage string   `json:"load_average"`
+	Go          string   `json:"go"`
+	At          string   `json:"at"`
 }
 
 type options struct {
-	models, out, device string
-	only                string
-	sessions            int
-	time, warm          time.Duration
-	full                bool
+	models, out, device, precision string
+	only                           string
+	sessions, batches              int
+	seconds, warm, budget          float64
+	full                           bool
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.models, "models", ".cache/models", "folder of mlp.onnx and minilm.onnx")
+	flag.StringVar(&o.models, "models", ".cache/models", "folder of mlp.onnx, minilm.onnx and, for a GPU, bert-base.onnx")
 	flag.StringVar(&o.out, "out", "bench-tail.jsonl", "file of results, which is continued")
 	flag.StringVar(&o.device, "device", "host", "device to measure")
-	flag.StringVar(&o.only, "only", "", "model, mlp or minilm, whose cells alone are run")
-	flag.IntVar(&o.sessions, "sessions", max(2, runtime.GOMAXPROCS(0)), "sessions of the pool, and bound workers at most")
-	flag.DurationVar(&o.time, "time", 10*time.Second, "time of a cell")
-	flag.DurationVar(&o.warm, "warm", time.Second, "time before a cell that does not count")
+	flag.StringVar(&o.precision, "precision", "fp32", "fp32, tf32, fp16 or bf16")
+	flag.StringVar(&o.only, "only", "", "model, mlp, minilm or bert-base, whose cells alone are run")
+	flag.IntVar(&o.sessions, "sessions", 0, "sessions of the pool, and bound workers at most; 0 means 16 on a GPU, else GOMAXPROCS and at least 2")
+	flag.IntVar(&o.batches, "batches", 3, "batches that form, run or are read at once in the way batch")
+	flag.Float64Var(&o.seconds, "seconds", 10, "time of a cell; those whose P99 is asked for run on to 10,000 samples, but at most four times as long")
+	flag.Float64Var(&o.warm, "warm", 1, "seconds before a cell that do not count")
+	flag.Float64Var(&o.budget, "budget", 0, "seconds for everything; a cell is not begun that would not end in them; 0 means no bound")
 	flag.BoolVar(&o.full, "full", false, "run the pool's and the bound workers' cells on to 270,336 samples")
 	flag.Parse()
 	if err := run(&o, os.Stdout); err != nil {
@@ -86,83 +105,130 @@ func main() {
 	}
 }
 
-// headline is the number of samples that a claim about P99 stands on.
-const headline = 270_336
+// precisions by their names.
+var precisions = map[string]streaminfer.Precision{"fp32": streaminfer.FP32, "tf32": streaminfer.TF32, "fp16": streaminfer.FP16, "bf16": streaminfer.BF16}
 
-// plan lists the cells of a run, the pool's closed loops first: the open ones are relative to their peak.
-func plan(o *options) []cell {
-	return slices.DeleteFunc(allCells(o.full), func(c cell) bool { return o.only != "" && c.Model != o.only })
+// complete checks the options and fills in what depends on the device.
+func (o *options) complete() error {
+	if precisions[o.precision] == 0 {
+		return fmt.Errorf("-precision %s is none of fp32, tf32, fp16, bf16", o.precision)
+	}
+	if o.seconds <= 0 || o.warm < 0 || o.budget < 0 || o.sessions < 0 || o.batches < 1 {
+		return errors.New("-seconds and -batches must be above 0, -warm, -budget and -sessions not below")
+	}
+	if o.sessions == 0 {
+		if o.sessions = max(2, runtime.GOMAXPROCS(0)); o.device != "host" {
+			o.sessions = 16
+		}
+	}
+	return nil
 }
 
-func allCells(full bool) (cells []cell) {
-	samples := func(way string) int {
-		if full && (way == "pool" || way == "bound") {
-			return headline
-		}
-		return 0
-	}
-	for _, way := range []string{"pool", "bound", "shared", "request"} {
-		for _, goroutines := range []int{1, 4, 16, 64, 1024} {
-			cells = append(cells, cell{Model: "mlp", Way: way, Loop: "closed", Goroutines: goroutines, Samples: samples(way)})
-		}
-	}
-	for _, way := range []string{"pool", "bound", "shared", "request"} {
-		for _, goroutines := range []int{1, 4, 16, 64, 1024} {
-			cells = append(cells, cell{Model: "mlp", Way: way, Loop: "open", Load: 0.5, Goroutines: goroutines, Samples: samples(way)})
-		}
-	}
-	// Twice as much as the pool can do, half and all of it, each request to be answered within fifty service times.
-	for _, load := range []float64{0.5, 1, 2} {
-		cells = append(cells, cell{Model: "mlp", Way: "pool", Loop: "open", Load: load, Goroutines: 1024, Deadline: 50})
-	}
-	for _, way := range []string{"pool", "bound", "shared", "request"} {
-		cells = append(cells, cell{Model: "minilm", Way: way, Loop: "closed", Goroutines: 16})
-	}
-	return cells
+// bench is one run of the program.
+type bench struct {
+	*options
+	engine *streaminfer.Engine
+	loaded map[string]loaded
+	had    map[cell]result
+	out    *os.File
+	text   io.Writer
+	ends   time.Time
+	// left are the cells that the budget would not hold.
+	left []string
+}
+
+// loaded is a model, or why there is none.
+type loaded struct {
+	*workload
+	err error
 }
 
 func run(o *options, text io.Writer) error {
-	had, err := load(o.out)
-	if err != nil {
+	if err := o.complete(); err != nil {
 		return err
 	}
-	out, err := os.OpenFile(o.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
+	b := &bench{options: o, loaded: map[string]loaded{}, text: text, ends: time.Now().Add(duration(o.budget))}
+	var err error
+	if b.had, err = load(o.out); err != nil {
 		return err
 	}
-	defer out.Close()
-	engine, err := streaminfer.Open(streaminfer.EngineOptions{Device: o.device})
-	if err != nil {
+	if b.out, err = os.OpenFile(o.out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
 		return err
 	}
-	defer engine.Close()
-	models := map[string]*workload{}
+	defer b.out.Close()
+	if b.engine, err = streaminfer.Open(streaminfer.EngineOptions{Device: o.device}); err != nil {
+		return err
+	}
+	defer b.engine.Close()
 	heading(text)
+	var failed error
 	for _, c := range plan(o) {
-		r, done := had[c]
-		if !done {
-			w := models[c.Model]
-			if w == nil {
-				if w, err = loadModel(engine, o.models, c.Model); err != nil {
-					return err
-				}
-				models[c.Model] = w
-			}
-			if r, err = measure(o, w, c, peak(had, c.Model)); err != nil {
-				return fmt.Errorf("%+v: %w", c, err)
-			}
-			line, err := json.Marshal(r)
-			if err != nil {
-				return err
-			}
-			if _, err := out.Write(append(line, '\n')); err != nil {
-				return err
-			}
-			had[c] = r
+		if err := b.cell(c); err != nil { // the others may do
+			err = fmt.Errorf("%s: %w", c, err)
+			fmt.Fprintln(text, err)
+			failed = errors.Join(failed, err)
 		}
-		row(text, &r)
 	}
+	if len(b.left) > 0 {
+		fmt.Fprintf(text, "the budget is spent, the same command again goes on with the %d cells left: %s\n", len(b.left), strings.Join(b.left, ", "))
+	}
+	summary(text, o, b.had)
+	return failed
+}
+
+// cell runs a cell unless it has been run, and prints it.
+func (b *bench) cell(c cell) error {
+	r, done := b.had[c]
+	if !done {
+		if b.budget > 0 && time.Until(b.ends) < duration(b.needs(c)) {
+			b.left = append(b.left, c.String())
+			return nil
+		}
+		w, err := b.workload(c)
+		if err != nil {
+			return err
+		}
+		if r, err = b.measure(w, c); err != nil {
+			return err
+		}
+		line, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		if _, err := b.out.Write(append(line, '\n')); err != nil {
+			return err
+		}
+		b.had[c] = r
+	}
+	row(b.text, &r)
 	return nil
+}
+
+// needs is what a cell takes at least, with its sessions made.
+func (b *bench) needs(c cell) float64 {
+	needs := b.seconds + b.warm + 1
+	if c.Loop == "recovery" {
+		needs += 2*b.seconds + recoveryMax
+	}
+	return needs
+}
+
+// workload loads a model the first time it is needed: for batches with buckets of its own.
+func (b *bench) workload(c cell) (*workload, error) {
+	key := c.Model
+	if c.Way == "batch" {
+		key += " in batches"
+	}
+	if had, ok := b.loaded[key]; ok {
+		return had.workload, had.err
+	}
+	started := time.Now()
+	w, err := b.load(c)
+	if err == nil {
+		fmt.Fprintf(b.text, "%s: loaded in %.1f s\n", key, time.Since(started).Seconds())
+	}
+	b.loaded[key] = loaded{w, err}
+	return w, err
 }
 
 // load reads the results that the file has.
@@ -188,39 +254,7 @@ func load(path string) (map[cell]result, error) {
 	}
 }
 
-// peak is the most requests per second that the pool's closed loops have reached.
-func peak(had map[cell]result, model string) (most float64) {
-	for c, r := range had {
-		if c.Model == model && c.Way == "pool" && c.Loop == "closed" {
-			most = max(most, r.Rate)
-		}
-	}
-	return most
-}
-
-func heading(text io.Writer) {
-	fmt.Fprintf(text, "%-7s %-8s %-10s %10s %9s %10s %10s %10s %10s %11s\n", "model", "way", "loop", "goroutines", "n", "requests/s",
-		"P50 us", "P99 us", "P99.9 us", "max us")
-}
-
-func row(text io.Writer, r *result) {
-	number := func(value float64) string {
-		if value == 0 {
-			return "-"
-		}
-		return fmt.Sprintf("%.0f", value)
-	}
-	loop := r.Loop
-	if r.Load > 0 {
-		loop += fmt.Sprintf(" %.0f%%", 100*r.Load)
-	}
-	fmt.Fprintf(text, "%-7s %-8s %-10s %10d %9d %10.0f %10s %10s %10s %11s", r.Model, r.Way, loop, r.Goroutines, r.N, r.Rate,
-		number(r.P50), number(r.P99), number(r.P999), number(r.Max))
-	if r.Deadline > 0 {
-		fmt.Fprintf(text, "  in time; %d refused, P99 of that %s us; %d failed", r.Refused, number(r.RefusedP99), r.Failed)
-	}
-	fmt.Fprintln(text)
-}
+func duration(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")

@@ -1,13 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	streaminfer "github.com/streaminfer/streaminfer/go"
 )
 
 func TestPercentilesNeedSamples(t *testing.T) {
@@ -28,22 +30,95 @@ func TestPercentilesNeedSamples(t *testing.T) {
 
 func TestArrivalsAreAsManyAsIntended(t *testing.T) {
 	start := time.Now()
-	a := &arrivals{random: rand.New(rand.NewPCG(1, 1)), next: start, mean: time.Millisecond}
+	a := newArrivals(start, []phase{{1000, 50 * time.Second}, {4000, 10 * time.Second}, {1000, time.Hour}})
 	var last time.Time
-	for range 100_000 {
+	counts := map[int]int{}
+	for last.Before(start.Add(110 * time.Second)) {
 		at := a.take()
 		if at.Before(last) {
 			t.Fatal("not in order")
 		}
 		last = at
+		counts[int(at.Sub(start)/(10*time.Second))]++
 	}
-	if took := last.Sub(start); took < 98*time.Second || took > 102*time.Second {
-		t.Errorf("100,000 arrivals a millisecond apart take %v", took)
+	for tenth := range 11 {
+		want := 10_000
+		if tenth == 5 {
+			want = 40_000
+		}
+		if got := counts[tenth]; got < want*96/100 || got > want*104/100 {
+			t.Errorf("%d arrivals in the tenth second %d, not %d", got, tenth, want)
+		}
 	}
 }
 
-// A short run of all cells of a real model; a second run finds all of them done.
-func TestRunIsResumed(t *testing.T) {
+// A backlog that shrinks is over where windows are normal, and a single slow request is none.
+func TestRecoveryIsFound(t *testing.T) {
+	const usual = time.Millisecond
+	after := func(slow, refused int) (all []moment) {
+		for i := range 1000 {
+			m := moment{at: time.Duration(i) * time.Millisecond, took: usual, isGood: i >= refused}
+			if i < slow || i%100 == 50 {
+				m.took = 5 * usual
+			}
+			all = append(all, m)
+		}
+		return all
+	}
+	for _, test := range []struct {
+		slow, refused int
+		want          time.Duration
+		ok            bool
+	}{{0, 0, 0, true}, {250, 0, 300 * time.Millisecond, true}, {205, 0, 200 * time.Millisecond, true}, {0, 101, 200 * time.Millisecond, true},
+		{700, 0, 700 * time.Millisecond, true}, {750, 0, 0, false}, {1000, 0, 0, false}} {
+		if from, ok := normalFrom(after(test.slow, test.refused), usual); ok != test.ok || ok && from != test.want {
+			t.Errorf("%d slow, %d refused: normal from %v, %v, not %v", test.slow, test.refused, from, ok, test.want)
+		}
+	}
+}
+
+// Each claim holds at its bound and not beyond.
+func TestClaims(t *testing.T) {
+	o := &options{device: "cuda:0", precision: "fp16"}
+	figures := func(beyond float64) map[cell]result {
+		had := map[cell]result{}
+		for _, c := range gpuCells(false) {
+			c.Device, c.Precision = o.device, o.precision
+			r := result{cell: c, Rate: 1000, P50: 100, P99: 130 * beyond}
+			switch {
+			case c.Way == "pool" && c.Loop == "closed" && c.Goroutines == 16:
+				r.P50, r.P99 = 105*beyond, 1.3*105*beyond*beyond
+			case c.Way == "bound":
+				r.Rate = 1000 / 0.95 * beyond
+			case c.Loop == "open" && c.Load < 1:
+				r.P99, r.Batch = 300*beyond, &batchFigures{Service: 100}
+			case c.Loop == "open":
+				r.Rate, r.RefusedP99 = 900/beyond, 1000*beyond
+			case c.Loop == "recovery":
+				seconds := 5 * beyond
+				r.Recovery = &seconds
+			}
+			had[c] = r
+		}
+		return had
+	}
+	for _, beyond := range []float64{0.9999, 1.01} {
+		all := claims(o, figures(beyond), "bert-base")
+		if len(all) != 10 {
+			t.Errorf("%d claims", len(all))
+		}
+		for _, c := range all {
+			if c.holds != (beyond < 1) {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if all := claims(&options{device: "host", precision: "fp32"}, figures(1), "bert-base"); len(all) != 0 {
+		t.Errorf("claims from another device: %+v", all)
+	}
+}
+
+func modelsFolder(t *testing.T) string {
 	models := os.Getenv("STREAMINFER_MODELS")
 	if _, err := os.Stat(filepath.Join(models, "mlp.onnx")); models == "" || err != nil {
 		if os.Getenv("STREAMINFER_REQUIRE") == "1" {
@@ -51,8 +126,21 @@ func TestRunIsResumed(t *testing.T) {
 		}
 		t.Skip("STREAMINFER_MODELS names no folder with mlp.onnx")
 	}
-	o := &options{models: models, out: filepath.Join(t.TempDir(), "out.jsonl"), device: "host", only: "mlp", sessions: 2,
-		time: 20 * time.Millisecond, warm: time.Millisecond}
+	return models
+}
+
+// A short run of all cells of a real model; a second run finds all of them done. Without time nothing is begun.
+func TestRunIsResumed(t *testing.T) {
+	o := &options{models: modelsFolder(t), out: filepath.Join(t.TempDir(), "out.jsonl"), device: "host", precision: "fp32", only: "mlp",
+		sessions: 2, batches: 2, seconds: 0.02, warm: 0.001, budget: 0.01}
+	var none strings.Builder
+	if err := run(o, &none); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err := os.ReadFile(o.out); err != nil || len(lines) != 0 || !strings.Contains(none.String(), fmt.Sprintf("the budget is spent, the same command again goes on with the %d cells", len(plan(o)))) {
+		t.Errorf("%s, %v, %s", lines, err, none.String())
+	}
+	o.budget = 0
 	if err := run(o, io.Discard); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +159,39 @@ func TestRunIsResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(again) != string(lines) || strings.Count(text.String(), "\n") != len(plan(o))+1 {
-		t.Error("cells were run twice")
+	if string(again) != string(lines) || !strings.Contains(text.String(), "requests/s / bound's") {
+		t.Errorf("cells were run twice, or nothing was compared: %s", text.String())
+	}
+}
+
+// An output of another request is found, whether or not it ran in a batch.
+func TestWrongOutputsAreFound(t *testing.T) {
+	b := &bench{options: &options{models: modelsFolder(t), out: os.DevNull, device: "host", precision: "fp32", sessions: 2, batches: 2, seconds: 1}}
+	engine, err := streaminfer.Open(streaminfer.EngineOptions{Device: "host"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	b.engine = engine
+	for _, name := range []string{"pool", "bound", "shared", "request", "batch"} {
+		c := cell{Model: "mlp", Way: name, Loop: "closed", Goroutines: 2}
+		w, err := b.load(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		way, _, err := newWay(w, c, b.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loop := traffic{cell: c, way: way, duration: 20 * time.Millisecond, longest: time.Second, samples: 10}
+		if _, err := loop.run(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		w.wanted[0], w.wanted[1] = w.wanted[1], w.wanted[0]
+		loop.samples = 10_000
+		if _, err := loop.run(); err != errWrong {
+			t.Errorf("%s: exchanged outputs are not found: %v", name, err)
+		}
+		way.close()
 	}
 }

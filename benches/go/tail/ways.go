@@ -2,155 +2,71 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"sync"
-	"unsafe"
+	"time"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
-// inputsKept are the random inputs that a workload has, and requests choose from.
-const inputsKept = 64
-
-var errWrong = errors.New("an output differs from that of a session nobody else used")
-
-// workload is a model with random requests and what must come out.
-type workload struct {
-	model  *streaminfer.Model
-	bucket streaminfer.Bucket
-	inputs [inputsKept][]streaminfer.Tensor
-	output string
-	wanted [inputsKept][]float32
+// client makes one request at a time, into memory of its own.
+type client struct {
+	w   *workload
+	k   int
+	got []float32
+	// run makes request k.
+	run func(ctx context.Context) error
+	// tolerance as in workload.isRight.
+	tolerance float64
 }
 
-// shapes of the requests: the images of the MLP one at a time, sentences of 128 tokens.
-var shapes = map[string]streaminfer.Shapes{
-	"mlp":    {"input": {1, 784}},
-	"minilm": {"input_ids": {1, 128}, "attention_mask": {1, 128}, "token_type_ids": {1, 128}},
+func newClient(w *workload) *client { return &client{w: w, got: make([]float32, len(w.wanted[0]))} }
+
+// request makes a request with one of the inputs.
+func (c *client) request(ctx context.Context) error {
+	c.k = rand.IntN(inputsKept)
+	return c.run(ctx)
 }
 
-func loadModel(engine *streaminfer.Engine, folder, name string) (*workload, error) {
-	w := &workload{bucket: streaminfer.Bucket{Shapes: shapes[name]}}
-	var err error
-	w.model, err = engine.Load(filepath.Join(folder, name+".onnx"), streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{w.bucket}})
-	if err != nil {
-		return nil, err
-	}
-	outputs, err := w.model.Outputs()
-	if err != nil {
-		return nil, err
-	}
-	w.output = outputs[0].Name
-	s, err := w.model.NewSession(streaminfer.SessionOptions{})
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	random := rand.New(rand.NewPCG(3, 4))
-	for k := range w.inputs {
-		for _, info := range w.model.Inputs() {
-			w.inputs[k] = append(w.inputs[k], randomTensor(random, info, w.bucket.Shapes[info.Name]))
-		}
-		got, err := runOn(context.Background(), s, w, k)
-		if err != nil {
-			return nil, err
-		}
-		w.wanted[k] = slices.Clone(got)
-	}
-	return w, nil
-}
+func (c *client) isRight() bool { return c.w.isRight(c.k, c.got, c.tolerance) }
 
-func randomTensor(random *rand.Rand, info streaminfer.TensorInfo, shape []int64) streaminfer.Tensor {
-	count := int64(1)
-	for _, extent := range shape {
-		count *= extent
+// runOn makes the request on a session: in, run, out.
+func (c *client) runOn(ctx context.Context, s *streaminfer.Session) error {
+	output, err := c.w.runOn(ctx, s, c.k)
+	if err == nil {
+		copy(c.got, output)
 	}
-	if info.DType == streaminfer.DTypeFloat32 {
-		values := make([]float32, count)
-		for i := range values {
-			values[i] = random.Float32()
-		}
-		return streaminfer.NewTensor(info.Name, values, shape...)
-	}
-	values := make([]int64, count)
-	for i := range values {
-		switch info.Name {
-		case "attention_mask":
-			values[i] = 1
-		case "input_ids":
-			values[i] = 1 + random.Int64N(30_000)
-		}
-	}
-	return streaminfer.NewTensor(info.Name, values, shape...)
-}
-
-// fill writes an input in place.
-func fill[T streaminfer.Element](s *streaminfer.Session, t streaminfer.Tensor) error {
-	view, err := streaminfer.Input[T](s, t.Name)
-	if err != nil {
-		return err
-	}
-	copy(view.Data, unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(t.Data))), len(view.Data)))
-	return nil
-}
-
-// runOn runs request k in place and returns the output, valid until the session's next use.
-func runOn(ctx context.Context, s *streaminfer.Session, w *workload, k int) ([]float32, error) {
-	for _, t := range w.inputs[k] {
-		var err error
-		if t.DType == streaminfer.DTypeFloat32 {
-			err = fill[float32](s, t)
-		} else {
-			err = fill[int64](s, t)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := s.Run(ctx); err != nil {
-		return nil, err
-	}
-	view, err := streaminfer.Output[float32](s, w.output)
-	return view.Data, err
-}
-
-// check compares bit by bit: equal programs give equal results.
-func (w *workload) check(k int, got []float32) error {
-	if !slices.EqualFunc(got, w.wanted[k], func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
-		return errWrong
-	}
-	return nil
-}
-
-func (w *workload) runAndCheck(ctx context.Context, s *streaminfer.Session) error {
-	k := rand.IntN(inputsKept)
-	got, err := runOn(ctx, s, w, k)
-	if err != nil {
-		return err
-	}
-	return w.check(k, got)
+	return err
 }
 
 // way is one way to share the device.
 type way interface {
-	// worker returns what the goroutine of this number does for one request.
-	worker(number int) func(context.Context) error
+	// client returns who makes the requests of the goroutine of this number.
+	client(number int) *client
+	// batches says how requests met in batches; nil where there are none.
+	batches() *batchFigures
+	// expired counts requests that were refused after they had waited, not on arrival.
+	expired() int
 	close()
 }
 
-func newWay(w *workload, c cell, sessions int) (way, int, error) {
+// single is what the ways without batches have in common.
+type single struct{}
+
+func (single) batches() *batchFigures { return nil }
+func (single) expired() int           { return 0 }
+
+func newWay(w *workload, c cell, o *options) (way, int, error) {
 	switch c.Way {
 	case "pool":
-		p, err := streaminfer.NewPool(w.model, streaminfer.PoolOptions{Sessions: sessions, QueueMax: max(c.Goroutines, 1024)})
-		return &pooled{w, p}, sessions, err
+		p, err := streaminfer.NewPool(w.model, streaminfer.PoolOptions{Sessions: o.sessions, QueueMax: max(c.Goroutines, 1024)})
+		return &pooled{w: w, pool: p}, o.sessions, err
 	case "bound":
 		b := &bound{w: w}
-		for range min(c.Goroutines, sessions) {
+		for range min(c.Goroutines, o.sessions) {
 			worker, err := streaminfer.NewBound(w.model, streaminfer.BoundOptions{QueueMax: max(c.Goroutines, 1024)})
 			if err != nil {
 				b.close()
@@ -163,38 +79,41 @@ func newWay(w *workload, c cell, sessions int) (way, int, error) {
 		s, err := w.model.NewSession(streaminfer.SessionOptions{})
 		return &shared{w: w, session: s}, 1, err
 	case "request":
-		return &perRequest{w}, c.Goroutines, nil
+		return &perRequest{w: w}, c.Goroutines, nil
+	case "batch":
+		return newBatched(w, c, o)
 	}
 	return nil, 0, fmt.Errorf("no way %q", c.Way)
 }
 
+// infer makes a client of what takes tensors.
+func infer(w *workload, infer func(ctx context.Context, in, out []streaminfer.Tensor) error) *client {
+	c := newClient(w)
+	out := []streaminfer.Tensor{streaminfer.NewTensor(w.output, c.got)}
+	c.run = func(ctx context.Context) error { return infer(ctx, w.inputs[c.k], out) }
+	return c
+}
+
 type pooled struct {
+	single
 	w    *workload
 	pool *streaminfer.Pool
 }
 
-func (p *pooled) worker(int) func(context.Context) error {
-	got := make([]float32, len(p.w.wanted[0]))
-	out := []streaminfer.Tensor{streaminfer.NewTensor(p.w.output, got)}
-	return func(ctx context.Context) error {
-		k := rand.IntN(inputsKept)
-		if err := p.pool.Infer(ctx, p.w.inputs[k], out); err != nil {
-			return err
-		}
-		return p.w.check(k, got)
-	}
-}
-
-func (p *pooled) close() { _ = p.pool.Close() }
+func (p *pooled) client(int) *client { return infer(p.w, p.pool.Infer) }
+func (p *pooled) expired() int       { return int(p.pool.Stats().Expired) }
+func (p *pooled) close()             { _ = p.pool.Close() }
 
 type bound struct {
+	single
 	w       *workload
 	workers []*streaminfer.Bound
 }
 
-func (b *bound) worker(number int) func(context.Context) error {
-	worker := b.workers[number%len(b.workers)]
-	return func(ctx context.Context) error { return worker.Do(ctx, b.w.runAndCheck) }
+func (b *bound) client(number int) *client {
+	worker, c := b.workers[number%len(b.workers)], newClient(b.w)
+	c.run = func(ctx context.Context) error { return worker.Do(ctx, c.runOn) }
+	return c
 }
 
 func (b *bound) close() {
@@ -204,32 +123,115 @@ func (b *bound) close() {
 }
 
 type shared struct {
+	single
 	w       *workload
 	mu      sync.Mutex
 	session *streaminfer.Session
 }
 
-func (s *shared) worker(int) func(context.Context) error {
-	return func(ctx context.Context) error {
+func (s *shared) client(int) *client {
+	c := newClient(s.w)
+	c.run = func(ctx context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.w.runAndCheck(ctx, s.session)
+		return c.runOn(ctx, s.session)
 	}
+	return c
 }
 
 func (s *shared) close() { _ = s.session.Close() }
 
-type perRequest struct{ w *workload }
+type perRequest struct {
+	single
+	w *workload
+}
 
-func (p *perRequest) worker(int) func(context.Context) error {
-	return func(ctx context.Context) error {
+func (p *perRequest) client(int) *client {
+	c := newClient(p.w)
+	c.run = func(ctx context.Context) error {
 		s, err := p.w.model.NewSession(streaminfer.SessionOptions{})
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		return p.w.runAndCheck(ctx, s)
+		return c.runOn(ctx, s)
 	}
+	return c
 }
 
 func (p *perRequest) close() {}
+
+// batched merges requests. Those that have a deadline are refused at once when all batches are taken, so that refusals are quick.
+type batched struct {
+	w       *workload
+	batcher *streaminfer.Batcher
+}
+
+func newBatched(w *workload, c cell, o *options) (way, int, error) {
+	options := streaminfer.BatcherOptions{Batches: o.batches, QueueMax: max(c.Goroutines, 1024)}
+	if c.Deadline > 0 {
+		options.QueueMax = -1
+	}
+	w.engine.SetTrace(trace.Options{Spans: 1})
+	batcher, err := streaminfer.NewBatcher(w.model, options)
+	return &batched{w: w, batcher: batcher}, o.batches, err
+}
+
+func (b *batched) client(int) *client {
+	c := infer(b.w, b.batcher.Infer)
+	c.tolerance = b.w.tolerance
+	return c
+}
+
+func (b *batched) expired() int {
+	stats, _ := b.batcher.Stats()
+	return int(stats.Expired)
+}
+
+func (b *batched) close() {
+	b.w.engine.SetTrace(trace.Options{})
+	_ = b.batcher.Close()
+}
+
+// batchFigures say how requests met in batches.
+type batchFigures struct {
+	// RowsMean is the mean of the rows that batches ran for requests.
+	RowsMean float64 `json:"rows_mean"`
+	// Modal is the bucket, by its rows, that most of the last requests ran in, and Service what it took from submit to end: the
+	// median, in microseconds.
+	Modal   int     `json:"modal_rows"`
+	Service float64 `json:"modal_service_us"`
+}
+
+// batches reads the last requests' spans.
+func (b *batched) batches() *batchFigures {
+	recorded, err := b.w.engine.Trace()
+	if err != nil {
+		return nil
+	}
+	stats, err := b.batcher.Stats()
+	if err != nil || stats.Batches == 0 {
+		return nil
+	}
+	// Of the last batcher alone: sessions are numbered in the order they were made.
+	newest := uint64(0)
+	for _, s := range recorded.Spans {
+		if s.Batch != 0 {
+			newest = max(newest, s.Session)
+		}
+	}
+	took := map[int][]time.Duration{}
+	for _, s := range recorded.Spans {
+		if s.Batch != 0 && s.Session == newest {
+			took[s.BucketRows] = append(took[s.BucketRows], s.Done-s.Submitted)
+		}
+	}
+	f := &batchFigures{RowsMean: float64(stats.Rows) / float64(stats.Batches)}
+	for rows, times := range took {
+		if n := len(took[f.Modal]); len(times) > n || len(times) == n && rows < f.Modal {
+			slices.Sort(times)
+			f.Modal, f.Service = rows, micros(times[len(times)/2])
+		}
+	}
+	return f
+}

@@ -121,6 +121,18 @@ type Stamps struct {
 	Submitted, Started, Inputs, Computed, Done time.Duration
 }
 
+// BatchStamps say which batch a request ran in, and where the batch's time went.
+type BatchStamps struct {
+	// Batch counts the batches of a batcher from 1. Rows are those of requests, BucketRows all of the bucket.
+	Batch            uint64
+	Rows, BucketRows int
+	// Service is what the bucket usually took from submit to end when the batch closed.
+	Service time.Duration
+	// Opened is when the batch's first rows were reserved, Closed when it took no more.
+	Opened, Closed time.Duration
+	Stamps
+}
+
 // ModelOptions are the choices made when a model is loaded.
 type ModelOptions struct {
 	Precision   uint32
@@ -176,6 +188,8 @@ type Ticket interface {
 	// has ended with OK.
 	Input(index int, view *View) error
 	Output(index int, view *View) error
+	// Timings tell of the batch of a slot that has ended with OK.
+	Timings() (BatchStamps, error)
 	// Commit has the request run with its batch, and promises one Completion with the token.
 	Commit(token uint64) error
 	// Cancel gives a committed request up, or returns TooLate if it has ended.

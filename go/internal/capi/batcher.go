@@ -109,6 +109,17 @@ func (t *ticket) view(status C.si_result, view *backend.View) error {
 	return nil
 }
 
+func (t *ticket) Timings() (backend.BatchStamps, error) {
+	if err := t.failed(C.call_slot_timings(t.table, t.at)); err != nil {
+		return backend.BatchStamps{}, err
+	}
+	raw := &t.slot.timings
+	return backend.BatchStamps{Batch: uint64(raw.batch), Rows: int(raw.rows), BucketRows: int(raw.bucket_rows),
+		Service: time.Duration(raw.service_ns), Opened: t.moment(raw.open_ns), Closed: t.moment(raw.close_ns),
+		Stamps: backend.Stamps{Submitted: t.moment(raw.submit_ns), Started: t.moment(raw.start_ns), Inputs: t.moment(raw.inputs_ns),
+			Computed: t.moment(raw.compute_ns), Done: t.moment(raw.done_ns)}}, nil
+}
+
 func (t *ticket) Commit(token uint64) error {
 	return t.failed(C.call_slot_commit(t.table, C.uint64_t(token), t.at))
 }

@@ -142,6 +142,7 @@ var structs = []struct {
 	{"si_timings", C.SI_STRUCT_TIMINGS, C.sizeof_si_timings, false},
 	{"si_batcher_options", C.SI_STRUCT_BATCHER_OPTIONS, C.sizeof_si_batcher_options, false},
 	{"si_batch_stats", C.SI_STRUCT_BATCH_STATS, C.sizeof_si_batch_stats, false},
+	{"si_batch_timings", C.SI_STRUCT_BATCH_TIMINGS, C.sizeof_si_batch_timings, false},
 }
 
 // failed gives a failure its Go form. OK and the statuses that are no failure give nil.

@@ -20,7 +20,7 @@
     X(si_event_new) X(si_event_record) X(si_event_wait) X(si_event_free)                                            \
     X(si_batcher_new) X(si_batcher_reserve) X(si_batcher_stats) X(si_batcher_free)                                  \
     X(si_slot_input) X(si_slot_output) X(si_slot_commit) X(si_slot_park) X(si_slot_cancel) X(si_slot_abandon)       \
-    X(si_slot_release)
+    X(si_slot_release) X(si_slot_timings)
 
 typedef struct table {
 #define FIELD(name) __typeof__(&name) name;
@@ -198,6 +198,7 @@ SHIM call_event_free(table_at t, si_event event, si_error *error) { return TABLE
 typedef struct slot_scratch {
     si_error error;
     si_tensor_view view;
+    si_batch_timings timings;
     si_slot slot;
     /* What call_batcher_reserve asks for. */
     const si_bucket *bucket;
@@ -208,6 +209,7 @@ static inline slot_scratch *slot_scratch_new(const si_bucket *bucket) {
     if (s) {
         s->bucket = bucket;
         s->view.struct_size = sizeof s->view;
+        s->timings.struct_size = sizeof s->timings;
     }
     return s;
 }
@@ -231,6 +233,9 @@ SHIM call_slot_input(table_at t, uint32_t index, slot_at s) {
 }
 SHIM call_slot_output(table_at t, uint32_t index, slot_at s) {
     return TABLE(t)->si_slot_output(SLOT(s)->slot, index, &SLOT(s)->view, &SLOT(s)->error);
+}
+SHIM call_slot_timings(table_at t, slot_at s) {
+    return TABLE(t)->si_slot_timings(SLOT(s)->slot, &SLOT(s)->timings, &SLOT(s)->error);
 }
 /* Go waits for every slot through the completion queue. A slot that is committed can be parked, whatever becomes of it. */
 SHIM call_slot_commit(table_at t, uint64_t token, slot_at s) {

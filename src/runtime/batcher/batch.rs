@@ -2,6 +2,7 @@
 
 use super::service::Service;
 use super::slot::{DimensionExtents, Parking, Phase};
+use crate::device::Stamps;
 use crate::error::Status;
 
 /// Where a batch is in its life.
@@ -40,6 +41,25 @@ pub struct Batch {
     pub due_ns: u64,
     /// Position among the sizes of its class that it runs with.
     pub size: usize,
+    /// How it was closed, once it is.
+    pub closing: Closing,
+}
+
+/// What is known of a batch from its closing on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    /// Counts the batches of a batcher from 1 in the order in which they close; 0: it has not closed with anything to run.
+    pub number: u64,
+    /// Rows that it runs for slots.
+    pub rows: usize,
+    /// Rows of its bucket.
+    pub bucket_rows: usize,
+    /// When its first slot was reserved.
+    pub opened_ns: u64,
+    /// When it closed.
+    pub closed_ns: u64,
+    /// What its bucket usually takes from launch to end.
+    pub usual_ns: u64,
 }
 
 /// A prepared batch size of a class.
@@ -138,6 +158,17 @@ pub struct Totals {
     pub padding_rows: u64,
 }
 
+/// Where the time of a batch went, `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchTimings {
+    /// The batch.
+    pub closing: Closing,
+    /// When it was submitted.
+    pub submit_ns: u64,
+    /// What its device did when.
+    pub stamps: Stamps,
+}
+
 /// What is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
@@ -175,6 +206,7 @@ impl Batch {
             earliest_ns: u64::MAX,
             due_ns: u64::MAX,
             size: 0,
+            closing: Closing { number: 0, rows: 0, bucket_rows: 0, opened_ns: 0, closed_ns: 0, usual_ns: 0 },
         }
     }
 }

@@ -4,7 +4,7 @@
 //! A batch is the memory of one context. It is idle, then open for one class, sealed once it takes no more, running, ended, and
 //! idle again when the last of its slots is given back. `closing.rs` has what becomes of it from its closing on.
 
-use super::batch::{Batch, Misuse, Notice, Occupancy, Place, Refusal, Size, Stage, Totals};
+use super::batch::{Batch, Closing, Misuse, Notice, Occupancy, Place, Refusal, Size, Stage, Totals};
 use super::service::Service;
 use super::slot::{DimensionExtents, Parking, Phase, Slot, SlotId};
 use crate::error::Status;
@@ -246,6 +246,11 @@ impl Board {
         let Slot { phase, parking, rows, extents, .. } = self.slots[index];
         let (batch, row) = (index / self.rows, index % self.rows);
         Ok(Place { batch, class: self.batches[batch].class, row, rows, phase, parking, extents })
+    }
+
+    /// How a batch was closed that has not been given back since.
+    pub fn closing(&self, batch: usize) -> Closing {
+        self.batches[batch].closing
     }
 
     /// When something is to be done.

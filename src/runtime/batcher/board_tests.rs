@@ -1,6 +1,6 @@
 //! Every rule of the board, at times of the test's own.
 
-use super::batch::{Misuse, Notice, Order, Refusal, Size, Turn};
+use super::batch::{Closing, Misuse, Notice, Order, Refusal, Size, Turn};
 use super::board::Board;
 use super::service::Service;
 use super::slot::{Phase, SlotId};
@@ -96,6 +96,29 @@ fn a_batch_closes_after_its_delay_and_what_is_not_committed_has_expired() {
     assert_eq!(refused(&mut board, 0, NONE, 2 * DELAY), Refusal::Full, "the owner of the third may still write");
     board.abandon(third).unwrap();
     assert_eq!(lands(&mut board, 1, 10 * DELAY), (0, 0));
+}
+
+#[test]
+fn how_a_batch_closed_is_known_until_its_last_slot_is_given_back() {
+    let mut board = board(1);
+    for number in 1..=2u64 {
+        let opened_ns = number * 10_000;
+        let ids: Vec<SlotId> = (0..3).map(|late| reserve(&mut board, 1, NONE, opened_ns + late)).collect();
+        assert_eq!(board.closing(0), Closing::default());
+        ids.iter().for_each(|&id| board.commit(id, 0).unwrap());
+        let closed_ns = opened_ns + DELAY + 5;
+        launched(&mut board, closed_ns);
+        board.postpone(0, closed_ns + 50);
+        launched(&mut board, closed_ns + 50);
+        // The first has been learnt from: an eighth of what 320 and 100 differ by.
+        let usual_ns = [320, 292][number as usize - 1];
+        end(&mut board, 0, Status::Ok);
+        let closing = Closing { number, rows: 3, bucket_rows: 4, opened_ns, closed_ns, usual_ns };
+        for id in ids {
+            assert_eq!(board.closing(0), closing);
+            board.release(id).unwrap();
+        }
+    }
 }
 
 #[test]

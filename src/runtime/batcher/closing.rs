@@ -1,6 +1,6 @@
 //! Batches from their closing on: what runs, what has expired, how they end.
 
-use super::batch::{Batch, Notice, Order, Size, Stage, Turn};
+use super::batch::{Batch, Closing, Notice, Order, Size, Stage, Turn};
 use super::board::Board;
 use super::slot::Phase;
 use crate::error::Status;
@@ -56,11 +56,13 @@ impl Board {
             return None;
         }
         state.stage = Stage::Running;
-        let Size { rows: size_rows, bucket, .. } = self.sizes[class][size];
+        let Size { rows: bucket_rows, bucket, service } = self.sizes[class][size];
         if is_first {
             self.totals.batches += 1;
             self.totals.rows += rows as u64;
-            self.totals.padding_rows += (size_rows - rows) as u64;
+            self.totals.padding_rows += (bucket_rows - rows) as u64;
+            let (number, opened_ns, usual_ns) = (self.totals.batches, state.opened_ns, service.usual_ns());
+            state.closing = Closing { number, rows, bucket_rows, opened_ns, closed_ns: now_ns, usual_ns };
         }
         Some(Order { batch, bucket, deadline_ns: if deadline_ns == u64::MAX { 0 } else { deadline_ns } })
     }

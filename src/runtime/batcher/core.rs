@@ -7,6 +7,7 @@
 use super::batch::{Notice, Order, Turn};
 use super::board::Board;
 use super::class::Class;
+use crate::device::Stamps;
 use crate::device::host::area::Area;
 use crate::device::host::clock;
 use crate::device::host::futex::Changes;
@@ -137,6 +138,11 @@ pub struct Core {
 }
 
 impl Core {
+    /// When the batch that ran last in that place was submitted, and what its device did when.
+    pub fn last_stamps(&self, batch: usize) -> (u64, Stamps) {
+        locked(&self.contexts[batch]).last_stamps()
+    }
+
     fn launch(&self, order: Order) {
         let launched = locked(&self.contexts[order.batch]).launch(order.bucket, order.deadline_ns);
         let Err(error) = launched else { return };

@@ -15,7 +15,7 @@ mod failure;
 mod service;
 mod slot;
 
-pub use batch::{Occupancy, Totals};
+pub use batch::{BatchTimings, Closing, Occupancy, Totals};
 pub use class::{Axes, Shapes, SlotView};
 pub use slot::SlotId;
 
@@ -217,6 +217,20 @@ impl Batcher {
         let area = memory.outputs.get(index);
         let area = area.ok_or_else(|| fail!(InvalidArgument, "there is no output {index}; the model has {count}"))?;
         self.core.shared.classes[place.class].output(index, &part(&place), area)
+    }
+
+    /// Where the time of the batch went in which a slot has run.
+    ///
+    /// # Errors
+    /// `WrongState` before `commit`, `InFlight` before the slot's end, or how it failed; `InvalidHandle`, `StaleHandle`.
+    pub fn timings(&self, id: SlotId) -> Result<BatchTimings> {
+        let place = self.place(id)?;
+        if place.phase != Phase::Ended(Status::Ok) {
+            return Err(failure::misused(id, Misuse::Phase(place.phase)));
+        }
+        // As long as the slot is held nothing else is launched there.
+        let (submit_ns, stamps) = self.core.last_stamps(place.batch);
+        Ok(BatchTimings { closing: self.core.shared.board().closing(place.batch), submit_ns, stamps })
     }
 
     /// The slot's inputs are written: it runs with its batch. `token` comes back in its completion.

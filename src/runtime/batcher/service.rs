@@ -35,6 +35,11 @@ impl Service {
         self.usual_ns + self.usual_ns / 4
     }
 
+    /// What is usual.
+    pub fn usual_ns(self) -> u64 {
+        self.usual_ns
+    }
+
     /// What no request has gone below.
     pub fn fastest_ns(self) -> u64 {
         self.fastest_ns

@@ -1,6 +1,7 @@
 //! What a batcher does with its contexts.
 
 use super::{Context, SubmitOptions};
+use crate::device::Stamps;
 use crate::device::host::area::Area;
 use crate::error::Result;
 use crate::runtime::request::sequence_of;
@@ -30,6 +31,11 @@ impl Context {
         let sequence = self.submit(&SubmitOptions { token: 0, deadline_ns })?;
         self.request.progress().watch();
         Ok(sequence)
+    }
+
+    /// When the last request was submitted, and what its device did when. It has ended, as the listener has heard.
+    pub(in crate::runtime) fn last_stamps(&self) -> (u64, Stamps) {
+        (self.request.submit_ns(), self.request.progress().stamps())
     }
 
     /// How long a request in the bucket at that position takes from submit to end, nanoseconds.

@@ -35,10 +35,13 @@ pub struct Event {
     pub note: String,
 }
 
-/// One request through a pool. A moment that was not reached is 0.
+/// One request through a pool or a batcher. A moment that was not reached is 0.
 pub struct Span {
     pub label: String,
     pub error: String,
+    /// The batch that it ran in, 0 for none, and the rows of requests there.
+    pub batch: u64,
+    pub rows: i64,
     pub service_ns: i64,
     pub acquired_ns: i64,
     /// The ends of the parts that `waits` knows, in their order: copied, submitted, started, inputs, computed, done, woke, ended.
@@ -125,6 +128,8 @@ fn span(object: Object<'_>) -> Result<Span> {
     Ok(Span {
         label: object.text("label")?,
         error: object.text("error")?,
+        batch: object.count("batch")?,
+        rows: object.number("rows")?,
         service_ns: object.number("service")?,
         acquired_ns: object.number("acquired")?,
         moments_ns,

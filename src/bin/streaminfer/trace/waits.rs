@@ -33,10 +33,12 @@ const PARTS: [(&str, &str); 8] = [
 const WOKE: usize = 6;
 
 impl Span {
-    /// How long each part took.
+    /// How long each part took. Inputs that were copied while the request was still queueing took none of its time.
     fn parts_ns(&self) -> [i64; PARTS.len()] {
+        let mut moments_ns = self.moments_ns;
+        moments_ns[0] = moments_ns[0].max(self.acquired_ns);
         let mut from = self.acquired_ns;
-        self.moments_ns.map(|moment| moment.wrapping_sub(std::mem::replace(&mut from, moment)))
+        moments_ns.map(|moment| moment.wrapping_sub(std::mem::replace(&mut from, moment)))
     }
 
     /// The time that neither the queue nor the bucket's usual service time explains.
@@ -60,7 +62,10 @@ pub fn waits(trace: &Trace) -> Vec<Finding> {
         // The first of the worst.
         let Some(worst) = spans.iter().min_by_key(|span| Reverse(span.excess_ns())) else { continue };
         let (name, change) = PARTS[part];
-        let by = if worst.label.is_empty() { String::new() } else { format!(", by {}", worst.label) };
+        let mut by = if worst.label.is_empty() { String::new() } else { format!(", by {}", worst.label) };
+        if worst.batch != 0 {
+            by += &format!(", in batch {} of {} rows", worst.batch, worst.rows);
+        }
         let what = format!(
             "{} of {} recorded requests took over {} longer than queue and service time, most of it {name}; \
              the worst {} ({} of it there, usually {}){by}",

@@ -1,0 +1,138 @@
+package streaminfer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// tickets are in the order in which they are due, the first at the end, where it is taken from.
+type tickets []*ticket
+
+func (t *ticket) compare(other *ticket) int {
+	return cmp.Or(cmp.Compare(other.due, t.due), cmp.Compare(other.number, t.number))
+}
+
+func (q *tickets) push(t *ticket) {
+	at, _ := slices.BinarySearchFunc(*q, t, (*ticket).compare)
+	*q = slices.Insert(*q, at, t)
+}
+
+func (q *tickets) remove(t *ticket) {
+	if at, found := slices.BinarySearchFunc(*q, t, (*ticket).compare); found {
+		*q = slices.Delete(*q, at, at+1)
+	}
+}
+
+func (q tickets) first() *ticket { return q[len(q)-1] }
+
+// placed gives a request its place in the order: that of its deadline, or, if it has none, of a deadline that is a while off.
+func (t *ticket) placed(ctx context.Context) {
+	now := backend.Now()
+	t.due = now + patience
+	if at, ok := ctx.Deadline(); ok {
+		t.due = now + time.Until(at)
+	}
+}
+
+// reserve takes rows of a batch that forms. While all batches are taken, or others wait for that who are due earlier, it waits for
+// its turn. Whoever gives rows back wakes the first in the queue, who stays there until there is room for it, and then wakes the
+// next: so nobody is overtaken by what is due later, and no room stays unused.
+func (t *ticket) reserve(ctx context.Context, op string) error {
+	b := t.batcher
+	for queued := false; ; {
+		if ctx.Err() != nil {
+			b.leaveQueue(t)
+			return leftQueue(op, ctx)
+		}
+		vacated, isFirst := b.look(t)
+		if isFirst {
+			err := t.ticket.Reserve(t.request, remaining(ctx))
+			if failed, ok := errors.AsType[*backend.Error](err); !ok || Status(failed.Status) != StatusAgain {
+				b.leaveQueue(t)
+				return refused(op, err)
+			}
+		}
+		if !queued {
+			var err error
+			if queued, err = b.enqueue(t, op, vacated, isFirst); err != nil {
+				return err
+			}
+			if !queued {
+				continue
+			}
+			t.entered = true
+		}
+		select {
+		case <-t.turn:
+		case <-ctx.Done():
+		case <-b.closing:
+			b.leaveQueue(t)
+			return refusal(op, StatusStaleHandle, "the batcher was closed during the call")
+		}
+	}
+}
+
+// remaining is the time that a context leaves, 0 if it has no deadline.
+func remaining(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return max(time.Until(deadline), 1)
+	}
+	return 0
+}
+
+// look reports how often rows have been given back so far, and whether nobody waits who is due before t.
+func (b *Batcher) look(t *ticket) (vacated uint64, isFirst bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.vacated, len(b.queue) == 0 || b.queue.first().compare(t) <= 0
+}
+
+// enqueue puts t in the queue, unless it was the first and rows have been given back since it looked.
+func (b *Batcher) enqueue(t *ticket, op string, vacated uint64, isFirst bool) (queued bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if isFirst && b.vacated != vacated {
+		return false, nil
+	}
+	if len(b.queue) >= b.options.QueueMax {
+		return false, &Error{Op: op, Status: StatusAgain, Message: "all batches are taken, and as many requests wait as may", cause: ErrQueueFull}
+	}
+	b.queue.push(t)
+	b.queuedMax = max(b.queuedMax, len(b.queue))
+	return true, nil
+}
+
+// leaveQueue takes t out of the queue, if it is there, and wakes the next.
+func (b *Batcher) leaveQueue(t *ticket) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.queue.remove(t)
+	select { // for its next request: turns come with the lock, and to the queue alone
+	case <-t.turn:
+	default:
+	}
+	b.wakeFirst()
+}
+
+// vacate wakes the first after rows have been given back.
+func (b *Batcher) vacate() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.vacated++
+	b.wakeFirst()
+}
+
+// wakeFirst is called with the lock. A turn that has not been taken yet is enough.
+func (b *Batcher) wakeFirst() {
+	if len(b.queue) > 0 {
+		select {
+		case b.queue.first().turn <- struct{}{}:
+		default:
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package streaminfer
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// ticket is the memory of one request at a time.
+type ticket struct {
+	batcher *Batcher
+	ticket  backend.Ticket
+	token   uint64
+	done    chan backend.Completion
+	request backend.Bucket
+	view    backend.View
+	cleanup runtime.Cleanup
+
+	// turn has room for the one that the queue gives.
+	turn chan struct{}
+
+	// What follows is of the present request: its number and when it is due, whether it has been let in to the queue or a batch,
+	// its moments, and its batch if that has run.
+	number  uint64
+	due     time.Duration
+	entered bool
+	moments moments
+	batch   backend.BatchStamps
+}
+
+// commitsMax is how often a request is written whose batch closes before it is: goroutines are not always scheduled at once.
+const commitsMax = 8
+
+// run takes a request through a batch.
+func (t *ticket) run(ctx context.Context, op string, in, out []Tensor) error {
+	t.batcher.model.describe(&t.request, in)
+	t.placed(ctx)
+	if err := t.start(ctx, op, in); err != nil {
+		return err
+	}
+	err := t.wait(ctx, op)
+	if err == nil {
+		t.moments.woke = backend.Now()
+		if stamps, err := t.ticket.Timings(); err == nil {
+			t.batch, t.moments.acquired, t.moments.device = stamps, stamps.Closed, stamps.Stamps
+		}
+		err = t.read(op, out)
+	}
+	released := t.ticket.Release()
+	t.batcher.vacate()
+	if err == nil {
+		err = failure(op, ExecutedMaybe, released)
+	}
+	return err
+}
+
+// start commits a request to a batch. Only the time that it takes to write decides about another attempt: what cannot be in time
+// is refused when it is reserved.
+func (t *ticket) start(ctx context.Context, op string, in []Tensor) error {
+	for attempt := 1; ; attempt++ {
+		err, overtaken := t.commit(ctx, op, in)
+		if err == nil || !overtaken || attempt == commitsMax {
+			return err
+		}
+	}
+}
+
+// commit writes a request into a slot of its own. overtaken says that the batch has closed before that was done.
+func (t *ticket) commit(ctx context.Context, op string, in []Tensor) (err error, overtaken bool) {
+	if err := t.reserve(ctx, op); err != nil {
+		return err, false
+	}
+	t.entered = true
+	for i := range t.batcher.model.inputs {
+		info := &t.batcher.model.inputs[i]
+		if info.ShapeInput {
+			continue // its values are the slot's already
+		}
+		if err = t.ticket.Input(i, &t.view); err != nil {
+			break
+		}
+		copyIn(&t.view, find(in, i, info.Name).Data)
+	}
+	if err == nil {
+		t.moments.copied = backend.Now()
+		err = t.ticket.Commit(t.token)
+	}
+	if err == nil {
+		return nil, false
+	}
+	err = refused(op, err)
+	abandoned := t.ticket.Abandon()
+	t.batcher.vacate()
+	if abandoned != nil {
+		return failure(op, ExecutedNo, abandoned), false
+	}
+	return err, errors.Is(err, StatusExpired)
+}
+
+// refused is the failure of a request that has not run.
+func refused(op string, err error) error {
+	err = failure(op, ExecutedNo, err)
+	if failed, ok := err.(*Error); ok {
+		switch failed.Status {
+		case StatusAgain:
+			failed.cause = ErrQueueFull
+		case StatusExpired:
+			return late(op, failed.Message)
+		}
+	}
+	return err
+}
+
+// wait returns when the request has ended, or has been given up.
+func (t *ticket) wait(ctx context.Context, op string) error {
+	var why error
+	select {
+	case completion := <-t.done:
+		return told(op, completion)
+	case <-ctx.Done():
+		why = givenUp(op, ExecutedMaybe, ctx)
+	case <-t.batcher.closing:
+		why = &Error{Op: op, Status: StatusStaleHandle, Message: "the batcher was closed during the call", Executed: ExecutedMaybe}
+	}
+	// One that has ended by now counts. Either way its completion comes.
+	status, err := t.ticket.Cancel()
+	select {
+	case completion := <-t.done:
+		if err == nil && status == backend.TooLate {
+			return told(op, completion)
+		}
+	case <-t.batcher.model.engine.stopped:
+	}
+	return why
+}
+
+// told is how a request ended.
+func told(op string, completion backend.Completion) error {
+	switch Status(completion.Status) {
+	case Status(backend.OK):
+		return nil
+	case StatusExpired:
+		return late(op, "the batch could not run in time")
+	}
+	return &Error{Op: op, Status: Status(completion.Status), Message: "the batch failed", Executed: ExecutedMaybe}
+}
+
+// read copies the outputs that out names.
+func (t *ticket) read(op string, out []Tensor) error {
+	for i := range t.batcher.model.outputs {
+		name := t.batcher.model.outputs[i].Name
+		to := find(out, i, name)
+		if to == nil {
+			continue
+		}
+		if err := t.ticket.Output(i, &t.view); err != nil {
+			return failure(op, ExecutedMaybe, err)
+		}
+		if err := to.take(op, name, &t.view); err != nil {
+			return err
+		}
+	}
+	return nil
+}
