@@ -36,4 +36,14 @@ impl Precision {
             Precision::Bf16 => "bf16",
         }
     }
+
+    /// How far results may be from exact ones: the greatest ||a - b|| / ||b||.
+    pub const fn tolerance(self) -> f64 {
+        match self {
+            Precision::Fp32 => 1e-4,
+            Precision::Tf32 => 2e-3,
+            Precision::Fp16 => 1e-2,
+            Precision::Bf16 => 3e-2,
+        }
+    }
 }

@@ -161,7 +161,7 @@ impl ModelCore {
         let program = self.loader.load(plan)?;
         if !self.paddings.is_empty() {
             let load = |smaller| self.loader.load(plan::plan(graph, smaller)?);
-            self.paddings.compare(&*self.engine.device, bucket, &program, &followers, load)?;
+            self.paddings.compare(&*self.engine.device, self.precision, bucket, &program, &followers, load)?;
         }
         let added = self.loader.weights_bytes() - shelf.weights_bytes;
         shelf.weights.push(self.engine.ledger.enter(Account::Weights, added)?);

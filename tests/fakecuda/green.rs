@@ -66,8 +66,11 @@ impl Greens {
         if from.kind != 1 {
             return Err(INVALID_RESOURCE_TYPE);
         }
-        if from.split != 0 || flags > 1 || least > from.multiprocessors {
+        if from.split != 0 || flags > 1 {
             return Err(INVALID_VALUE);
+        }
+        if least > from.multiprocessors {
+            return Err(INVALID_RESOURCE_CONFIGURATION);
         }
         let (smallest, step) = granularity(capability, flags == 1);
         let size = least.max(smallest).next_multiple_of(step);
@@ -79,23 +82,19 @@ impl Greens {
     }
 
     pub fn describe(&mut self, handle: usize, resources: &[Resource]) -> Result<(), Code> {
-        let Some(first) = resources.first() else { return Err(INVALID_VALUE) };
+        if resources.is_empty() {
+            return Err(INVALID_VALUE);
+        }
         let mut has = Vec::new();
         for resource in resources {
             if resource.kind != 1 {
                 return Err(INVALID_RESOURCE_TYPE);
             }
-            if resource.split != first.split {
-                return Err(INVALID_RESOURCE_CONFIGURATION);
-            }
             has.extend(resource.first..resource.first + resource.multiprocessors);
         }
-        let all = has.len();
+        // Groups of different splits may be the same multiprocessors: the driver takes that.
         has.sort_unstable();
         has.dedup();
-        if has.len() != all {
-            fault("a multiprocessor is described twice");
-        }
         self.descriptions.insert(handle, has);
         Ok(())
     }

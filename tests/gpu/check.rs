@@ -6,16 +6,6 @@ use streaminfer::error::{Result, Status};
 use streaminfer::ir::Tensor;
 use streaminfer::runtime::{Context, ContextOptions, Engine, Model, ModelOptions, Precision};
 
-/// The bound on ||a - b|| / ||b||.
-pub fn tolerance(precision: Precision) -> f64 {
-    match precision {
-        Precision::Fp32 => 1e-4,
-        Precision::Tf32 => 2e-3,
-        Precision::Fp16 => 1e-2,
-        Precision::Bf16 => 3e-2,
-    }
-}
-
 /// How many times the tolerance a single element may be off, in units of the mean square or of its own size.
 const ELEMENT_FACTOR: f64 = 40.0;
 /// The share of integers that may differ where a rounded float decides them.
@@ -169,7 +159,7 @@ fn attempt(engine: &Engine, subject: &Subject<'_>, precision: Precision) -> Resu
     let first = answer(&mut one, &subject.feed, outputs)?;
     let is_rounded = subject.is_rounded && precision != Precision::Fp32;
     for (index, (ours, wanted)) in first.iter().zip(&subject.expected).enumerate() {
-        if let Some(text) = difference(ours, wanted, tolerance(precision), is_rounded) {
+        if let Some(text) = difference(ours, wanted, precision.tolerance(), is_rounded) {
             return Ok(Some(format!("output {index}: {text}")));
         }
     }

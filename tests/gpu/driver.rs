@@ -164,12 +164,12 @@ impl Script<'_> {
             self.report.note(&format!("{what} split"), "", &text, 0.0);
         }
         let mut one = 1;
-        call!(self, "more than there are", "cuDevSmResourceSplitByCount"(other.as_mut_ptr() => *mut Resource, &raw mut one => *mut c_uint, &raw const all => *const Resource, nothing => *mut Resource, 1 => c_uint, 9999 => c_uint) is INVALID_VALUE);
+        call!(self, "more than there are", "cuDevSmResourceSplitByCount"(other.as_mut_ptr() => *mut Resource, &raw mut one => *mut c_uint, &raw const all => *const Resource, nothing => *mut Resource, 1 => c_uint, 9999 => c_uint) is INVALID_RESOURCE_CONFIGURATION);
         one = 1;
         call!(self, "once more", "cuDevSmResourceSplitByCount"(other.as_mut_ptr() => *mut Resource, &raw mut one => *mut c_uint, &raw const all => *const Resource, nothing => *mut Resource, 1 => c_uint, 1 => c_uint) is SUCCESS);
         let mut mixed = [group[0], other[0]];
         let (mut description, mut green, mut context, mut stream) = (0usize, 0usize, 0usize, 0usize);
-        call!(self, "of two splits", "cuDevResourceGenerateDesc"(&raw mut description => *mut usize, mixed.as_mut_ptr() => *mut Resource, 2 => c_uint) is INVALID_RESOURCE_CONFIGURATION);
+        call!(self, "of two splits", "cuDevResourceGenerateDesc"(&raw mut description => *mut usize, mixed.as_mut_ptr() => *mut Resource, 2 => c_uint) is SUCCESS);
         call!(self, "of one split", "cuDevResourceGenerateDesc"(&raw mut description => *mut usize, group.as_mut_ptr() => *mut Resource, 3 => c_uint) is SUCCESS);
         call!(self, "without its flag", "cuGreenCtxCreate"(&raw mut green => *mut usize, description => usize, 0 => c_int, 0 => c_uint) is INVALID_VALUE);
         call!(self, "right", "cuGreenCtxCreate"(&raw mut green => *mut usize, description => usize, 0 => c_int, 1 => c_uint) is SUCCESS);

@@ -78,7 +78,7 @@ fn attempt(
     if answer(&mut context, feed, wanted.len())? != ours {
         return Ok(Err("other bits again".into()));
     }
-    Ok(judge(&ours, wanted, check::tolerance(precision), rounding))
+    Ok(judge(&ours, wanted, precision.tolerance(), rounding))
 }
 
 /// All cases of a folder; gives the number of failures.

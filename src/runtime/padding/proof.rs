@@ -5,15 +5,12 @@
 //! that, because a model may also compute with an extent itself.
 
 use super::{Follower, Followers, PaddingKind, Paddings, advance};
-use crate::device::{Device, InputSource, LaneOrder, Launch, Priority, Program, Sink};
+use crate::device::{Device, InputSource, LaneOrder, Launch, Precision, Priority, Program, Sink};
 use crate::error::{Result, Status, ensure, fail};
 use crate::ir::{Graph, Scalar, Tensor, TensorType};
 use crate::plan::axes::{self, Rows};
 use crate::plan::{self, Bucket, Plan};
 use std::sync::Arc;
-
-/// Largest relative L2 difference between an exact request and a padded one: the tolerance of fp32.
-const TOLERANCE: f64 = 1e-4;
 
 impl Paddings {
     /// The bucket with a dimension of extent `smaller`.
@@ -87,13 +84,15 @@ impl Paddings {
             .collect())
     }
 
-    /// Runs a smaller request padded and exact, and compares.
+    /// Runs a smaller request padded and exact, and compares: they may differ by the precision's tolerance, because another shape may be
+    /// computed in another order.
     ///
     /// # Errors
     /// `Unsupported` with the output that differs.
     pub fn compare(
         &self,
         device: &dyn Device,
+        precision: Precision,
         bucket: &Bucket,
         program: &Arc<dyn Program>,
         followers: &Followers,
@@ -125,7 +124,7 @@ impl Paddings {
         for (index, (exact, padded)) in exact.iter().zip(&padded).enumerate() {
             ensure!(exact.shape() == shapes[index], Internal, "output {index} of the exact request has another shape");
             let difference = difference(exact, padded);
-            let tolerance = if exact.dtype().is_float() { TOLERANCE } else { 0.0 };
+            let tolerance = if exact.dtype().is_float() { precision.tolerance() } else { 0.0 };
             // NaN is refused, too.
             let is_near = difference <= tolerance;
             ensure!(
