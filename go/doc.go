@@ -58,6 +58,17 @@
 // after a delay, or in time for the earliest deadline in it. Load the model with a padding of kind [PaddingBatch] and with a
 // bucket for each batch size that is to have a replay of its own.
 //
+// # Memory of one's own
+//
+// A program whose requests arrive in buffers of its own need not copy them: [Engine.NewPinned] takes memory, [Register] lends a
+// slice, and a session made with [SessionOptions].Attachments reads and writes tensors there. [Engine.NewPitched] takes rows of
+// device memory, to keep data there.
+//
+//	buffer, err := streaminfer.Register(engine, frames) // []float32 that begins with a page
+//	session, err := model.NewSession(streaminfer.SessionOptions{
+//		Attachments: []streaminfer.Attachment{{Input: "input", Memory: buffer}},
+//	})
+//
 // # What is wrong when it is slow
 //
 // [Pool.Stats] has histograms of where the time of requests goes. [Engine.Trace] has the slow and failed requests, and, once

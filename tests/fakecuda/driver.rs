@@ -154,7 +154,7 @@ impl Driver {
             && (count == fail.nth || (fail.sticky && count > fail.nth))
         {
             let code = fail.code.unwrap_or(999);
-            if ["Destroy", "Free", "Unload", "Push", "Release"].iter().any(|what| name.contains(what)) {
+            if ["Destroy", "Free", "Unregister", "Unload", "Push", "Release"].iter().any(|what| name.contains(what)) {
                 self.excused.store(true, SeqCst);
             }
             if matches!(code, 700 | 714..=719) {
@@ -425,6 +425,21 @@ impl Driver {
         match self.handles().execs.get(&exec) {
             Some(nodes) => Ok(nodes.clone()),
             None => fault("a ready graph is used that is not there"),
+        }
+    }
+
+    /// A range is unregistered: no graph that may still be launched refers to it.
+    pub fn let_go(&self, range: &std::ops::Range<u64>) {
+        let refers = |node: &Node| match node {
+            Node::Copy { from, to, .. } => range.contains(from) || range.contains(to),
+            Node::Kernel { arguments, .. } => arguments
+                .windows(8)
+                .step_by(4)
+                .any(|bytes| range.contains(&u64::from_le_bytes(bytes.try_into().expect("eight bytes")))),
+        };
+        let is_used = self.handles().execs.values().any(|nodes| nodes.iter().any(refers));
+        if is_used && !self.excused.load(SeqCst) {
+            fault(&format!("{:#x} is unregistered while a ready graph refers to it", range.start));
         }
     }
 

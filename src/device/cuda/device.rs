@@ -5,7 +5,13 @@ use super::lane::CudaLane;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
 use super::record::Records;
-use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, Precision, Progress};
+use super::registered::MappedRange;
+use super::rows::CudaRows;
+use crate::device::host::HostRange;
+use crate::device::{
+    Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, Precision, Progress, RowLayout, RowMemory,
+    SharedMemory,
+};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -56,6 +62,18 @@ impl Device for CudaDevice {
 
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
         Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), order)?))
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Arc<dyn SharedMemory>> {
+        Ok(Arc::new(MappedRange::pinned(&self.gpu, bytes)?))
+    }
+
+    fn register(&self, range: HostRange) -> Result<Arc<dyn SharedMemory>> {
+        Ok(Arc::new(MappedRange::registered(&self.gpu, range)?))
+    }
+
+    fn rows(&self, layout: &RowLayout) -> Result<Box<dyn RowMemory>> {
+        Ok(Box::new(CudaRows::take(&self.gpu, layout)?))
     }
 
     fn settle(&self) {

@@ -14,6 +14,8 @@ mod module;
 mod program;
 mod reactor;
 mod record;
+mod registered;
+mod rows;
 mod sys;
 
 pub use device::CudaDevice;
