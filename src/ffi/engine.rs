@@ -45,8 +45,8 @@ pub struct si_engine_options {
 }
 
 /// For development: inputs are read-only while their request is in flight, so that writing to one too early is a fault (SIGSEGV)
-/// at that instruction. It costs two system calls a request. Only the host device does it, and not for batchers, where who came too
-/// late for a batch may write on.
+/// at that instruction. It costs two system calls a request. Only the host device does it, and neither for inputs that are attached to
+/// memory of the host's choice nor for batchers, where who came too late for a batch may write on.
 pub const SI_ENGINE_GUARD_INPUTS: u32 = 1;
 
 /// What is alive and what it takes, at one moment.

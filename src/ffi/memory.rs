@@ -196,8 +196,8 @@ impl si_copy_options {
     }
 }
 
-/// Takes memory, or registers the host's own. Nothing but this, si_memory_free and copies is slow in it: on a GPU both may wait for all
-/// that the GPU does at the moment.
+/// Takes memory, or registers the host's own. This is for setting up: on a GPU, it and si_memory_free may wait for all that the GPU is
+/// at, and hold up what others submit meanwhile.
 ///
 /// @param engine Borrowed for the call; contexts of this engine may use the memory.
 /// @param options Borrowed for the call; required.

@@ -103,7 +103,7 @@ impl Drop for Registration {
     }
 }
 
-/// What is behind a memory. Fields are dropped in this order.
+/// What is behind a memory.
 enum Body {
     Shared(Arc<dyn SharedMemory>),
     Rows(Box<dyn RowMemory>, RowLayout),
@@ -243,6 +243,7 @@ impl Memory {
         let least =
             least.ok_or_else(|| fail!(TooLarge, "{rows} rows of {row_bytes} bytes exceed the address space"))?;
         ensure_size(least)?;
+        engine.core.ensure_alive()?;
         let memory = engine.core.device.rows(&layout)?;
         let bytes = memory.pitch_bytes().saturating_mul(rows);
         let entries = Self::enter(engine, Account::Memory, bytes)?;

@@ -1,6 +1,8 @@
 /* What tests/memory.rs does from C: `memory MODEL`, y = 2 x + 1 for four floats. The input lies in a buffer of the host's own, the output
- * in memory that was taken; rows of device memory are written and read. */
+ * in memory that was taken; rows of device memory are written and read; freed memory is touched. */
 #define _DEFAULT_SOURCE
+#include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +113,35 @@ static void rows(void)
     must("free", si_memory_free(memory, &error) == SI_OK);
 }
 
+static sigjmp_buf before;
+
+static void jump(int signal) { siglongjmp(before, signal); }
+
+/* On the host device a byte of memory that was freed leads to nothing. */
+static void too_late(void)
+{
+    si_engine_options host;
+    si_memory_options options = wanted(SI_MEMORY_PINNED);
+    si_memory memory = {0};
+    volatile unsigned char *byte;
+    int signal;
+    memset(&host, 0, sizeof host);
+    host.struct_size = (uint32_t)sizeof host;
+    host.device = "host";
+    must("open", si_engine_open(&host, &engine, &error) == SI_OK);
+    options.bytes = 1;
+    must("take", si_memory_new(engine, &options, &memory, &error) == SI_OK);
+    byte = info_of(memory).address;
+    must("zeroed", *byte == 0);
+    must("free", si_memory_free(memory, &error) == SI_OK);
+    must("handler", sigaction(SIGSEGV, &(struct sigaction){.sa_handler = jump}, NULL) == 0);
+    signal = sigsetjmp(before, 1);
+    if (signal == 0)
+        *byte = 1;
+    must("a fault", signal == SIGSEGV);
+    must("close", si_engine_close(engine, &error) == SI_OK);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -119,5 +150,6 @@ int main(int argc, char **argv)
     tensors(argv[1]);
     rows();
     must("close", si_engine_close(engine, &error) == SI_OK);
+    too_late();
     return 0;
 }
