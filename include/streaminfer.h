@@ -530,8 +530,8 @@ typedef struct si_tensor_view {
 
 /**
  * For development: inputs are read-only while their request is in flight, so that writing to one too early is a fault (SIGSEGV)
- * at that instruction. It costs two system calls a request. Only the host device does it, and not for batchers, where who came too
- * late for a batch may write on.
+ * at that instruction. It costs two system calls a request. Only the host device does it, and neither for inputs that are attached to
+ * memory of the host's choice nor for batchers, where who came too late for a batch may write on.
  */
 #define SI_ENGINE_GUARD_INPUTS 1
 
@@ -1653,8 +1653,8 @@ typedef struct si_copy_options {
 } si_copy_options;
 
 /**
- * Takes memory, or registers the host's own. Nothing but this, si_memory_free and copies is slow in it: on a GPU both may wait for all
- * that the GPU does at the moment.
+ * Takes memory, or registers the host's own. This is for setting up: on a GPU, it and si_memory_free may wait for all that the GPU is
+ * at, and hold up what others submit meanwhile.
  *
  * @param engine Borrowed for the call; contexts of this engine may use the memory.
  * @param options Borrowed for the call; required.

@@ -59,18 +59,26 @@ impl HostRange {
     /// Puts memory behind every page, so that no request meets a page fault. `InvalidArgument` if a page is not there or cannot be written.
     pub(in crate::device) fn populate(&self) -> Result<()> {
         let bytes = self.bytes.next_multiple_of(PAGE_BYTES);
-        #[cfg(target_os = "linux")]
-        // SAFETY: the kernel looks at the pages and changes no contents; it answers with an error for what is not there.
-        if unsafe { libc::madvise(self.address.cast(), bytes, libc::MADV_POPULATE_WRITE) } != 0 {
-            let error = std::io::Error::last_os_error();
-            // A kernel older than the advice, or memory of a kind that it does not know, is no reason to refuse.
-            if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EFAULT)) {
-                let what = format_args!("{bytes} bytes at {:p} cannot all be read and written", self.address);
-                return Err(Error::io(Status::InvalidArgument, what, &error));
-            }
+        let Err(error) = populate(self.address, bytes) else { return Ok(()) };
+        let is_range_at_fault = match error.raw_os_error() {
+            Some(libc::ENOMEM | libc::EFAULT) => true,
+            // Pages without the right to write, or a kernel that is older than the advice: then it is no use on any page.
+            Some(libc::EINVAL) => Pages::map(PAGE_BYTES).is_ok_and(|page| populate(page.address(), PAGE_BYTES).is_ok()),
+            _ => false,
+        };
+        if is_range_at_fault {
+            let what = format_args!("{bytes} bytes at {:p} cannot all be read and written", self.address);
+            return Err(Error::io(Status::InvalidArgument, what, &error));
         }
         Ok(())
     }
+}
+
+/// Asks the kernel for memory behind pages that can be written.
+fn populate(address: *mut u8, bytes: usize) -> std::io::Result<()> {
+    // SAFETY: the kernel looks at the pages and changes no contents; it answers with an error for what is not there.
+    let code = unsafe { libc::madvise(address.cast(), bytes, libc::MADV_POPULATE_WRITE) };
+    if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 impl SharedMemory for HostRange {
