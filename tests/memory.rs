@@ -209,28 +209,28 @@ fn ranges_are_registered_once_and_whole() {
 fn rows_come_back_as_they_were_written() {
     let engine = engine();
     for element_bytes in [None, Some(4), Some(8), Some(16)] {
-        let layout = RowLayout { rows: 7, row_bytes: 33, element_bytes };
+        let layout = RowLayout { rows: 7, row_bytes: 70, element_bytes };
         let memory = Memory::rows(&engine, layout).unwrap();
         let info = memory.info();
         let expected = if element_bytes.is_some() { MemoryKind::Pitched } else { MemoryKind::Linear };
-        assert_eq!((info.kind, info.address, info.rows, info.row_bytes), (expected, None, 7, 33));
-        assert!(info.pitch_bytes >= 33 && (element_bytes.is_some() || info.pitch_bytes == 33));
+        assert_eq!((info.kind, info.address, info.rows, info.row_bytes), (expected, None, 7, 70));
+        assert!(info.pitch_bytes >= 70 && (element_bytes.is_some() || info.pitch_bytes == 70));
         assert!(element_bytes.is_none() || info.pitch_bytes.is_multiple_of(64));
         assert_eq!((info.bytes, engine.stats().memory_bytes), (7 * info.pitch_bytes, 7 * info.pitch_bytes as u64));
-        let written: Vec<u8> = (0..7 * 33u32).map(|index| index as u8).collect();
+        let written: Vec<u8> = (0..7 * 70u32).map(|index| index as u8).collect();
         memory.write(&CopyOptions::default(), &written).unwrap();
-        let mut read = vec![0xAA; 6 * 40 + 33];
-        memory.read(&CopyOptions { host_pitch_bytes: 40, ..CopyOptions::default() }, &mut read).unwrap();
-        for (row, written) in written.chunks(33).enumerate() {
-            assert_eq!(&read[40 * row..][..33], written);
-            assert!(read[40 * row + 33..].iter().take(7).all(|&between| between == 0xAA));
+        let mut read = vec![0xAA; 6 * 77 + 70];
+        memory.read(&CopyOptions { host_pitch_bytes: 77, ..CopyOptions::default() }, &mut read).unwrap();
+        for (row, written) in written.chunks(70).enumerate() {
+            assert_eq!(&read[77 * row..][..70], written);
+            assert!(read[77 * row + 70..].iter().take(7).all(|&between| between == 0xAA));
         }
         let part = CopyOptions { first_row: 2, rows: 3, first_byte: 5, row_bytes: 2, host_pitch_bytes: 3 };
         memory.write(&part, &[200; 8]).unwrap();
-        let mut all = vec![0; 7 * 33];
+        let mut all = vec![0; 7 * 70];
         memory.read(&CopyOptions::default(), &mut all).unwrap();
         for (index, (now, before)) in all.iter().zip(&written).enumerate() {
-            let is_inside = (2..5).contains(&(index / 33)) && (5..7).contains(&(index % 33));
+            let is_inside = (2..5).contains(&(index / 70)) && (5..7).contains(&(index % 70));
             assert_eq!(*now, if is_inside { 200 } else { *before }, "byte {index}");
         }
     }

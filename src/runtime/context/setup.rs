@@ -114,6 +114,8 @@ impl Context {
         };
         self.sink.takings.get_or_try_init(take)?;
         self.stage = Some(Stage::new(lane, buckets, &self.model.paddings)?);
+        // From here on they are the lane's memory's, which goes when the device is done.
+        self.attached.clear();
         Ok(())
     }
 
