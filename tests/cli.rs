@@ -277,6 +277,7 @@ fn bench_memory_prints_every_kind_of_copy() {
     assert_eq!(kinds, expected);
     let wrong = call(&["bench-memory", "--device", "host", "--rows", "8", "--row-bytes", "64", "--element-bytes", "5"]);
     assert_says(&refusal(wrong), &["4, 8 or 16", "5"]);
+    assert!(good(&["bench-memory", "--help"]).contains("copy engines"));
 }
 
 #[test]

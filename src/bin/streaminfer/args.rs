@@ -20,6 +20,10 @@ pub enum Command {
     /// Measure a model's latency and throughput; prints one JSON object.
     Bench(Bench),
     /// Measure copies between the host and rows of device memory; prints one JSON object.
+    ///
+    /// Rows that are padded as the device likes it best (pitched) against rows without gaps (linear), and pageable host memory against
+    /// pinned and registered. Each figure is the median time of a copy and the wait for its end. It is the copy engines that are measured
+    /// (on the host device, the CPU); kernels that read rows, which the padding is for, are not.
     BenchMemory(BenchMemory),
     /// Show what a model is made of, what is not supported, and what it becomes.
     Inspect(Inspect),
@@ -102,9 +106,6 @@ pub struct Bench {
     pub json: Option<PathBuf>,
 }
 
-/// Rows of device memory that are padded as the device likes it best (pitched) against rows without gaps (linear), and pageable
-/// host memory against pinned and registered. Each figure is the median time of a copy and the wait for its end. It is the copy engines
-/// that are measured (on the host device, the CPU); kernels that read rows, which the padding is for, are not.
 #[derive(Debug, Args)]
 pub struct BenchMemory {
     /// Device: auto, host, cuda:N or a GPU's UUID.
