@@ -54,6 +54,7 @@ test-cuda: $(NODE_TESTS)/cases.tsv ## on the simulated driver: the runtime's tes
 	$(CARGO) build --quiet --example fakecuda
 	@mkdir -p target/fakecuda && ln -sf ../debug/examples/libfakecuda.so target/fakecuda/libcuda.so.1
 	$(SIMULATED) $(CARGO) test --quiet --test runtime -- $(CUDA_SKIP:%=--skip %)
+	$(SIMULATED) $(CARGO) test --quiet --test memory -- --skip a_draining_context
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --driver
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --node-tests $(CURDIR)/$(NODE_TESTS)

@@ -74,6 +74,17 @@
 // wants on one thread, and a Session of one's own where a goroutine is the worker already. All of them share the model's weights, and
 // several can be used at once: each has as much of the device as it has sessions or batches.
 //
+// # Memory of one's own
+//
+// A program whose requests arrive in buffers of its own need not copy them: [Engine.NewPinned] takes memory, [Register] lends a
+// slice, and a session made with [SessionOptions].Attachments reads and writes tensors there. [Engine.NewPitched] takes rows of
+// device memory, to keep data there.
+//
+//	buffer, err := streaminfer.Register(engine, frames) // []float32 that begins with a page
+//	session, err := model.NewSession(streaminfer.SessionOptions{
+//		Attachments: []streaminfer.Attachment{{Input: "input", Memory: buffer}},
+//	})
+//
 // # What is wrong when it is slow
 //
 // [Pool.Stats] and [Batcher.Stats] have histograms of where the time of requests goes. [Engine.Trace] has the slow and failed requests, and, once

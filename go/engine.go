@@ -23,7 +23,7 @@ type EngineOptions struct {
 	InFlightMax int
 	// SessionsMax bounds the live sessions, those of batchers and the rows of their largest batches included; 0 means 4096.
 	SessionsMax int
-	// MemoryBytesMax bounds what weights and sessions may take together; 0 means no bound.
+	// MemoryBytesMax bounds what weights, sessions and memories (but registered ones) may take together; 0 means no bound.
 	MemoryBytesMax uint64
 }
 
@@ -55,6 +55,8 @@ type EngineStats struct {
 	// Models, Sessions, Events and Batchers are alive: those included that are closed and still in use. The sessions that a
 	// batcher runs its batches on count, too.
 	Models, Sessions, Events, Batchers int
+	// Memories are alive: those included that are closed while a session uses them.
+	Memories int
 	// Threads is the number of threads that the library runs for this engine.
 	Threads int
 	// InFlight counts requests in flight, Completions those announced and not yet delivered.
@@ -63,6 +65,8 @@ type EngineStats struct {
 	WeightsBytes, RetainedBytes uint64
 	// ArenaBytes, and PinnedBytes for inputs and outputs, are held by sessions.
 	ArenaBytes, PinnedBytes uint64
+	// MemoryBytes are held by memories; RegisteredBytes are the program's own, which are registered.
+	MemoryBytes, RegisteredBytes uint64
 	// Requests have ended since the engine was opened; Failures of them failed, expired or were cancelled.
 	Requests, Failures uint64
 }
@@ -119,10 +123,11 @@ func (e *Engine) Stats() (EngineStats, error) {
 	return EngineStats{DeviceState: DeviceState(raw.DeviceState), Models: raw.Models, Sessions: raw.Contexts,
 		Events: raw.Events, Batchers: raw.Batchers, Threads: raw.Threads, InFlight: raw.InFlight, Completions: raw.Completions,
 		WeightsBytes: raw.WeightsBytes, RetainedBytes: raw.RetainedBytes, ArenaBytes: raw.ArenaBytes, PinnedBytes: raw.PinnedBytes,
+		Memories: raw.Memories, MemoryBytes: raw.MemoryBytes, RegisteredBytes: raw.RegisteredBytes,
 		Requests: raw.Requests, Failures: raw.Failures}, nil
 }
 
-// Close closes the engine with all its sessions, models and events, and waits for its goroutine to end. Requests in
+// Close closes the engine with all its sessions, models, events and memories, and waits for its goroutine to end. Requests in
 // flight are cancelled; their memory is released when the device has finished with it. Closing again does nothing.
 func (e *Engine) Close() error {
 	e.cleanup.Stop()

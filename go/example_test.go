@@ -57,6 +57,35 @@ func ExamplePool_Infer() {
 	// Output: [2 4 6]
 }
 
+func ExampleRegister() {
+	engine, model := double()
+	defer engine.Close()
+	// A buffer that requests arrive in, large enough for Go to begin it with a page.
+	buffer := make([]float32, 16<<10)
+	memory, err := streaminfer.Register(engine, buffer)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer memory.Close()
+	session, err := model.NewSession(streaminfer.SessionOptions{Attachments: []streaminfer.Attachment{
+		{Input: "x", Memory: memory}, {Output: "y", Memory: memory, Offset: 4096},
+	}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer session.Close()
+
+	copy(buffer, []float32{1, 2, 3})
+	if err := session.Run(context.Background()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(buffer[1024:1027])
+	// Output: [2 4 6]
+}
+
 func ExampleBatcher_Infer() {
 	info := func(name string) []streaminfer.TensorInfo {
 		return []streaminfer.TensorInfo{{Name: name, DType: streaminfer.DTypeFloat32, Shape: []int64{streaminfer.Dynamic, 3},

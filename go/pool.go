@@ -33,7 +33,7 @@ type PoolOptions struct {
 	// streaminfer_pool, and afterwards those of their own context.
 	Name          string
 	ProfileLabels bool
-	// Session are the options of each session, its priority among them. Its Links are not possible in a pool.
+	// Session are the options of each session, its priority among them. Its Links and Attachments are not possible in a pool.
 	Session SessionOptions
 }
 
@@ -148,6 +148,9 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 }
 
 func (o *PoolOptions) complete() error {
+	if len(o.Session.Attachments) > 0 {
+		return refusal("new pool", StatusInvalidArgument, "all sessions of a pool cannot be attached to the same memory")
+	}
 	if o.Sessions < 0 || len(o.Session.Links) > 0 {
 		return refusal("new pool", StatusInvalidArgument, "%d sessions with %d links", o.Sessions, len(o.Session.Links))
 	}

@@ -27,7 +27,7 @@ type registry struct {
 	stopped chan struct{}
 }
 
-// child is a session, model, event or batcher of the engine, or who waits for a request of a batcher.
+// child is a session, model, event, batcher or memory of the engine, or who waits for a request of a batcher.
 type child struct {
 	closer func() io.Closer
 	// done receives the completion of a session's parked request; nil for other children.

@@ -34,6 +34,8 @@ type SessionOptions struct {
 	Buckets []Bucket
 	// Links connect inputs of this session to device-side outputs of others.
 	Links []Link
+	// Attachments put inputs and outputs of this session into memory of the caller's choice.
+	Attachments []Attachment
 	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; 0 means 30 us,
 	// a negative budget means to sleep at once. docs/waiting.md has measurements.
 	SpinBudget time.Duration
@@ -55,6 +57,18 @@ type Link struct {
 	Output string
 }
 
+// Attachment puts an input or output of a new session into pinned or registered memory: the device reads or writes it there,
+// and nothing is copied. [Input] and [Output] then are views of that memory. What an input's memory holds stays, but for values
+// of shape inputs and what padding fills; NewSession may write to an output's. No two inputs or outputs overlap.
+type Attachment struct {
+	// Input or Output is the tensor's name; the other one is empty.
+	Input, Output string
+	// Memory is of the session's engine. It needs room for the tensor in the largest of the session's buckets.
+	Memory *Memory
+	// Offset is where in the memory the tensor begins: a multiple of [MemoryAlignment] bytes.
+	Offset int
+}
+
 // Session is one lane of execution: an ordered stream, its own memory, and a replay per bucket. One goroutine at a
 // time may use it; Cancel and Close may be called from any goroutine at any time.
 type Session struct {
@@ -68,6 +82,8 @@ type Session struct {
 	state atomic.Uint32
 	// closing is closed by a Close that finds the session in a call, to end its waiting.
 	closing chan struct{}
+	// memories are kept reachable: views lie in them.
+	memories []*Memory
 	// done receives the completion of a parked request.
 	done chan backend.Completion
 
@@ -98,7 +114,8 @@ const (
 
 // NewSession creates a session and prepares a replay for each of its buckets. Nothing is allocated afterwards.
 //
-// Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument, StatusShapeMismatch (links).
+// Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument (attachments), StatusShapeMismatch
+// (links).
 func (m *Model) NewSession(options SessionOptions) (*Session, error) {
 	return m.newSession(options, trace.Create)
 }
@@ -128,7 +145,7 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 	if s.spinBudget == 0 {
 		s.spinBudget = spinBudgetDefault
 	}
-	if err := s.prepare(op, options.Links); err != nil {
+	if err := s.prepare(op, options.Links, options.Attachments); err != nil {
 		_ = raw.Free()
 		return nil, err
 	}
@@ -143,7 +160,7 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 	return s, nil
 }
 
-func (s *Session) prepare(op string, links []Link) error {
+func (s *Session) prepare(op string, links []Link, attachments []Attachment) error {
 	for _, link := range links {
 		source := link.Source
 		if source == nil {
@@ -162,7 +179,29 @@ func (s *Session) prepare(op string, links []Link) error {
 		}
 		runtime.KeepAlive(source)
 	}
+	for i := range attachments {
+		if err := s.attach(op, &attachments[i]); err != nil {
+			return err
+		}
+	}
 	return failure(op, ExecutedNo, s.context.Prepare())
+}
+
+func (s *Session) attach(op string, a *Attachment) error {
+	if (a.Input == "") == (a.Output == "") || a.Memory == nil || a.Offset < 0 {
+		return refusal(op, StatusInvalidArgument, "an attachment names an input (%q) or an output (%q), and where it lies", a.Input, a.Output)
+	}
+	name, kind, tensors, call := a.Input, "input", s.model.inputs, s.context.AttachInput
+	if a.Output != "" {
+		name, kind, tensors, call = a.Output, "output", s.model.outputs, s.context.AttachOutput
+	}
+	index, err := indexOf(op, tensors, kind, name)
+	if err != nil {
+		return err
+	}
+	err = a.Memory.attach(func(memory backend.Memory) error { return call(index, memory, a.Offset) })
+	s.memories = append(s.memories, a.Memory)
+	return failure(op, ExecutedNo, err)
 }
 
 // Model returns the session's model.

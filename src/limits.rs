@@ -64,6 +64,14 @@ pub const QUARANTINE_RANGES: usize = 1_024;
 pub const QUARANTINE_BYTES_MAX: usize = 1 << 32;
 /// Bytes of arena, inputs and outputs of one context.
 pub const CONTEXT_BYTES_MAX: usize = 1 << 36;
+/// Bytes of one memory that a host program takes or lends.
+pub const MEMORY_BYTES_MAX: usize = 1 << 36;
+/// Bytes of a row of device memory.
+pub const ROW_BYTES_MAX: usize = 1 << 30;
+/// Bytes from the start of a row to that of the next, in the host's memory: as far as copy engines go.
+pub const ROW_PITCH_MAX: usize = i32::MAX as usize;
+/// In such a memory, an input or output begins at a multiple of so many bytes.
+pub const ATTACHMENT_ALIGNMENT: usize = 64;
 /// Contexts of one batcher.
 pub const BATCHER_CONTEXTS_MAX: usize = 64;
 /// Contexts of a batcher whose options do not say: one batch forms while another runs.

@@ -16,6 +16,7 @@ use streaminfer::ffi::device::si_device_info;
 use streaminfer::ffi::engine::{si_completion, si_engine, si_engine_options, si_stats};
 use streaminfer::ffi::error::si_error;
 use streaminfer::ffi::event::si_event;
+use streaminfer::ffi::memory::{si_copy_options, si_memory, si_memory_info, si_memory_options};
 use streaminfer::ffi::model::{si_bucket, si_bucket_input, si_model, si_model_info, si_model_options, si_padding};
 use streaminfer::ffi::record::si_completion_record;
 use streaminfer::ffi::tensor::{si_tensor_info, si_tensor_view};
@@ -107,6 +108,7 @@ fn rust_layouts() -> Layouts {
         si_context { handle }
         si_event { handle }
         si_batcher { handle }
+        si_memory { handle }
         si_slot { batcher, number }
         si_error { status, native, message }
         si_device_info { struct_size, kind, processors, reserved, memory_bytes, id, name }
@@ -117,7 +119,7 @@ fn rust_layouts() -> Layouts {
         }
         si_stats {
             struct_size, device_state, models, contexts, events, threads, in_flight, completions, weights_bytes,
-            retained_bytes, arena_bytes, pinned_bytes, requests, failures, batchers, reserved,
+            retained_bytes, arena_bytes, pinned_bytes, requests, failures, batchers, memories, memory_bytes, registered_bytes,
         }
         si_completion { context, token, sequence, status }
         si_bucket_input { struct_size, rank, dims, value, value_bytes }
@@ -147,6 +149,11 @@ fn rust_layouts() -> Layouts {
             struct_size, rows, bucket_rows, reserved, batch, service_ns, open_ns, close_ns, submit_ns, start_ns, inputs_ns,
             compute_ns, done_ns,
         }
+        si_memory_options { struct_size, kind, address, bytes, row_count, row_bytes, element_bytes, reserved }
+        si_memory_info {
+            struct_size, kind, address, bytes, row_count, row_bytes, pitch_bytes, attached_count, reserved,
+        }
+        si_copy_options { struct_size, reserved, row_index, row_count, byte_index, row_bytes, pitch_bytes }
     }
 }
 
@@ -176,7 +183,9 @@ fn the_c_compiler_lays_structs_out_as_rust_does() {
 fn every_struct_has_a_number_by_which_its_size_is_known() {
     let header = fs::read_to_string(Path::new(ROOT).join("include/streaminfer.h")).unwrap();
     for (name, (bytes, _)) in rust_layouts() {
-        if ["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_slot"].contains(&name.as_str()) {
+        if ["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_slot", "si_memory"]
+            .contains(&name.as_str())
+        {
             continue;
         }
         let constant = format!("#define SI_STRUCT_{} ", name["si_".len()..].to_uppercase());

@@ -299,6 +299,36 @@ fn bench_names_the_input_whose_shape_is_open() {
 }
 
 #[test]
+fn bench_memory_prints_every_kind_of_copy() {
+    let folder = Folder::new("bench-memory");
+    let file = folder.at("memory.json");
+    let arguments = ["bench-memory", "--device", "host", "--rows", "8", "--row-bytes", "100,64", "--repeats", "2"];
+    let printed = good(&[&arguments[..], &["--json", &file]].concat());
+    assert_eq!(printed, fs::read_to_string(&file).unwrap());
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((&report["device"], &report["rows"], &report["repeats"]), (&"host".into(), &8.into(), &2.into()));
+    let mut kinds = Vec::new();
+    for (width, (row_bytes, pitch)) in report["widths"].as_array().unwrap().iter().zip([(100, 128), (64, 64)]) {
+        assert_eq!((&width["row_bytes"], &width["bytes"]), (&row_bytes.into(), &(8 * row_bytes).into()));
+        assert!(width["pin_us"].is_f64() && width["register_us"].is_f64());
+        for copy in width["copies"].as_array().unwrap() {
+            let pitch = if copy["memory"] == "pitched" { pitch } else { row_bytes };
+            assert_eq!(copy["pitch_bytes"], pitch);
+            assert!(["write_us", "read_us", "write_gb_s", "read_gb_s"].iter().all(|key| copy[key].is_f64()), "{copy}");
+            kinds.push(format!("{} {}", copy["memory"].as_str().unwrap(), copy["host"].as_str().unwrap()));
+        }
+    }
+    kinds.sort();
+    kinds.dedup();
+    let expected = ["pageable", "pinned", "registered"];
+    let expected: Vec<_> = ["linear", "pitched"].iter().flat_map(|a| expected.map(|b| format!("{a} {b}"))).collect();
+    assert_eq!(kinds, expected);
+    let wrong = call(&["bench-memory", "--device", "host", "--rows", "8", "--row-bytes", "64", "--element-bytes", "5"]);
+    assert_says(&refusal(wrong), &["4, 8 or 16", "5"]);
+    assert!(good(&["bench-memory", "--help"]).contains("copy engines"));
+}
+
+#[test]
 fn inspect_shows_what_the_model_becomes() {
     let folder = Folder::new("inspect");
     let model = folder.at("model.onnx");

@@ -19,10 +19,11 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("Contexts", &["si_context", "si_submit", "si_timings", "si_completion_record", "SI_WAIT", "SI_TIMEOUT_INFINITE"]),
     ("Events", &["si_event"]),
     ("Batchers", &["si_batch", "si_slot"]),
+    ("Memories", &["si_memory", "SI_MEMORY", "si_copy", "si_context_attach"]),
 ];
 
 /// The handle types.
-const OBJECTS: &[&str] = &["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_slot"];
+const OBJECTS: &[&str] = &["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_slot", "si_memory"];
 
 /// One declaration with its comment.
 struct Item {
@@ -33,8 +34,10 @@ struct Item {
 /// What cbindgen makes of `src/ffi`, item by item.
 fn items() -> Vec<Item> {
     let config = cbindgen::Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
-    let files =
-        ["version", "error", "device", "record", "engine", "tensor", "model", "context", "event", "batcher", "pointer"];
+    let files = [
+        "version", "error", "device", "record", "engine", "tensor", "model", "context", "event", "batcher", "memory",
+        "pointer",
+    ];
     let mut builder = cbindgen::Builder::new().with_config(config);
     for file in files {
         builder = builder.with_src(Path::new(ROOT).join(format!("src/ffi/{file}.rs")));

@@ -14,7 +14,7 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-const HANDLES: [&str; 5] = ["si_engine", "si_model", "si_context", "si_event", "si_batcher"];
+const HANDLES: [&str; 6] = ["si_engine", "si_model", "si_context", "si_event", "si_batcher", "si_memory"];
 
 /// What stands around the generated calls.
 const FRAME: &str = include_str!("abi/misuse.c");
@@ -41,7 +41,8 @@ fn sized_struct(variable: &Variable) -> Option<&str> {
 }
 
 fn is_options(variable: &Variable) -> bool {
-    sized_struct(variable).is_some_and(|name| name.ends_with("_options"))
+    // What memory is to be had has no default.
+    sized_struct(variable).is_some_and(|name| name.ends_with("_options") && name != "si_memory_options")
 }
 
 /// Whether null is an honest value.
@@ -69,11 +70,16 @@ fn honest(variable: &Variable) -> (String, String) {
         return (String::new(), "&error".into());
     }
     if let Some(ty) = sized_struct(variable) {
-        let from = if ty == "si_bucket" { format!("fixture.{name}") } else { format!("empty_{ty}()") };
+        let from = match ty {
+            "si_bucket" => format!("fixture.{name}"),
+            "si_memory_options" => "fixture.wanted".into(),
+            _ => format!("empty_{ty}()"),
+        };
         return (format!("{ty} {name} = {from};"), format!("&{name}"));
     }
     match (variable.ty.as_str(), name.as_str()) {
         ("const char *", _) => (String::new(), "fixture.path".into()),
+        ("uint8_t *", "out_data") => (String::new(), "fixture.room".into()),
         ("const uint8_t *", "data") => (String::new(), "fixture.data".into()),
         ("size_t", "data_bytes") => (String::new(), "fixture.data_bytes".into()),
         ("uint32_t", "sequence" | "completions_max") => (String::new(), "1".into()),
@@ -212,6 +218,7 @@ impl State {
             (State::Fresh, _) => Some("SI_WRONG_STATE"),
             (State::Flying, "si_context_submit" | "si_context_run" | "si_context_shape") => Some("SI_IN_FLIGHT"),
             (State::Flying, "si_context_link" | "si_context_prepare" | "si_context_unbind") => Some("SI_WRONG_STATE"),
+            (State::Flying, "si_context_attach_input" | "si_context_attach_output") => Some("SI_WRONG_STATE"),
             (State::Flying, "si_context_timings" | "si_context_unpark") => Some("SI_WRONG_STATE"),
             (State::Flying, "si_context_poll" | "si_context_wait") => Some("SI_PENDING"),
             (State::Flying, "si_context_input" | "si_context_output" | "si_context_completion") => None,

@@ -25,6 +25,7 @@ type engine struct {
 	completions []backend.Completion
 	closed      bool
 	stats       backend.Stats
+	registered  []*block
 }
 
 func status(s streaminfer.Status, format string, args ...any) error {

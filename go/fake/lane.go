@@ -20,6 +20,8 @@ type lane struct {
 	outputs [][]byte
 	record  struct{ done, failed uint32 }
 	links   []link
+	// attached are the tensors that lie in memory of the program's choice.
+	attached map[*[]byte]*part
 	// targets are the lanes that read this one's outputs, this one itself excepted.
 	targets []*lane
 	work    chan request
@@ -174,6 +176,9 @@ func (l *lane) Link(input int, source backend.Context, output int) error {
 		return err
 	}
 	defer l.mu.Unlock()
+	if l.attached[&l.inputs[input]] != nil {
+		return status(streaminfer.StatusInvalidArgument, "the input is attached already")
+	}
 	to, by := l.model.Model.Inputs[input], from.model.Model.Outputs[output]
 	if to.DType != by.DType || len(l.inputs[input]) != len(from.outputs[output]) {
 		return status(streaminfer.StatusShapeMismatch, "input %q and output %q differ in type or size", to.Name, by.Name)
@@ -287,6 +292,8 @@ func (l *lane) Free() error {
 	l.freed = true
 	if l.prepared {
 		close(l.work)
+	} else {
+		l.detach()
 	}
 	l.ended.Broadcast()
 	l.engine.count(func(s *backend.Stats) { s.Contexts-- })

@@ -51,6 +51,7 @@ func (l *lane) last() mark { return mark{l, l.submitted.Load()} }
 // execute is the lane's goroutine.
 func (l *lane) execute() {
 	defer l.engine.count(func(s *backend.Stats) { s.Threads-- })
+	defer l.detach()
 	call := &Call{lane: l}
 	for r := range l.work {
 		for _, m := range r.waits {

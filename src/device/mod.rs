@@ -7,15 +7,18 @@
 pub mod cuda;
 pub mod host;
 mod progress;
+mod shared;
 
 pub use crate::lower::Precision;
 pub use host::numa::Node;
 pub use progress::{Outcome, Progress, Stamps};
+pub use shared::{Attachment, Rectangle, RowLayout, RowMemory, SharedMemory};
 
 use crate::error::{Result, Status};
 use crate::ir::TensorType;
 use crate::limits::{EVENT_WAITS_MAX, LINKS_MAX};
 use crate::plan::Plan;
+use host::HostRange;
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -90,6 +93,13 @@ pub trait Device: Send + Sync {
     fn in_flight(&self) -> Arc<AtomicUsize> {
         Arc::default()
     }
+    /// Takes zeroed memory that the host and the device both reach.
+    fn pinned(&self, bytes: usize) -> Result<Arc<dyn SharedMemory>>;
+    /// Lets the device reach a range of the host program's own memory; `InvalidArgument` for one that does not begin with a page, is
+    /// not there, or is registered already.
+    fn register(&self, range: HostRange) -> Result<Arc<dyn SharedMemory>>;
+    /// Takes rows of device memory; what they hold is undefined.
+    fn rows(&self, layout: &RowLayout) -> Result<Box<dyn RowMemory>>;
     /// Tells the sinks of requests that have ended and that nobody has waited for, where no thread of the device does.
     fn settle(&self) {}
 }
@@ -144,6 +154,8 @@ pub enum InputSource {
     Output(Arc<dyn LaneMemory>, usize),
     /// In its own output of the request before; zero at first.
     Own(usize),
+    /// In memory that the host program has taken or lent.
+    Attached(Attachment),
 }
 
 /// The memory of a prepared lane. It lives as long as a lane that reads or writes it.
@@ -155,6 +167,8 @@ pub struct LaneOrder {
     pub programs: Vec<Arc<dyn Program>>,
     /// Per model input.
     pub inputs: Vec<InputSource>,
+    /// Per model output, where it lies if not in memory of the lane's own; those that are missing do.
+    pub outputs: Vec<Option<Attachment>>,
     /// Host threads to compute with; other devices take no notice.
     pub threads: usize,
     /// Before whose work a GPU begins this lane's; the host device takes no notice, for its threads are the system's to schedule.

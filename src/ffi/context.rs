@@ -15,7 +15,7 @@ use std::mem::MaybeUninit;
 ///
 /// One thread at a time: a call that meets another answers SI_BUSY. A bound context belongs to the thread that bound it;
 /// calls from elsewhere answer SI_WRONG_THREAD. si_context_cancel and si_context_free are exempt from both, and the end of the
-/// owning thread unbinds. Order of calls: new, link, prepare, then any number of requests, then free.
+/// owning thread unbinds. Order of calls: new, link and attach, prepare, then any number of requests, then free.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct si_context {
@@ -191,7 +191,7 @@ pub extern "C" fn si_context_new(
 /// @param source Borrowed for the call; of the same engine.
 /// @param output_index The source's output. It stays readable by the host.
 /// @param error Receives the failure. Owned by the caller, may be null.
-/// @return SI_OK, SI_INVALID_ARGUMENT (an index is too high, the input is linked already, the engines differ), SI_INVALID_HANDLE,
+/// @return SI_OK, SI_INVALID_ARGUMENT (an index is too high, the input is linked or attached already, the engines differ), SI_INVALID_HANDLE,
 ///     SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE, SI_SHAPE_MISMATCH (element type, number of buckets or a bucket's shape),
 ///     SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
 /// Threads: the rule of both contexts. Since: 0.1.
@@ -221,7 +221,8 @@ pub extern "C" fn si_context_link(
 /// @param context Borrowed for the call.
 /// @param error Receives the failure. Owned by the caller, may be null.
 /// @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (prepared already), SI_NO_BUCKET (the model has
-///     none; the message names the open dimensions), SI_TOO_LARGE, SI_OUT_OF_MEMORY, SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
+///     none; the message names the open dimensions), SI_INVALID_ARGUMENT (a bucket was added, and an attached memory is too small for it),
+///     SI_TOO_LARGE, SI_OUT_OF_MEMORY, SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
 ///     SI_DRIVER, SI_DEVICE_LOST.
 /// Threads: the context's rule. Since: 0.1.
 #[unsafe(no_mangle)]

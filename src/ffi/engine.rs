@@ -11,7 +11,7 @@ use crate::runtime::{Completion, DeviceState, Engine, EngineOptions, Stats};
 use std::mem::MaybeUninit;
 use std::os::fd::IntoRawFd;
 
-/// One opened device. Any thread may use it, several at once. Models, contexts and events keep what they need of it, so
+/// One opened device. Any thread may use it, several at once. Models, contexts, events and memories keep what they need of it, so
 /// it may be closed before them; completions that are then still parked can no longer be reaped.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -36,7 +36,7 @@ pub struct si_engine_options {
     /// Live contexts, freed ones whose completion has not been reaped yet, and slots of batchers: all that may have a completion on
     /// its way. A batcher takes one for each of its contexts and for each row of their largest batch. 0: 4096.
     pub contexts_max: u32,
-    /// Bytes that weights, arenas, inputs and outputs may take together. 0: no bound.
+    /// Bytes that weights, arenas, inputs, outputs and memories (but registered ones) may take together. 0: no bound.
     pub memory_bytes_max: u64,
     /// Sum of `SI_ENGINE_*`. 0: none.
     pub flags: u32,
@@ -45,8 +45,8 @@ pub struct si_engine_options {
 }
 
 /// For development: inputs are read-only while their request is in flight, so that writing to one too early is a fault (SIGSEGV)
-/// at that instruction. It costs two system calls a request. Only the host device does it, and not for batchers, where who came too
-/// late for a batch may write on.
+/// at that instruction. It costs two system calls a request. Only the host device does it, and neither for inputs that are attached to
+/// memory of the host's choice nor for batchers, where who came too late for a batch may write on.
 pub const SI_ENGINE_GUARD_INPUTS: u32 = 1;
 
 /// What is alive and what it takes, at one moment.
@@ -83,8 +83,12 @@ pub struct si_stats {
     pub failures: u64,
     /// Batchers alive, those included that are freed and not drained yet.
     pub batchers: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Memories alive, those included that are freed while a context uses them.
+    pub memories: u32,
+    /// Bytes of memories, registered ones left out.
+    pub memory_bytes: u64,
+    /// Bytes of registered memories.
+    pub registered_bytes: u64,
 }
 
 /// The end of a parked request or slot. Its layout is frozen.
@@ -141,7 +145,9 @@ impl From<&Stats> for si_stats {
             requests: stats.requests,
             failures: stats.failures,
             batchers: stats.batchers as u32,
-            reserved: 0,
+            memories: stats.memories as u32,
+            memory_bytes: stats.memory_bytes,
+            registered_bytes: stats.registered_bytes,
         }
     }
 }

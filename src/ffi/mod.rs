@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 mod guard;
+pub mod memory;
 pub mod model;
 mod objects;
 mod pointer;

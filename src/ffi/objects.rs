@@ -2,7 +2,7 @@
 
 use super::model::ModelEntry;
 use super::table::{Noun, Table};
-use crate::runtime::{Batcher, Context, Controller, Engine, Event};
+use crate::runtime::{Batcher, Context, Controller, Engine, Event, Memory};
 
 /// Engines by handle.
 pub static ENGINES: Table<Engine> = Table::new(Noun::Engine);
@@ -14,6 +14,8 @@ pub static CONTEXTS: Table<Controller, Context> = Table::new(Noun::Context);
 pub static EVENTS: Table<Event> = Table::new(Noun::Event);
 /// Batchers by handle. Their slots are named within them.
 pub static BATCHERS: Table<Batcher> = Table::new(Noun::Batcher);
+/// Memories by handle.
+pub static MEMORIES: Table<Memory> = Table::new(Noun::Memory);
 
 /// The noun that has issued a handle.
 pub fn noun_of(handle: u64) -> Option<Noun> {
@@ -23,6 +25,7 @@ pub fn noun_of(handle: u64) -> Option<Noun> {
         (Noun::Context, CONTEXTS.has_issued(handle)),
         (Noun::Event, EVENTS.has_issued(handle)),
         (Noun::Batcher, BATCHERS.has_issued(handle)),
+        (Noun::Memory, MEMORIES.has_issued(handle)),
     ];
     issued.into_iter().find_map(|(noun, issued)| issued.then_some(noun))
 }

@@ -3,7 +3,8 @@
 //! follows them.
 
 use crate::error::{Result, ensure, fail};
-use std::ffi::{CStr, OsStr, c_char};
+use crate::runtime::HostRange;
+use std::ffi::{CStr, OsStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -224,6 +225,17 @@ impl<T: Copy> Many<T> {
 }
 
 impl<T> Many<T> {
+    /// The elements themselves, for the call.
+    pub fn elements<'a>(self, count: usize, name: &str) -> Result<&'a [T]> {
+        ensure!(!self.0.is_null(), InvalidArgument, "{name} is null");
+        ensure!(self.0.is_aligned(), InvalidArgument, "{name} is not aligned");
+        let fits = count.checked_mul(size_of::<T>()).is_some_and(|bytes| bytes <= isize::MAX as usize);
+        ensure!(fits, InvalidArgument, "{name} cannot have {count} elements");
+        // SAFETY: the contract of the header: `count` readable elements that nobody writes during the call; null, alignment and
+        // size are checked.
+        Ok(unsafe { std::slice::from_raw_parts(self.0, count) })
+    }
+
     /// Whether there is nothing at all.
     pub fn is_null(self) -> bool {
         self.0.is_null()
@@ -260,5 +272,33 @@ impl<T: Copy> ManyOut<T> {
         // SAFETY: the contract of the header: writable room for `count` elements that nobody else touches during the
         // call; null, alignment and size are checked.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.0.cast(), count) })
+    }
+}
+
+impl ManyOut<u8> {
+    /// The room as bytes that are there, whatever they hold.
+    pub fn bytes<'a>(self, count: usize, name: &str) -> Result<&'a mut [u8]> {
+        let places = self.places(count, name)?;
+        // SAFETY: as for `places`; memory of a C program is initialised as far as bytes go.
+        Ok(unsafe { std::slice::from_raw_parts_mut(places.as_mut_ptr().cast(), count) })
+    }
+}
+
+/// Memory of the host's that outlives the call.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Lent(*mut c_void);
+
+impl Lent {
+    /// Whether there is none.
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// So many bytes of it. They may be null or not there: a device finds out.
+    pub fn lend(self, bytes: usize) -> HostRange {
+        // SAFETY: the contract of the header: the host keeps the memory while it is registered, and leaves it to the library while a request
+        // runs that is attached to it.
+        unsafe { HostRange::new(self.0.cast(), bytes) }
     }
 }

@@ -30,6 +30,8 @@ pub enum Noun {
     Event = 4,
     /// `si_batcher`
     Batcher = 5,
+    /// `si_memory`
+    Memory = 6,
 }
 
 impl Noun {
@@ -41,6 +43,7 @@ impl Noun {
             Noun::Context => "context",
             Noun::Event => "event",
             Noun::Batcher => "batcher",
+            Noun::Memory => "memory",
         }
     }
 }
@@ -101,7 +104,12 @@ impl<S: Send + Sync, O: Send> Table<S, O> {
         if let Some(index) = vacancies.freed.pop() {
             return Ok(index.into());
         }
-        ensure!(vacancies.unused < HANDLES_MAX, LimitReached, "{HANDLES_MAX} {}s are alive", self.noun.name());
+        ensure!(
+            vacancies.unused < HANDLES_MAX,
+            LimitReached,
+            "{HANDLES_MAX} handles of {} are alive",
+            self.noun.name()
+        );
         vacancies.unused += 1;
         Ok(vacancies.unused - 1)
     }

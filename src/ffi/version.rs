@@ -5,6 +5,7 @@ use super::context::{si_context_options, si_submit_options, si_timings};
 use super::device::si_device_info;
 use super::engine::{si_completion, si_engine_options, si_stats};
 use super::error::si_error;
+use super::memory::{si_copy_options, si_memory_info, si_memory_options};
 use super::model::{si_bucket, si_bucket_input, si_model_info, si_model_options, si_padding};
 use super::record::si_completion_record;
 use super::tensor::{si_tensor_info, si_tensor_view};
@@ -49,8 +50,14 @@ pub const SI_STRUCT_TIMINGS: u32 = 16;
 pub const SI_STRUCT_BATCHER_OPTIONS: u32 = 17;
 /// `si_batch_stats`
 pub const SI_STRUCT_BATCH_STATS: u32 = 18;
+/// `si_memory_options`
+pub const SI_STRUCT_MEMORY_OPTIONS: u32 = 19;
+/// `si_memory_info`
+pub const SI_STRUCT_MEMORY_INFO: u32 = 20;
+/// `si_copy_options`
+pub const SI_STRUCT_COPY_OPTIONS: u32 = 21;
 /// `si_batch_timings`
-pub const SI_STRUCT_BATCH_TIMINGS: u32 = 19;
+pub const SI_STRUCT_BATCH_TIMINGS: u32 = 22;
 
 /// The library's binary interface version.
 ///
@@ -101,6 +108,9 @@ pub extern "C" fn si_struct_bytes(struct_id: u32) -> u32 {
         SI_STRUCT_TIMINGS => size_of::<si_timings>(),
         SI_STRUCT_BATCHER_OPTIONS => size_of::<si_batcher_options>(),
         SI_STRUCT_BATCH_STATS => size_of::<si_batch_stats>(),
+        SI_STRUCT_MEMORY_OPTIONS => size_of::<si_memory_options>(),
+        SI_STRUCT_MEMORY_INFO => size_of::<si_memory_info>(),
+        SI_STRUCT_COPY_OPTIONS => size_of::<si_copy_options>(),
         SI_STRUCT_BATCH_TIMINGS => size_of::<si_batch_timings>(),
         _ => 0,
     };

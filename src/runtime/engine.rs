@@ -3,6 +3,7 @@
 use super::bucket::Bucket;
 use super::completion::{Completion, CompletionQueue};
 use super::ledger::{Account, Ledger};
+use super::memory::Registrations;
 use super::model::{InputInfo, Model, ModelOptions};
 use super::seat::Seat;
 use super::source::Source;
@@ -31,7 +32,7 @@ pub struct EngineOptions {
     pub in_flight_max: usize,
     /// Contexts, freed ones whose completion has not been reaped, and slots of batchers; 0: [`CONTEXTS_DEFAULT`].
     pub contexts_max: usize,
-    /// Bytes of weights, arenas, inputs and outputs together; 0: no bound.
+    /// Bytes of weights, arenas, inputs, outputs and memories (but registered ones) together; 0: no bound.
     pub memory_bytes_max: u64,
     /// For development: whoever writes to a context's input while its request runs faults there and then, on the host device. It
     /// costs two system calls a request.
@@ -51,6 +52,8 @@ pub struct Stats {
     pub events: u64,
     /// Batchers alive.
     pub batchers: u64,
+    /// Memories alive, used by a context or by a handle.
+    pub memories: u64,
     /// Threads of contexts, and the one that closes batches.
     pub threads: u64,
     /// Requests in flight.
@@ -65,6 +68,10 @@ pub struct Stats {
     pub arena_bytes: u64,
     /// Bytes of inputs and outputs.
     pub pinned_bytes: u64,
+    /// Bytes of memories, registered ones left out.
+    pub memory_bytes: u64,
+    /// Bytes of registered memories.
+    pub registered_bytes: u64,
     /// Requests ended.
     pub requests: u64,
     /// Those of them that did not end with `Ok`.
@@ -98,6 +105,8 @@ pub struct EngineCore {
     /// Held while a linked context is given a request, so that requests of linked contexts have one order.
     pub(super) link_order: Mutex<()>,
     permits: Permits,
+    /// Ranges of the host program's own memory.
+    pub(super) registrations: Arc<Registrations>,
     seats: Arc<AtomicUsize>,
     contexts_max: usize,
     /// The last context named.
@@ -231,6 +240,7 @@ impl Engine {
             guard_inputs: options.guard_inputs,
             link_order: Mutex::new(()),
             permits,
+            registrations: Arc::default(),
             seats: Arc::default(),
             contexts_max,
             contexts: AtomicU64::new(0),
@@ -294,6 +304,7 @@ impl Engine {
             contexts: total(Account::Contexts),
             events: total(Account::Events),
             batchers: total(Account::Batchers),
+            memories: total(Account::Memories),
             threads: total(Account::Threads),
             in_flight: self.core.permits.taken.load(Relaxed) as u64,
             completions: self.core.queue.len() as u64,
@@ -301,6 +312,8 @@ impl Engine {
             retained_bytes: total(Account::Retained),
             arena_bytes: total(Account::Arenas),
             pinned_bytes: total(Account::Pinned),
+            memory_bytes: total(Account::Memory),
+            registered_bytes: total(Account::Registered),
             requests: self.core.requests.load(Relaxed),
             failures: self.core.failures.load(Relaxed),
         }

@@ -16,6 +16,10 @@ pub enum Account {
     Events,
     /// Batchers alive.
     Batchers,
+    /// Memories alive.
+    Memories,
+    /// Bytes of memories that the host program has lent, which are not the engine's.
+    Registered,
     /// Threads.
     Threads,
     /// Bytes of weights.
@@ -26,17 +30,19 @@ pub enum Account {
     Arenas,
     /// Bytes of inputs and outputs.
     Pinned,
+    /// Bytes of memories that the host program has taken.
+    Memory,
 }
 
-const ACCOUNTS: usize = Account::Pinned as usize + 1;
-/// Accounts from here on are bytes.
+const ACCOUNTS: usize = Account::Memory as usize + 1;
+/// Accounts from here on are bytes that the budget bounds.
 const FIRST_BYTES: usize = Account::Weights as usize;
 
 /// The accounts of one engine.
 #[derive(Debug)]
 pub struct Ledger {
     totals: [AtomicU64; ACCOUNTS],
-    /// All byte accounts together.
+    /// All bounded byte accounts together.
     bytes: AtomicU64,
     bytes_max: u64,
 }

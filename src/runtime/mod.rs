@@ -1,4 +1,4 @@
-//! Engines, models, contexts, events and batchers: what a host program handles. The C ABI is a thin layer over this module, and
+//! Engines, models, contexts, events, batchers and memories: what a host program handles. The C ABI is a thin layer over this module, and
 //! Rust programs use it as it is.
 //!
 //! ```no_run
@@ -23,6 +23,7 @@ mod engine;
 mod event;
 mod ledger;
 mod link;
+mod memory;
 mod model;
 mod owner;
 mod padding;
@@ -33,8 +34,9 @@ mod timer;
 mod view;
 mod wait;
 
-pub use crate::device::host::memory::Plain;
-pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, ImageInfo, Precision, Priority, Stamps};
+pub use crate::device::host::HostRange;
+pub use crate::device::host::memory::{Pages, Plain};
+pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, ImageInfo, Precision, Priority, RowLayout, Stamps};
 pub use batcher::{
     Axes, BatchTimings, Batcher, BatcherOptions, BatcherStats, Closing, Occupancy, Shapes, SlotId, SlotView, Totals,
 };
@@ -43,6 +45,7 @@ pub use completion::Completion;
 pub use context::{Context, ContextOptions, Controller, SubmitOptions, Timings};
 pub use engine::{Engine, EngineOptions, Stats, devices, gpus};
 pub use event::Event;
+pub use memory::{CopyOptions, Memory, MemoryInfo, MemoryKind};
 pub use model::{InputInfo, Model, ModelInfo, ModelOptions, OutputInfo};
 pub use padding::{Padding, PaddingKind};
 pub use view::View;

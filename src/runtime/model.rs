@@ -101,7 +101,7 @@ struct Shelf {
 pub struct ModelCore {
     pub(super) engine: Arc<EngineCore>,
     pub(super) inputs: Vec<InputInfo>,
-    outputs: Vec<(String, Option<DType>)>,
+    pub(super) outputs: Vec<(String, Option<DType>)>,
     source: Source,
     import: ImportOptions,
     pub(super) paddings: Paddings,

@@ -12,6 +12,9 @@ typedef struct objects {
     si_context context;
     si_event event;
     si_batcher batcher;
+    /* Of one row of 16 bytes on the device, as wanted. */
+    si_memory memory;
+    si_memory_options wanted;
     /* Reserved, and given back. */
     si_slot slot, given_back;
     /* Bound to the main thread. */
@@ -27,6 +30,8 @@ typedef struct objects {
     const char *path, *batched;
     uint8_t *data;
     size_t data_bytes;
+    /* As many bytes and more. */
+    uint8_t room[1 << 16];
 } objects;
 
 static objects fixture, zero, stale, forged, future;
@@ -37,6 +42,7 @@ static si_model as_model(uint64_t handle) { si_model it; it.handle = handle; ret
 static si_context as_context(uint64_t handle) { si_context it; it.handle = handle; return it; }
 static si_event as_event(uint64_t handle) { si_event it; it.handle = handle; return it; }
 static si_batcher as_batcher(uint64_t handle) { si_batcher it; it.handle = handle; return it; }
+static si_memory as_memory(uint64_t handle) { si_memory it; it.handle = handle; return it; }
 static si_slot as_slot(uint64_t batcher, uint64_t number) { si_slot it; it.batcher = batcher; it.number = number; return it; }
 
 static void mark(void *place, size_t bytes, size_t from) { memset((char *)place + from, 0xa5, bytes - from); }
@@ -126,6 +132,12 @@ static void make(objects *all)
     must(si_context_new(all->model, NULL, &all->context, &error), &error);
     must(si_event_new(all->engine, &all->event, &error), &error);
     make_batcher(all);
+    memset(&all->wanted, 0, sizeof all->wanted);
+    all->wanted.struct_size = (uint32_t)sizeof all->wanted;
+    all->wanted.kind = SI_MEMORY_PITCHED;
+    all->wanted.row_count = 1;
+    all->wanted.row_bytes = 16;
+    must(si_memory_new(all->engine, &all->wanted, &all->memory, &error), &error);
 }
 
 /* Freed in an order that C programs get wrong: what others need goes first. */
@@ -137,6 +149,7 @@ static void drop(const objects *all)
     must(si_context_free(all->context, &error), &error);
     must(si_event_free(all->event, &error), &error);
     must(si_batcher_free(all->batcher, &error), &error);
+    must(si_memory_free(all->memory, &error), &error);
 }
 
 /* FUNCTIONS */
@@ -209,7 +222,7 @@ static void read_file(void)
     fixture.data = (uint8_t *)malloc(1 << 20);
     if (file == NULL || fixture.data == NULL)
         exit(1);
-    fixture.data_bytes = fread(fixture.data, 1, 1 << 20, file);
+    fixture.data_bytes = fread(fixture.data, 1, sizeof fixture.room, file);
     fclose(file);
 }
 
@@ -247,12 +260,14 @@ int main(int argc, char **argv)
     forged.context = as_context(UINT64_C(0x7fffffffffffffff));
     forged.event = as_event(1);
     forged.batcher = as_batcher(UINT64_C(0x05badbadbad0dead));
+    forged.memory = as_memory(UINT64_C(0x06badbadbad0dead));
     forged.slot = as_slot(forged.batcher.handle, 1 << 16);
     future.engine = as_engine(fixture.engine.handle + 0x10000);
     future.model = as_model(fixture.model.handle + 0x10000);
     future.context = as_context(fixture.bound.handle + 0x10000);
     future.event = as_event(fixture.event.handle + 0x10000);
     future.batcher = as_batcher(fixture.batcher.handle + 0x10000);
+    future.memory = as_memory(fixture.memory.handle + 0x10000);
     future.slot = as_slot(future.batcher.handle, fixture.slot.number);
 
     /* CALLS */

@@ -169,7 +169,7 @@ impl Driver {
             && (count == fail.nth || (fail.sticky && count > fail.nth))
         {
             let code = fail.code.unwrap_or(999);
-            if ["Destroy", "Free", "Unload", "Push", "Release"].iter().any(|what| name.contains(what)) {
+            if ["Destroy", "Free", "Unregister", "Unload", "Push", "Release"].iter().any(|what| name.contains(what)) {
                 self.excused.store(true, SeqCst);
             }
             if matches!(code, 700 | 714..=719) {
@@ -526,6 +526,21 @@ impl Driver {
             fault("a graph and the stream that it is launched into have different priorities");
         }
         Ok((nodes, queue))
+    }
+
+    /// A range is unregistered: no graph that may still be launched refers to it.
+    pub fn let_go(&self, range: &std::ops::Range<u64>) {
+        let refers = |node: &Node| match node {
+            Node::Copy { from, to, .. } => range.contains(from) || range.contains(to),
+            Node::Kernel { arguments, .. } => arguments
+                .windows(8)
+                .step_by(4)
+                .any(|bytes| range.contains(&u64::from_le_bytes(bytes.try_into().expect("eight bytes")))),
+        };
+        let is_used = self.handles().execs.values().any(|exec| exec.what.iter().any(refers));
+        if is_used && !self.excused.load(SeqCst) {
+            fault(&format!("{:#x} is unregistered while a ready graph refers to it", range.start));
+        }
     }
 
     pub fn free_exec(&self, exec: usize) -> Result<(), Code> {

@@ -23,7 +23,7 @@ mod stream;
 use driver::{Code, Driver, PRIORITIES, driver, fault};
 use green::Resource;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use stream::{Node, Op};
+use stream::{Node, Op, Rows};
 
 /// How many the simulated device has.
 const MULTIPROCESSORS: c_int = 132;
@@ -70,6 +70,7 @@ const NAMES: &[(c_int, &CStr, &CStr)] = &[
     (500, c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
     (600, c"CUDA_ERROR_NOT_READY", c"device not ready"),
     (700, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
+    (712, c"CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", c"part or all of the requested memory range is already mapped"),
     (719, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
 ];
 
@@ -662,5 +663,104 @@ pub unsafe extern "C" fn cuGreenCtxStreamCreate(
         }
         unsafe { give(out, driver.new_stream(green, priority)) };
         Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostRegister_v2(address: u64, bytes: usize, flags: c_uint) -> c_int {
+    call("cuMemHostRegister_v2", |driver| {
+        driver.current()?;
+        if flags & !15 != 0 {
+            return Err(1);
+        }
+        if flags & 2 == 0 {
+            fault("host memory that the GPU cannot see");
+        }
+        driver.memory.register(address, bytes)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemHostUnregister(address: u64) -> c_int {
+    call("cuMemHostUnregister", |driver| {
+        driver.current()?;
+        driver.drain();
+        driver.let_go(&driver.memory.unregister(address));
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAllocPitch_v2(
+    out: *mut u64,
+    pitch: *mut usize,
+    row_bytes: usize,
+    rows: usize,
+    element_bytes: c_uint,
+) -> c_int {
+    call("cuMemAllocPitch_v2", |driver| {
+        driver.current()?;
+        let taken = driver.memory.take_rows(row_bytes, rows, element_bytes, driver.options.memory_bytes)?;
+        unsafe {
+            give(out, taken.0);
+            give(pitch, taken.1);
+        }
+        Ok(())
+    })
+}
+
+/// One side of `CUDA_MEMCPY2D_v2`.
+#[repr(C)]
+pub struct RowsSide {
+    position: [usize; 2],
+    memory: c_int,
+    host: u64,
+    device: u64,
+    array: usize,
+    pitch: usize,
+}
+
+/// `CUDA_MEMCPY2D_v2`
+#[repr(C)]
+pub struct CopyRows {
+    from: RowsSide,
+    to: RowsSide,
+    extent: [usize; 2],
+}
+
+impl RowsSide {
+    /// The first byte, and whether it is the host's pageable memory.
+    fn first(&self, driver: &Driver) -> (u64, bool) {
+        let base = if self.memory == 1 { self.host } else { self.device };
+        let first = base + (self.position[1] * self.pitch + self.position[0]) as u64;
+        (first, self.memory == 1 && !driver.memory.is_host(first))
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemcpy2DAsync_v2(copy: *const CopyRows, stream: usize) -> c_int {
+    call("cuMemcpy2DAsync_v2", |driver| {
+        driver.current()?;
+        let CopyRows { from, to, extent: [row_bytes, rows] } = unsafe { &*copy };
+        let (row_bytes, rows) = (*row_bytes, *rows);
+        let is_known = |side: &RowsSide| matches!(side.memory, 1 | 2) && side.array == 0;
+        let is_wide = |side: &RowsSide| side.pitch >= row_bytes && side.pitch <= i32::MAX as usize;
+        if !is_known(from) || !is_known(to) || !is_wide(from) || !is_wide(to) {
+            return Err(1);
+        }
+        if row_bytes == 0 || rows == 0 {
+            fault("a copy of nothing");
+        }
+        let ((first, is_read_now), (to_first, is_pageable)) = (from.first(driver), to.first(driver));
+        // Pageable memory is read before the call returns, and written before it returns.
+        let bytes = (rows - 1) * from.pitch + row_bytes;
+        let data = is_read_now.then(|| unsafe { std::slice::from_raw_parts(first as *const u8, bytes) }.to_vec());
+        let (from, to) = ((first, from.pitch), (to_first, to.pitch));
+        let stream = driver.stream(stream)?;
+        stream.push(Op::Rows(Rows { from, data, to, is_pageable, row_bytes, rows }));
+        if is_pageable {
+            stream.drain();
+        }
+        driver.alive()
     })
 }

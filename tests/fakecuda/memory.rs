@@ -11,13 +11,17 @@ use streaminfer::kernels::entry::Memory as Accessible;
 const RUBBISH: u8 = 0xFD;
 /// Device addresses begin here: no process has memory there, so that a host that uses one as a pointer dies.
 const BASE: u64 = 0x6000_0000_0000;
-/// Alignment of every allocation.
+/// What the host's memory is registered in.
+const PAGE: u64 = 4096;
+/// Alignment of every allocation, and of every row.
 const ALIGNMENT: u64 = 512;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Device,
     Host,
+    /// The host's own, page-locked.
+    Registered,
 }
 
 struct Area {
@@ -57,7 +61,7 @@ impl Memory {
         if bytes == 0 {
             return Err(1);
         }
-        if areas.device_bytes + bytes > most {
+        if areas.device_bytes.checked_add(bytes).is_none_or(|bytes| bytes > most) {
             return Err(2);
         }
         // SAFETY: not empty.
@@ -82,6 +86,45 @@ impl Memory {
         Ok(place as u64)
     }
 
+    /// Page-locks memory of the host's own.
+    pub fn register(&self, address: u64, bytes: usize) -> std::result::Result<(), Code> {
+        let end = address.checked_add(bytes as u64).filter(|_| address != 0 && bytes > 0).ok_or(1)?;
+        if !address.is_multiple_of(PAGE) || !end.is_multiple_of(PAGE) {
+            fault(&format!("{bytes} bytes at {address:#x} are registered and are no whole pages"));
+        }
+        let mut areas = self.areas();
+        let before = areas.by_address.range(..end).next_back();
+        if before.is_some_and(|(start, area)| start + area.bytes as u64 > address) {
+            return Err(712);
+        }
+        let place = address as *mut u8;
+        areas.by_address.insert(address, Area { kind: Kind::Registered, bytes, place });
+        Ok(())
+    }
+
+    /// Ends that; gives the range.
+    pub fn unregister(&self, address: u64) -> std::ops::Range<u64> {
+        match self.areas().by_address.remove(&address) {
+            Some(area) if area.kind == Kind::Registered => address..address + area.bytes as u64,
+            _ => fault(&format!("{address:#x} is unregistered and was not registered")),
+        }
+    }
+
+    /// Rows, each at a multiple of the pitch.
+    pub fn take_rows(
+        &self,
+        row_bytes: usize,
+        rows: usize,
+        element: u32,
+        most: usize,
+    ) -> std::result::Result<(u64, usize), Code> {
+        if row_bytes == 0 || rows == 0 || !matches!(element, 4 | 8 | 16) {
+            return Err(1);
+        }
+        let pitch = row_bytes.checked_next_multiple_of(ALIGNMENT as usize).ok_or(2)?;
+        Ok((self.take_device(pitch.checked_mul(rows).ok_or(2)?, most)?, pitch))
+    }
+
     pub fn free(&self, address: u64, kind: Kind) -> std::result::Result<(), Code> {
         let mut areas = self.areas();
         match areas.by_address.remove(&address) {
@@ -100,7 +143,7 @@ impl Memory {
     pub fn is_host(&self, address: u64) -> bool {
         let areas = self.areas();
         let before = areas.by_address.range(..=address).next_back();
-        before.is_some_and(|(start, area)| area.kind == Kind::Host && address < start + area.bytes as u64)
+        before.is_some_and(|(start, area)| area.kind != Kind::Device && address < start + area.bytes as u64)
     }
 
     /// Areas of each kind.

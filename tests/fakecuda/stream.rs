@@ -18,6 +18,7 @@ pub enum Node {
 pub enum Op {
     Store { to: u64, data: Vec<u8> },
     Wait { at: u64, value: u64 },
+    Rows(Rows),
     Replay(Arc<Vec<Node>>),
     End,
 }
@@ -60,6 +61,40 @@ impl Channel {
         let mut turns = self.turns();
         turns.1 = turns.1.max(ticket + 1);
         self.changed.notify_all();
+    }
+}
+
+/// A copy of rows: of each the same bytes.
+pub struct Rows {
+    /// Where from, and the distance of rows there.
+    pub from: (u64, usize),
+    /// What is copied if it was pageable memory; then `from` counts from its begin.
+    pub data: Option<Vec<u8>>,
+    pub to: (u64, usize),
+    /// Whether the other end is pageable memory, which the driver writes before it returns.
+    pub is_pageable: bool,
+    pub row_bytes: usize,
+    pub rows: usize,
+}
+
+impl Rows {
+    fn perform(&self) -> streaminfer::error::Result<()> {
+        let memory = &driver().memory;
+        let mut row = vec![0; self.row_bytes];
+        for index in 0..self.rows {
+            let (from, to) = (index * self.from.1, self.to.0 + (index * self.to.1) as u64);
+            match &self.data {
+                Some(data) => row.copy_from_slice(&data[from..from + self.row_bytes]),
+                None => memory.read(self.from.0 + from as u64, &mut row)?,
+            }
+            if self.is_pageable {
+                // SAFETY: the caller's memory, who waits for the end of the copy.
+                unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to as *mut u8, row.len()) };
+            } else {
+                memory.write(to, &row)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -147,6 +182,7 @@ fn perform(op: &Op, dice: &mut Dice) {
     let memory = &driver().memory;
     let done = match op {
         Op::Store { to, data } => memory.write(*to, data),
+        Op::Rows(rows) => rows.perform(),
         Op::Wait { at, value } => loop {
             match memory.read_u64(*at) {
                 Ok(now) if now.wrapping_sub(*value) as i64 >= 0 => break Ok(()),

@@ -5,6 +5,7 @@ use crate::report::{Outcome, Report};
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::time::Instant;
+use streaminfer::runtime::Pages;
 
 const SUCCESS: c_int = 0;
 const INVALID_VALUE: c_int = 1;
@@ -12,6 +13,7 @@ const OUT_OF_MEMORY: c_int = 2;
 const INVALID_RESOURCE_TYPE: c_int = 914;
 const INVALID_RESOURCE_CONFIGURATION: c_int = 915;
 const INVALID_DEVICE: c_int = 101;
+const ALREADY_REGISTERED: c_int = 712;
 const INVALID_CONTEXT: c_int = 201;
 const INVALID_IMAGE: c_int = 200;
 const INVALID_PTX: c_int = 218;
@@ -20,6 +22,8 @@ const NOT_FOUND: c_int = 500;
 /// Mapped host memory; a stream that does not wait for the default stream; the attribute for dynamic shared memory.
 const DEVICE_MAP: c_uint = 2;
 const NON_BLOCKING: c_uint = 1;
+/// Registered for every context, and mapped.
+const LENT: c_uint = 3;
 const SHARED_BYTES_MAX: c_int = 8;
 
 /// Multiprocessors, as a kind of resource.
@@ -47,6 +51,26 @@ impl Default for Resource {
 /// A module of its own. Its entry is one that the simulated driver has a twin of, and is never launched.
 const MODULE: &str = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry transfer_fetch()\n{\n\tret;\n}\n";
 const NEWER: &str = ".version 7.0\n.target sm_999\n.address_size 64\n.visible .entry nothing()\n{\n\tret;\n}\n";
+
+/// One side of `CUDA_MEMCPY2D_v2`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct CuRowsSide {
+    position: [usize; 2],
+    memory: c_int,
+    host: usize,
+    device: u64,
+    array: usize,
+    pitch: usize,
+}
+
+/// `CUDA_MEMCPY2D_v2`.
+#[repr(C)]
+struct CuCopyRows {
+    from: CuRowsSide,
+    to: CuRowsSide,
+    extent: [usize; 2],
+}
 
 struct Script<'a> {
     library: &'a Library,
@@ -192,8 +216,74 @@ impl Script<'_> {
         call!(self, "memory of the stack", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, place => usize, 0 => c_uint) is INVALID_VALUE);
         call!(self, "flags that there are not", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, host => usize, 1 => c_uint) is INVALID_VALUE);
         self.streams(device, host as u64);
+        self.registered();
+        self.rows(device, host);
         call!(self, "right", "cuMemFree_v2"(device => u64) is SUCCESS);
         call!(self, "right", "cuMemFreeHost"(host => usize) is SUCCESS);
+    }
+
+    /// Memory of this program's own.
+    fn registered(&mut self) {
+        let mut seen = 0u64;
+        let pages = Pages::map(3 * 4096).expect("three pages");
+        let (first, second) = (pages.address() as usize, pages.address() as usize + 4096);
+        call!(self, "null", "cuMemHostRegister_v2"(0 => usize, 4096 => usize, LENT => c_uint) is INVALID_VALUE);
+        call!(self, "nothing", "cuMemHostRegister_v2"(first => usize, 0 => usize, LENT => c_uint) is INVALID_VALUE);
+        call!(self, "flags that there are not", "cuMemHostRegister_v2"(first => usize, 4096 => usize, 1 << 16 => c_uint) is INVALID_VALUE);
+        call!(self, "before", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, first => usize, 0 => c_uint) is INVALID_VALUE);
+        call!(self, "right", "cuMemHostRegister_v2"(first => usize, 8192 => usize, LENT => c_uint) is SUCCESS);
+        call!(self, "registered already", "cuMemHostRegister_v2"(first => usize, 8192 => usize, LENT => c_uint) is ALREADY_REGISTERED);
+        call!(self, "an overlap", "cuMemHostRegister_v2"(second => usize, 8192 => usize, LENT => c_uint) is ALREADY_REGISTERED);
+        call!(self, "right", "cuMemHostRegister_v2"(first + 8192 => usize, 4096 => usize, LENT => c_uint) is SUCCESS);
+        call!(self, "right", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, first => usize, 0 => c_uint) is SUCCESS);
+        call!(self, "in the middle", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, second => usize, 0 => c_uint) is SUCCESS);
+        call!(self, "right", "cuMemHostUnregister"(first => usize) is SUCCESS);
+        call!(self, "right", "cuMemHostUnregister"(first + 8192 => usize) is SUCCESS);
+        call!(self, "after", "cuMemHostGetDevicePointer_v2"(&raw mut seen => *mut u64, first => usize, 0 => c_uint) is INVALID_VALUE);
+        call!(self, "once more", "cuMemHostRegister_v2"(first => usize, 4096 => usize, LENT => c_uint) is SUCCESS);
+        call!(self, "right", "cuMemHostUnregister"(first => usize) is SUCCESS);
+    }
+
+    /// Rows of device memory; `linear` and `host` are of 4096 bytes.
+    fn rows(&mut self, linear: u64, host: usize) {
+        let (mut rows, mut pitch, mut stream) = (0u64, 0usize, 0usize);
+        call!(self, "no bytes", "cuMemAllocPitch_v2"(&raw mut rows => *mut u64, &raw mut pitch => *mut usize, 0 => usize, 8 => usize, 4 => c_uint) is INVALID_VALUE);
+        call!(self, "no rows", "cuMemAllocPitch_v2"(&raw mut rows => *mut u64, &raw mut pitch => *mut usize, 100 => usize, 0 => usize, 4 => c_uint) is INVALID_VALUE);
+        call!(self, "elements of 5 bytes", "cuMemAllocPitch_v2"(&raw mut rows => *mut u64, &raw mut pitch => *mut usize, 100 => usize, 8 => usize, 5 => c_uint) is INVALID_VALUE);
+        call!(self, "more than there is", "cuMemAllocPitch_v2"(&raw mut rows => *mut u64, &raw mut pitch => *mut usize, 1 << 20 => usize, 1 << 30 => usize, 4 => c_uint) is OUT_OF_MEMORY);
+        call!(self, "right", "cuMemAllocPitch_v2"(&raw mut rows => *mut u64, &raw mut pitch => *mut usize, 100 => usize, 8 => usize, 4 => c_uint) is SUCCESS);
+        self.judge(
+            "cuMemAllocPitch_v2: the pitch is a multiple of 512",
+            c_int::from(pitch == 0 || !pitch.is_multiple_of(512)),
+            0,
+        );
+        call!(self, "right", "cuStreamCreateWithPriority"(&raw mut stream => *mut usize, NON_BLOCKING => c_uint, 0 => c_int) is SUCCESS);
+        let device = |device, pitch| CuRowsSide { position: [0; 2], memory: 2, host: 0, device, array: 0, pitch };
+        let outside = CuRowsSide { position: [0; 2], memory: 1, host, device: 0, array: 0, pitch: 128 };
+        for (what, from, to, expected) in [
+            ("to rows", outside, device(rows, pitch), SUCCESS),
+            ("from rows", device(rows, pitch), outside, SUCCESS),
+            ("to rows without gaps", outside, device(linear, 100), SUCCESS),
+            ("rows longer than their distance", outside, device(rows, 64), INVALID_VALUE),
+            (
+                "rows of the host longer than their distance",
+                CuRowsSide { pitch: 99, ..outside },
+                device(rows, pitch),
+                INVALID_VALUE,
+            ),
+        ] {
+            let copy = CuCopyRows { from, to, extent: [100, 8] };
+            // SAFETY: the manual's signature and struct; both sides are memory of the driver's that is large enough.
+            let code = unsafe {
+                type Copy = unsafe extern "C" fn(*const CuCopyRows, usize) -> c_int;
+                let copy_rows = self.library.get::<Copy>(b"cuMemcpy2DAsync_v2");
+                copy_rows.map_or(-1, |copy_rows| copy_rows(&raw const copy, stream))
+            };
+            self.judge(&format!("cuMemcpy2DAsync_v2: {what}"), code, expected);
+        }
+        call!(self, "right", "cuStreamSynchronize"(stream => usize) is SUCCESS);
+        call!(self, "right", "cuStreamDestroy_v2"(stream => usize) is SUCCESS);
+        call!(self, "right", "cuMemFree_v2"(rows => u64) is SUCCESS);
     }
 
     fn streams(&mut self, device: u64, mapped: u64) {

@@ -22,7 +22,7 @@
  *         die(error.message);
  *     use(out.data);
  *
- * OBJECTS. Five nouns: si_engine, si_model, si_context, si_event, si_batcher. Each is a 64-bit handle in a struct of its own
+ * OBJECTS. Six nouns: si_engine, si_model, si_context, si_event, si_batcher, si_memory. Each is a 64-bit handle in a struct of its own
  * type, passed by value; copies are equal. The zero handle is no object: freeing it is a no-op, anything else with it answers
  * SI_INVALID_HANDLE. A handle that was freed answers SI_STALE_HANDLE for ever, one of another noun SI_WRONG_TYPE, a
  * number that was never a handle SI_INVALID_HANDLE. None of these touches memory. An si_slot is a part of a batcher and names it;
@@ -33,7 +33,7 @@
  * freed with the function named); owned by an object, valid until a moment named; consumed. Outputs come last, are
  * written only on success, and then all of them.
  *
- * THREADS. Engines, models, events and batchers: any thread, several at once. Contexts: one thread at a time; see si_context. The
+ * THREADS. Engines, models, events, batchers and memories: any thread, several at once. Contexts: one thread at a time; see si_context. The
  * library's own threads block all signals, and it installs no signal handler and no atexit function. A child made by fork()
  * has none of these threads: there, calls that need them answer SI_DEVICE_LOST, and the parent's objects can be freed; an engine
  * that the child opens itself works.

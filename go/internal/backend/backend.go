@@ -104,9 +104,11 @@ type Device struct {
 type Stats struct {
 	DeviceState                        int
 	Models, Contexts, Events, Batchers int
+	Memories                           int
 	Threads, InFlight, Completions     int
 	WeightsBytes, RetainedBytes        uint64
 	ArenaBytes, PinnedBytes            uint64
+	MemoryBytes, RegisteredBytes       uint64
 	Requests, Failures                 uint64
 }
 
@@ -201,12 +203,42 @@ type Ticket interface {
 	Free() error
 }
 
+// MemoryOptions say what memory is to be had; package streaminfer documents the kinds. Data is the program's own, pinned by the
+// caller, and lies in no memory of the library's.
+type MemoryOptions struct {
+	Kind                                uint32
+	Data                                []byte
+	Bytes, Rows, RowBytes, ElementBytes int
+}
+
+// MemoryInfo describes a memory. Data is nil for device memory; Attached counts the inputs and outputs that lie in it.
+type MemoryInfo struct {
+	Data                              []byte
+	Bytes, Rows, RowBytes, PitchBytes int
+	Attached                          int
+}
+
+// Rectangle is a part of rows; zeros mean everything, without gaps.
+type Rectangle struct {
+	Row, Rows, Byte, Bytes, Pitch int
+}
+
+// Memory is memory beside that of contexts. Its methods may be called from any goroutine.
+type Memory interface {
+	Info() (MemoryInfo, error)
+	Write(r Rectangle, from []byte) error
+	Read(r Rectangle, into []byte) error
+	// Free releases it once no context uses it any more.
+	Free() error
+}
+
 // Engine is one opened device. Its methods may be called from any goroutine.
 type Engine interface {
 	Stats() (Stats, error)
 	Load(path string, options *ModelOptions) (Model, error)
 	LoadBytes(data []byte, options *ModelOptions) (Model, error)
 	NewEvent() (Event, error)
+	NewMemory(options *MemoryOptions) (Memory, error)
 	// Reap blocks until at least one parked request has ended and moves what has into dst. After Close it returns 0.
 	// One goroutine calls it.
 	Reap(dst []Completion) (int, error)
@@ -229,6 +261,8 @@ type Model interface {
 // Context is one lane of execution. One goroutine at a time calls its methods; Cancel and Free may be called meanwhile.
 type Context interface {
 	Link(input int, source Context, output int) error
+	AttachInput(index int, memory Memory, offset int) error
+	AttachOutput(index int, memory Memory, offset int) error
 	Prepare() error
 	Bind() error
 	Unbind() error

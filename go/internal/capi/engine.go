@@ -111,7 +111,8 @@ func (e *engine) Stats() (backend.Stats, error) {
 		Events: int(raw.events), Batchers: int(raw.batchers), Threads: int(raw.threads), InFlight: int(raw.in_flight),
 		Completions: int(raw.completions), WeightsBytes: uint64(raw.weights_bytes),
 		RetainedBytes: uint64(raw.retained_bytes), ArenaBytes: uint64(raw.arena_bytes),
-		PinnedBytes: uint64(raw.pinned_bytes), Requests: uint64(raw.requests), Failures: uint64(raw.failures)}, err
+		PinnedBytes: uint64(raw.pinned_bytes), Memories: int(raw.memories), MemoryBytes: uint64(raw.memory_bytes),
+		RegisteredBytes: uint64(raw.registered_bytes), Requests: uint64(raw.requests), Failures: uint64(raw.failures)}, err
 }
 
 // reapMax completions are taken with one call.

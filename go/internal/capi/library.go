@@ -143,6 +143,9 @@ var structs = []struct {
 	{"si_batcher_options", C.SI_STRUCT_BATCHER_OPTIONS, C.sizeof_si_batcher_options, false},
 	{"si_batch_stats", C.SI_STRUCT_BATCH_STATS, C.sizeof_si_batch_stats, false},
 	{"si_batch_timings", C.SI_STRUCT_BATCH_TIMINGS, C.sizeof_si_batch_timings, false},
+	{"si_memory_options", C.SI_STRUCT_MEMORY_OPTIONS, C.sizeof_si_memory_options, false},
+	{"si_memory_info", C.SI_STRUCT_MEMORY_INFO, C.sizeof_si_memory_info, false},
+	{"si_copy_options", C.SI_STRUCT_COPY_OPTIONS, C.sizeof_si_copy_options, false},
 }
 
 // failed gives a failure its Go form. OK and the statuses that are no failure give nil.

@@ -22,7 +22,7 @@
  *         die(error.message);
  *     use(out.data);
  *
- * OBJECTS. Five nouns: si_engine, si_model, si_context, si_event, si_batcher. Each is a 64-bit handle in a struct of its own
+ * OBJECTS. Six nouns: si_engine, si_model, si_context, si_event, si_batcher, si_memory. Each is a 64-bit handle in a struct of its own
  * type, passed by value; copies are equal. The zero handle is no object: freeing it is a no-op, anything else with it answers
  * SI_INVALID_HANDLE. A handle that was freed answers SI_STALE_HANDLE for ever, one of another noun SI_WRONG_TYPE, a
  * number that was never a handle SI_INVALID_HANDLE. None of these touches memory. An si_slot is a part of a batcher and names it;
@@ -33,7 +33,7 @@
  * freed with the function named); owned by an object, valid until a moment named; consumed. Outputs come last, are
  * written only on success, and then all of them.
  *
- * THREADS. Engines, models, events and batchers: any thread, several at once. Contexts: one thread at a time; see si_context. The
+ * THREADS. Engines, models, events, batchers and memories: any thread, several at once. Contexts: one thread at a time; see si_context. The
  * library's own threads block all signals, and it installs no signal handler and no atexit function. A child made by fork()
  * has none of these threads: there, calls that need them answer SI_DEVICE_LOST, and the parent's objects can be freed; an engine
  * that the child opens itself works.
@@ -72,7 +72,7 @@ extern "C" {
 /* ---- Objects ------------------------------------------------------------------------------------------------- */
 
 /**
- * One opened device. Any thread may use it, several at once. Models, contexts and events keep what they need of it, so
+ * One opened device. Any thread may use it, several at once. Models, contexts, events and memories keep what they need of it, so
  * it may be closed before them; completions that are then still parked can no longer be reaped.
  */
 typedef struct si_engine {
@@ -94,7 +94,7 @@ typedef struct si_model {
  *
  * One thread at a time: a call that meets another answers SI_BUSY. A bound context belongs to the thread that bound it;
  * calls from elsewhere answer SI_WRONG_THREAD. si_context_cancel and si_context_free are exempt from both, and the end of the
- * owning thread unbinds. Order of calls: new, link, prepare, then any number of requests, then free.
+ * owning thread unbinds. Order of calls: new, link and attach, prepare, then any number of requests, then free.
  */
 typedef struct si_context {
     /** 0 is no context. */
@@ -134,6 +134,17 @@ typedef struct si_slot {
     /** What the batcher calls it, never twice the same; 0 is no slot. */
     uint64_t number;
 } si_slot;
+
+/**
+ * Memory that a host takes from an engine's device or lends it, beside the inputs and outputs that contexts have anyway. Inputs and
+ * outputs of contexts can be attached to host memory, so that a host with buffers of its own copies nothing. Device memory is for
+ * hosts that keep data on the device and copy to and from it. Any thread may use it, several at once. It may be freed before the contexts
+ * that it is attached to; they keep it until they are freed and drained.
+ */
+typedef struct si_memory {
+    /** 0 is no memory. */
+    uint64_t handle;
+} si_memory;
 
 /* ---- Versions ------------------------------------------------------------------------------------------------ */
 
@@ -194,8 +205,17 @@ typedef struct si_slot {
 /** `si_batch_stats` */
 #define SI_STRUCT_BATCH_STATS 18
 
+/** `si_memory_options` */
+#define SI_STRUCT_MEMORY_OPTIONS 19
+
+/** `si_memory_info` */
+#define SI_STRUCT_MEMORY_INFO 20
+
+/** `si_copy_options` */
+#define SI_STRUCT_COPY_OPTIONS 21
+
 /** `si_batch_timings` */
-#define SI_STRUCT_BATCH_TIMINGS 19
+#define SI_STRUCT_BATCH_TIMINGS 22
 
 /**
  * The library's binary interface version.
@@ -522,8 +542,8 @@ typedef struct si_tensor_view {
 
 /**
  * For development: inputs are read-only while their request is in flight, so that writing to one too early is a fault (SIGSEGV)
- * at that instruction. It costs two system calls a request. Only the host device does it, and not for batchers, where who came too
- * late for a batch may write on.
+ * at that instruction. It costs two system calls a request. Only the host device does it, and neither for inputs that are attached to
+ * memory of the host's choice nor for batchers, where who came too late for a batch may write on.
  */
 #define SI_ENGINE_GUARD_INPUTS 1
 
@@ -545,7 +565,7 @@ typedef struct si_engine_options {
      * its way. A batcher takes one for each of its contexts and for each row of their largest batch. 0: 4096.
      */
     uint32_t contexts_max;
-    /** Bytes that weights, arenas, inputs and outputs may take together. 0: no bound. */
+    /** Bytes that weights, arenas, inputs, outputs and memories (but registered ones) may take together. 0: no bound. */
     uint64_t memory_bytes_max;
     /** Sum of `SI_ENGINE_*`. 0: none. */
     uint32_t flags;
@@ -585,8 +605,12 @@ typedef struct si_stats {
     uint64_t failures;
     /** Batchers alive, those included that are freed and not drained yet. */
     uint32_t batchers;
-    /** Zero. */
-    uint32_t reserved;
+    /** Memories alive, those included that are freed while a context uses them. */
+    uint32_t memories;
+    /** Bytes of memories, registered ones left out. */
+    uint64_t memory_bytes;
+    /** Bytes of registered memories. */
+    uint64_t registered_bytes;
 } si_stats;
 
 /** The end of a parked request or slot. Its layout is frozen. */
@@ -1022,7 +1046,7 @@ si_result si_context_new(si_model model,
  * @param source Borrowed for the call; of the same engine.
  * @param output_index The source's output. It stays readable by the host.
  * @param error Receives the failure. Owned by the caller, may be null.
- * @return SI_OK, SI_INVALID_ARGUMENT (an index is too high, the input is linked already, the engines differ), SI_INVALID_HANDLE,
+ * @return SI_OK, SI_INVALID_ARGUMENT (an index is too high, the input is linked or attached already, the engines differ), SI_INVALID_HANDLE,
  *     SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE, SI_SHAPE_MISMATCH (element type, number of buckets or a bucket's shape),
  *     SI_WRONG_THREAD, SI_BUSY, SI_POISONED.
  * Threads: the rule of both contexts. Since: 0.1.
@@ -1040,7 +1064,8 @@ si_result si_context_link(si_context target,
  * @param context Borrowed for the call.
  * @param error Receives the failure. Owned by the caller, may be null.
  * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (prepared already), SI_NO_BUCKET (the model has
- *     none; the message names the open dimensions), SI_TOO_LARGE, SI_OUT_OF_MEMORY, SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
+ *     none; the message names the open dimensions), SI_INVALID_ARGUMENT (a bucket was added, and an attached memory is too small for it),
+ *     SI_TOO_LARGE, SI_OUT_OF_MEMORY, SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
  *     SI_DRIVER, SI_DEVICE_LOST.
  * Threads: the context's rule. Since: 0.1.
  */
@@ -1609,6 +1634,215 @@ si_result si_slot_cancel(si_slot slot,
  */
 si_result si_slot_release(si_slot slot,
                           si_error *error);
+
+/* ---- Memories ------------------------------------------------------------------------------------------------ */
+
+/** Host memory that the library takes, zeroed: page-locked and mapped on a GPU, pages of their own on the host device. */
+#define SI_MEMORY_PINNED 1
+
+/** The host's own memory: page-locked and mapped on a GPU while it is registered. */
+#define SI_MEMORY_REGISTERED 2
+
+/** Rows of device memory, each of which begins where the device accesses it best; on the host device, with a cache line of 64 bytes. */
+#define SI_MEMORY_PITCHED 3
+
+/** Rows of device memory without gaps between them. */
+#define SI_MEMORY_LINEAR 4
+
+/** The host's own memory begins at a multiple of this. */
+#define SI_MEMORY_PAGE_BYTES 4096
+
+/** An input or output begins at a multiple of this in the memory that it is attached to. */
+#define SI_MEMORY_ALIGNMENT 64
+
+/** What memory is to be had. Fields that a kind has no use for are zero. */
+typedef struct si_memory_options {
+    /** Set by the caller to sizeof(si_memory_options). */
+    uint32_t struct_size;
+    /** One of `SI_MEMORY_*`. */
+    uint32_t kind;
+    /**
+     * SI_MEMORY_REGISTERED: the first byte, at a multiple of SI_MEMORY_PAGE_BYTES. Owned by the caller, who keeps it mapped and writable
+     * at this address until si_memory_free, and beyond if `attached_count` was not 0 then.
+     */
+    void *address;
+    /** SI_MEMORY_PINNED and SI_MEMORY_REGISTERED: how many bytes. */
+    uint64_t bytes;
+    /** SI_MEMORY_PITCHED and SI_MEMORY_LINEAR: how many rows. */
+    uint64_t row_count;
+    /** SI_MEMORY_PITCHED and SI_MEMORY_LINEAR: bytes of a row. */
+    uint64_t row_bytes;
+    /** SI_MEMORY_PITCHED: bytes of the elements that the device will access rows by: 4, 8 or 16. 0: 16. */
+    uint32_t element_bytes;
+    /** Zero. */
+    uint32_t reserved;
+} si_memory_options;
+
+/** A memory in figures. */
+typedef struct si_memory_info {
+    /** Set by the caller to sizeof(si_memory_info). */
+    uint32_t struct_size;
+    /** One of `SI_MEMORY_*`. */
+    uint32_t kind;
+    /**
+     * Where the host reads and writes it in place; null for device memory. Owned by the memory (or, if it is registered, by the host), valid
+     * until it is freed and no context uses it any more.
+     */
+    void *address;
+    /** All its bytes, gaps between rows included. */
+    uint64_t bytes;
+    /** Rows; 1 for host memory. */
+    uint64_t row_count;
+    /** Bytes of a row; all for host memory. */
+    uint64_t row_bytes;
+    /** Bytes from the start of a row to that of the next. */
+    uint64_t pitch_bytes;
+    /**
+     * Inputs and outputs of contexts that are attached to it, those of freed contexts that drain included. A host that wants its registered
+     * memory back frees the contexts and waits for 0 before it frees this.
+     */
+    uint32_t attached_count;
+    /** Zero. */
+    uint32_t reserved;
+} si_memory_info;
+
+/**
+ * A part of rows of device memory, and how it lies in the host's. All zero (but struct_size) is everything, without gaps; a null pointer is,
+ * too.
+ */
+typedef struct si_copy_options {
+    /** Set by the caller to sizeof(si_copy_options). */
+    uint32_t struct_size;
+    /** Zero. */
+    uint32_t reserved;
+    /** The first row. */
+    uint64_t row_index;
+    /** How many rows. 0: all from the first on. */
+    uint64_t row_count;
+    /** The first byte of each row. */
+    uint64_t byte_index;
+    /** How many bytes of each row. 0: all from the first on. */
+    uint64_t row_bytes;
+    /** In the host's memory, bytes from the start of a row to that of the next. 0: as many as are copied of each. */
+    uint64_t pitch_bytes;
+} si_copy_options;
+
+/**
+ * Takes memory, or registers the host's own. This is for setting up: on a GPU, it and si_memory_free may wait for all that the GPU is
+ * at, and hold up what others submit meanwhile.
+ *
+ * @param engine Borrowed for the call; contexts of this engine may use the memory.
+ * @param options Borrowed for the call; required.
+ * @param out_memory Receives the memory, owned by the caller, free with si_memory_free.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (a field of another kind is set, nothing is asked for, or a range is null, not aligned, not all there or
+ *     registered already), SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_TOO_LARGE, SI_LIMIT_REACHED, SI_OUT_OF_MEMORY,
+ *     SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_memory_new(si_engine engine,
+                        const si_memory_options *options,
+                        si_memory *out_memory,
+                        si_error *error);
+
+/**
+ * Describes a memory.
+ *
+ * @param memory Borrowed for the call.
+ * @param out_info Receives the description. Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_memory_describe(si_memory memory, si_memory_info *out_info, si_error *error);
+
+/**
+ * Copies rows from the host to device memory, and returns when they are there.
+ *
+ * @param memory Borrowed for the call; SI_MEMORY_PITCHED or SI_MEMORY_LINEAR.
+ * @param options Which rows, and how they lie in data. Borrowed for the call; null means all of them, without gaps.
+ * @param data Where the first byte of the first row is. Borrowed for the call; page-locked memory is faster.
+ * @param data_bytes How many bytes may be read from there on.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (host memory, or rows or bytes that are not in the memory or in data), SI_INVALID_HANDLE,
+ *     SI_STALE_HANDLE, SI_WRONG_TYPE, SI_DRIVER, SI_DEVICE_LOST.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_memory_write(si_memory memory,
+                          const si_copy_options *options,
+                          const uint8_t *data,
+                          size_t data_bytes,
+                          si_error *error);
+
+/**
+ * Copies rows from device memory to the host, and returns when they are there. Bytes between rows are left alone.
+ *
+ * @param memory Borrowed for the call; SI_MEMORY_PITCHED or SI_MEMORY_LINEAR.
+ * @param options Which rows, and how they lie in out_data. Borrowed for the call; null means all of them, without gaps.
+ * @param out_data Where the first byte of the first row goes. Owned by the caller; page-locked memory is faster.
+ * @param data_bytes How many bytes may be written from there on.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (host memory, or rows or bytes that are not in the memory or in out_data), SI_INVALID_HANDLE,
+ *     SI_STALE_HANDLE, SI_WRONG_TYPE, SI_DRIVER, SI_DEVICE_LOST. After the last two, what out_data holds is undefined.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_memory_read(si_memory memory,
+                         const si_copy_options *options,
+                         uint8_t *out_data,
+                         size_t data_bytes,
+                         si_error *error);
+
+/**
+ * Makes an input of a context lie in host memory of the host's choice: the device reads it there, and nothing is copied. What is there
+ * stays, but for values of shape inputs and what padding fills. It needs as many bytes as the input has in the largest bucket.
+ *
+ * @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it is freed and drained.
+ * @param input_index The context's input. `si_context_input` then gives an address in the memory.
+ * @param memory Borrowed for the call; SI_MEMORY_PINNED or SI_MEMORY_REGISTERED, of the context's engine.
+ * @param byte_offset Where in the memory the input begins: a multiple of SI_MEMORY_ALIGNMENT.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT (an index that is too high, an input that is linked or attached already, device memory, different
+ *     engines, an offset that is not aligned, a memory that is too small, or a part of it that another input or output has),
+ *     SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_WRONG_STATE (prepared already), SI_WRONG_THREAD, SI_BUSY, SI_POISONED,
+ *     SI_DEVICE_LOST.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_result si_context_attach_input(si_context target,
+                                  uint32_t input_index,
+                                  si_memory memory,
+                                  uint64_t byte_offset,
+                                  si_error *error);
+
+/**
+ * Makes an output of a context lie in host memory of the host's choice: the device writes it there, and nothing is copied.
+ * si_context_prepare may write there, too. It needs as many bytes as the output has in the largest bucket.
+ *
+ * @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it is freed and drained.
+ * @param output_index The context's output. `si_context_output` then gives an address in the memory.
+ * @param memory Borrowed for the call; SI_MEMORY_PINNED or SI_MEMORY_REGISTERED, of the context's engine.
+ * @param byte_offset Where in the memory the output begins: a multiple of SI_MEMORY_ALIGNMENT.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return As si_context_attach_input.
+ * Threads: the context's rule. Since: 0.1.
+ */
+si_result si_context_attach_output(si_context target,
+                                   uint32_t output_index,
+                                   si_memory memory,
+                                   uint64_t byte_offset,
+                                   si_error *error);
+
+/**
+ * Frees a memory, now or when the last context that it is attached to is freed and drained. On the host device a freed memory's
+ * addresses lead to nothing, as those of a freed context's inputs. Registered memory is the host's own again: at once if `attached_count`
+ * was 0.
+ *
+ * @param memory Consumed. The zero handle is a no-op.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_memory_free(si_memory memory,
+                         si_error *error);
 
 /* ---- The other name of si_result ------------------------------------------------------------------------------- */
 

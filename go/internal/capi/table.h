@@ -20,7 +20,9 @@
     X(si_event_new) X(si_event_record) X(si_event_wait) X(si_event_free)                                            \
     X(si_batcher_new) X(si_batcher_reserve) X(si_batcher_stats) X(si_batcher_free)                                  \
     X(si_slot_input) X(si_slot_output) X(si_slot_commit) X(si_slot_park) X(si_slot_cancel) X(si_slot_abandon)       \
-    X(si_slot_release) X(si_slot_timings)
+    X(si_slot_release) X(si_slot_timings)                                                                           \
+    X(si_memory_new) X(si_memory_describe) X(si_memory_write) X(si_memory_read) X(si_memory_free)                   \
+    X(si_context_attach_input) X(si_context_attach_output)
 
 typedef struct table {
 #define FIELD(name) __typeof__(&name) name;
@@ -245,5 +247,29 @@ SHIM call_slot_commit(table_at t, uint64_t token, slot_at s) {
 SHIM call_slot_cancel(table_at t, slot_at s) { return TABLE(t)->si_slot_cancel(SLOT(s)->slot, &SLOT(s)->error); }
 SHIM call_slot_abandon(table_at t, slot_at s) { return TABLE(t)->si_slot_abandon(SLOT(s)->slot, &SLOT(s)->error); }
 SHIM call_slot_release(table_at t, slot_at s) { return TABLE(t)->si_slot_release(SLOT(s)->slot, &SLOT(s)->error); }
+
+/* Memories. */
+
+SHIM call_memory_new(table_at t, si_engine engine, const si_memory_options *options, si_memory *out, si_error *error) {
+    return TABLE(t)->si_memory_new(engine, options, out, error);
+}
+SHIM call_memory_describe(table_at t, si_memory memory, si_memory_info *out, si_error *error) {
+    return TABLE(t)->si_memory_describe(memory, out, error);
+}
+SHIM call_memory_write(table_at t, si_memory memory, const si_copy_options *options, const uint8_t *data, size_t bytes,
+                       si_error *error) {
+    return TABLE(t)->si_memory_write(memory, options, data, bytes, error);
+}
+SHIM call_memory_read(table_at t, si_memory memory, const si_copy_options *options, uint8_t *data, size_t bytes,
+                      si_error *error) {
+    return TABLE(t)->si_memory_read(memory, options, data, bytes, error);
+}
+SHIM call_memory_free(table_at t, si_memory memory, si_error *error) { return TABLE(t)->si_memory_free(memory, error); }
+SHIM call_attach_input(table_at t, si_context target, uint32_t index, si_memory memory, uint64_t offset, scratch_at s) {
+    return TABLE(t)->si_context_attach_input(target, index, memory, offset, &SCRATCH(s)->error);
+}
+SHIM call_attach_output(table_at t, si_context target, uint32_t index, si_memory memory, uint64_t offset, scratch_at s) {
+    return TABLE(t)->si_context_attach_output(target, index, memory, offset, &SCRATCH(s)->error);
+}
 
 #endif

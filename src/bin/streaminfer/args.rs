@@ -19,6 +19,12 @@ pub enum Command {
     Run(Run),
     /// Measure a model's latency and throughput; prints one JSON object.
     Bench(Bench),
+    /// Measure copies between the host and rows of device memory; prints one JSON object.
+    ///
+    /// Rows that are padded as the device likes it best (pitched) against rows without gaps (linear), and pageable host memory against
+    /// pinned and registered. Each figure is the median time of a copy and the wait for its end. It is the copy engines that are measured
+    /// (on the host device, the CPU); kernels that read rows, which the padding is for, are not.
+    BenchMemory(BenchMemory),
     /// Show what a model is made of, what is not supported, and what it becomes.
     Inspect(Inspect),
     /// Show the library, the devices, and what was looked for and not found. With a trace: say what is wrong in it.
@@ -183,6 +189,29 @@ impl From<PriorityName> for Priority {
             PriorityName::High => Priority::High,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct BenchMemory {
+    /// Device: auto, host, cuda:N or a GPU's UUID.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Rows.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rows: u32,
+    /// Bytes of a row; several separated by commas.
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..),
+        default_values_t = [256, 1000, 1024, 4095, 4096, 4100, 16384])]
+    pub row_bytes: Vec<u32>,
+    /// Bytes of the elements that pitched rows are to be accessed by: 4, 8 or 16.
+    #[arg(long, default_value_t = 16)]
+    pub element_bytes: u32,
+    /// Copies there and back of each kind.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeats: u32,
+    /// Also write the JSON object to a file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

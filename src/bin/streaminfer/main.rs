@@ -8,6 +8,7 @@ mod doctor;
 mod feed;
 mod inspect;
 mod load;
+mod memory;
 mod run;
 mod target;
 mod trace;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Bench(args) => bench::bench(&args),
+        Command::BenchMemory(args) => memory::bench(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Doctor(args) => doctor::doctor(&args),
     };

@@ -7,8 +7,12 @@ use super::memory::DeviceMemory;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
 use super::record::Records;
+use super::registered::MappedRange;
+use super::rows::CudaRows;
+use crate::device::host::HostRange;
 use crate::device::{
-    Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Priority, Progress,
+    Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Priority, Progress, RowLayout,
+    RowMemory, SharedMemory,
 };
 use crate::error::Result;
 use crate::kernels::entry::transfer::Clock;
@@ -72,6 +76,18 @@ impl Device for CudaDevice {
 
     fn in_flight(&self) -> Arc<AtomicUsize> {
         self.gpu.in_flight.clone()
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Arc<dyn SharedMemory>> {
+        Ok(Arc::new(MappedRange::pinned(&self.gpu, bytes)?))
+    }
+
+    fn register(&self, range: HostRange) -> Result<Arc<dyn SharedMemory>> {
+        Ok(Arc::new(MappedRange::registered(&self.gpu, range)?))
+    }
+
+    fn rows(&self, layout: &RowLayout) -> Result<Box<dyn RowMemory>> {
+        Ok(Box::new(CudaRows::take(&self.gpu, layout)?))
     }
 
     fn settle(&self) {

@@ -4,8 +4,8 @@ use super::gpu::{Current, Gpu};
 use super::module::Function;
 use super::partition::Partition;
 use super::sys::{
-    CuAddress, CuContext, CuCopyNode, CuCopySide, CuEdge, CuExec, CuGraph, CuKernelNode, CuLaunchValue, CuNode,
-    CuStream, DEPENDENCY_PROGRAMMATIC, GRAPH_NODE_PRIORITY, LAUNCH_PRIORITY, MEMORY_DEVICE, MEMORY_HOST,
+    CuAddress, CuContext, CuCopyNode, CuCopyRows, CuCopySide, CuEdge, CuExec, CuGraph, CuKernelNode, CuLaunchValue,
+    CuNode, CuStream, DEPENDENCY_PROGRAMMATIC, GRAPH_NODE_PRIORITY, LAUNCH_PRIORITY, MEMORY_DEVICE, MEMORY_HOST,
     PORT_PROGRAMMATIC, STREAM_NON_BLOCKING, WAIT_VALUE_GEQ,
 };
 use crate::device::Priority;
@@ -86,6 +86,16 @@ impl Stream {
         }
         // SAFETY: the caller owns the memory.
         current.check(unsafe { current.table().memory_set(at, 0, bytes, self.handle) }, "cuMemsetD8Async")
+    }
+
+    /// Copies rows between the host and the device, and returns when they are there. Blocks the thread.
+    ///
+    /// # Safety
+    /// Both ends are memory that the copy may access until this returns.
+    pub unsafe fn copy_rows(&self, current: &Current<'_>, copy: &CuCopyRows) -> Result<()> {
+        // SAFETY: the caller's; the driver copies the description.
+        current.check(unsafe { current.table().copy_rows(copy, self.handle) }, "cuMemcpy2DAsync")?;
+        self.synchronize(current)
     }
 
     /// What follows starts once the number at `at`, in mapped memory, is at least `value`.

@@ -6,9 +6,10 @@ use super::memory::{ALIGNMENT, DeviceMemory, HostMemory};
 use super::module::Function;
 use super::program::LoadedProgram;
 use super::reactor::{Station, Watch};
+use super::registered::MappedRange;
 use super::sys::CuAddress;
 use crate::device::host::clock;
-use crate::device::{InputSource, Lane, LaneMemory, LaneOrder, Launch, Mark};
+use crate::device::{Attachment, InputSource, Lane, LaneMemory, LaneOrder, Launch, Mark, SharedMemory};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::entry::transfer::{self, Control, FetchArguments, FinishArguments, SEGMENTS_MAX, Segment};
 use crate::kernels::entry::{self, Address, Arguments, Field};
@@ -24,11 +25,19 @@ const COPY_ENGINE_BYTES: usize = 1 << 20;
 /// Where an input or output lies.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Byte position in page-locked memory; `None` if it is not there.
-    host: Option<usize>,
+    /// In page-locked memory; `None` if it is not there.
+    host: Option<Home>,
     /// Address on the GPU.
     device: CuAddress,
     bytes: usize,
+}
+
+/// In whose page-locked memory, and where in it.
+#[derive(Clone, Copy, Debug)]
+enum Home {
+    Own(usize),
+    /// In the host program's; the index is that of the attachment.
+    Attached(usize, usize),
 }
 
 /// The memory of one lane.
@@ -40,6 +49,22 @@ pub struct CudaMemory {
     arena: CuAddress,
     /// Memory of other lanes that inputs lie in.
     _sources: Vec<Arc<CudaMemory>>,
+    attachments: Vec<Attached>,
+}
+
+/// Memory of the host program that an input or output lies in. Fields are dropped in this order.
+struct Attached {
+    range: Arc<MappedRange>,
+    _attachment: Attachment,
+}
+
+impl Attached {
+    fn new(attachment: &Attachment) -> Result<Self> {
+        let any: Arc<dyn Any + Send + Sync> = attachment.memory.clone();
+        let range =
+            any.downcast().map_err(|_| fail!(Internal, "another device's memory is attached to a lane of the GPU"))?;
+        Ok(Attached { range, _attachment: attachment.clone() })
+    }
 }
 
 impl LaneMemory for CudaMemory {}
@@ -65,14 +90,23 @@ fn cuda_memory(memory: &Arc<dyn LaneMemory>) -> Result<Arc<CudaMemory>> {
 }
 
 impl CudaMemory {
-    fn new(gpu: &Arc<Gpu>, programs: &[Arc<LoadedProgram>], sources: &[InputSource]) -> Result<Self> {
+    fn new(gpu: &Arc<Gpu>, programs: &[Arc<LoadedProgram>], order: &LaneOrder) -> Result<Self> {
+        let sources = &order.inputs;
         let largest = |bytes: &dyn Fn(&LoadedProgram) -> usize| programs.iter().map(|p| bytes(p)).max().unwrap_or(0);
         let first = programs.first().ok_or_else(|| fail!(Internal, "a lane without a program"))?.program();
         let (mut host, mut device) = (Areas::default(), Areas::default());
         // The submit time, and the state that the GPU keeps.
         host.take(size_of::<u64>())?;
         device.take(Control::BYTES)?;
-        let (mut inputs, mut kept) = (Vec::new(), Vec::new());
+        let (mut inputs, mut kept, mut attachments) = (Vec::new(), Vec::new(), Vec::new());
+        let mut attach = |attachment: &Attachment, bytes: usize| {
+            let attached = Attached::new(attachment)?;
+            let end = attachment.offset.checked_add(bytes);
+            let fits = end.is_some_and(|end| end <= attached.range.bytes());
+            ensure!(fits, Internal, "a tensor is attached that does not fit");
+            attachments.push(attached);
+            Ok(Home::Attached(attachments.len() - 1, attachment.offset))
+        };
         for (index, source) in sources.iter().enumerate() {
             let bytes = largest(&|program| program.program().inputs[index].bytes);
             inputs.push(match source {
@@ -83,13 +117,22 @@ impl CudaMemory {
                     Place { host: None, device, bytes }
                 }
                 InputSource::Own(_) => Place { host: None, device: device.take(bytes)? as u64, bytes },
-                InputSource::Host => Place { host: Some(host.take(bytes)?), device: device.take(bytes)? as u64, bytes },
+                InputSource::Attached(attachment) => {
+                    Place { host: Some(attach(attachment, bytes)?), device: device.take(bytes)? as u64, bytes }
+                }
+                InputSource::Host => {
+                    Place { host: Some(Home::Own(host.take(bytes)?)), device: device.take(bytes)? as u64, bytes }
+                }
             });
         }
         let mut outputs = Vec::new();
         for index in 0..first.outputs.len() {
             let bytes = largest(&|program| program.program().outputs[index].bytes);
-            outputs.push(Place { host: Some(host.take(bytes)?), device: device.take(bytes)? as u64, bytes });
+            let home = match order.outputs.get(index).and_then(Option::as_ref) {
+                Some(attachment) => attach(attachment, bytes)?,
+                None => Home::Own(host.take(bytes)?),
+            };
+            outputs.push(Place { host: Some(home), device: device.take(bytes)? as u64, bytes });
         }
         let arena = device.take(largest(&|program| program.program().arena_bytes))? as u64;
         let device = DeviceMemory::take(gpu, device.end)?;
@@ -99,7 +142,23 @@ impl CudaMemory {
         }
         outputs.iter_mut().for_each(|place| place.device += device.address());
         let (host, arena) = (HostMemory::take(gpu, host.end)?, arena + device.address());
-        Ok(CudaMemory { host, device, inputs, outputs, arena, _sources: kept })
+        Ok(CudaMemory { host, device, inputs, outputs, arena, _sources: kept, attachments })
+    }
+
+    /// Where the host finds a tensor in page-locked memory.
+    fn host_address(&self, home: Home) -> *mut u8 {
+        match home {
+            Home::Own(offset) => self.host.host(offset),
+            Home::Attached(index, offset) => self.attachments[index].range.host(offset),
+        }
+    }
+
+    /// Where the GPU finds it there.
+    fn mapped_address(&self, home: Home) -> CuAddress {
+        match home {
+            Home::Own(offset) => self.host.device(offset),
+            Home::Attached(index, offset) => self.attachments[index].range.device(offset),
+        }
     }
 
     fn control(&self) -> CuAddress {
@@ -178,12 +237,12 @@ impl Builder<'_> {
         let mut segments = Vec::new();
         for (index, port) in self.program.program().inputs.iter().enumerate() {
             let place = &self.memory.inputs[index];
-            let Some(offset) = place.host.filter(|_| port.bytes > 0) else { continue };
+            let Some(home) = place.host.filter(|_| port.bytes > 0) else { continue };
             if port.bytes >= COPY_ENGINE_BYTES {
-                let from = End::Host(self.memory.host.host(offset));
+                let from = End::Host(self.memory.host_address(home));
                 line.copy(from, End::Device(place.device), port.bytes)?;
             } else {
-                segments.push(Self::segment(self.memory.host.device(offset), place.device, port.bytes));
+                segments.push(Self::segment(self.memory.mapped_address(home), place.device, port.bytes));
             }
         }
         let submit_ns = self.memory.host.device(0);
@@ -211,12 +270,12 @@ impl Builder<'_> {
             segments.push(Self::segment(from.device, to.device, program.inputs[input].bytes));
         }
         for (place, port) in self.memory.outputs.iter().zip(&program.outputs) {
-            let Some(offset) = place.host.filter(|_| port.bytes > 0) else { continue };
+            let Some(home) = place.host.filter(|_| port.bytes > 0) else { continue };
             if port.bytes >= COPY_ENGINE_BYTES {
-                let to = End::Host(self.memory.host.host(offset));
+                let to = End::Host(self.memory.host_address(home));
                 line.copy(End::Device(place.device), to, port.bytes)?;
             } else {
-                segments.push(Self::segment(place.device, self.memory.host.device(offset), port.bytes));
+                segments.push(Self::segment(place.device, self.memory.mapped_address(home), port.bytes));
             }
         }
         let last = segments.len().saturating_sub(SEGMENTS_MAX);
@@ -257,7 +316,7 @@ impl CudaLane {
         let programs = order.programs.iter().map(downcast).collect::<Result<Vec<_>>>()?;
         let record = order.progress.mapped_record();
         let record = record.ok_or_else(|| fail!(Internal, "a lane of the GPU has a record that the GPU cannot see"))?;
-        let memory = Arc::new(CudaMemory::new(gpu, &programs, &order.inputs)?);
+        let memory = Arc::new(CudaMemory::new(gpu, &programs, &order)?);
         let partition = programs.first().and_then(|program| program.partition());
         let stream = Stream::new(gpu, order.priority, partition)?;
         let transfers = Transfers::load(gpu)?;
@@ -325,26 +384,26 @@ impl Lane for CudaLane {
     fn input(&self, index: usize) -> Option<(*mut u8, usize)> {
         let memory = &self.work().memory;
         let place = memory.inputs[index];
-        place.host.map(|offset| (memory.host.host(offset), place.bytes))
+        place.host.map(|home| (memory.host_address(home), place.bytes))
     }
 
     fn output(&self, index: usize) -> (*mut u8, usize) {
         let memory = &self.work().memory;
         let place = memory.outputs[index];
-        (memory.host.host(place.host.unwrap_or_default()), place.bytes)
+        (memory.host_address(place.host.unwrap_or(Home::Own(0))), place.bytes)
     }
 
     fn input_bytes(&mut self, index: usize) -> Result<&mut [u8]> {
         self.ensure_quiet()?;
         let (address, bytes) = self.input(index).ok_or_else(|| fail!(WrongState, "input {index} is linked"))?;
-        // SAFETY: inside the lane's memory; no request runs, and none can be launched while `self` is borrowed.
+        // SAFETY: the lane's alone; no request runs, and none can be launched while `self` is borrowed.
         Ok(unsafe { std::slice::from_raw_parts_mut(address, bytes) })
     }
 
     fn output_bytes(&self, index: usize) -> Result<&[u8]> {
         self.ensure_quiet()?;
         let (address, bytes) = self.output(index);
-        // SAFETY: inside the lane's memory; only this lane's requests write there, and none runs.
+        // SAFETY: the lane's alone; only this lane's requests write there, and none runs.
         Ok(unsafe { std::slice::from_raw_parts(address, bytes) })
     }
 

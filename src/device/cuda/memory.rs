@@ -57,7 +57,7 @@ impl Pools {
 }
 
 /// Runs a driver's allocation, and once more after everything unused has been given back.
-fn with_retry<T>(
+pub(super) fn with_retry<T>(
     gpu: &Gpu,
     current: &Current<'_>,
     what: &str,

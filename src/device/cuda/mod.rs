@@ -15,6 +15,8 @@ mod partition;
 mod program;
 mod reactor;
 mod record;
+mod registered;
+mod rows;
 mod sys;
 
 pub use device::CudaDevice;

@@ -55,6 +55,10 @@ pub const STREAM_NON_BLOCKING: c_uint = 1;
 pub const WAIT_VALUE_GEQ: c_uint = 0;
 /// `CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP`.
 pub const HOST_PORTABLE_MAPPED: c_uint = 3;
+/// `CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP`.
+pub const REGISTER_PORTABLE_MAPPED: c_uint = 3;
+/// `CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED`.
+pub const ALREADY_REGISTERED: CuResult = 712;
 /// `CU_MEMORYTYPE_HOST`.
 pub const MEMORY_HOST: c_int = 1;
 /// `CU_MEMORYTYPE_DEVICE`.
@@ -195,6 +199,36 @@ pub struct CuCopyNode {
     pub extent: [usize; 3],
 }
 
+/// One side of [`CuCopyRows`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CuRowsSide {
+    /// Position in bytes, and in rows.
+    pub position: [usize; 2],
+    /// [`MEMORY_HOST`] or [`MEMORY_DEVICE`].
+    pub memory: c_int,
+    /// If in host memory.
+    pub host: *mut c_void,
+    /// If in device memory.
+    pub device: CuAddress,
+    /// Null.
+    pub array: *mut c_void,
+    /// Bytes from row to row.
+    pub pitch: usize,
+}
+
+/// `CUDA_MEMCPY2D_v2`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct CuCopyRows {
+    /// Where from.
+    pub from: CuRowsSide,
+    /// Where to.
+    pub to: CuRowsSide,
+    /// Bytes of a row, rows.
+    pub extent: [usize; 2],
+}
+
 macro_rules! table {
     ($(#[$about:meta])* $table:ident; $($(#[$doc:meta])* fn $name:ident = $symbol:literal($($argument:ident: $ty:ty),*);)*) => {
         $(#[$about])*
@@ -330,6 +364,17 @@ table! {
     fn exec_launch = "cuGraphLaunch"(exec: CuExec, stream: CuStream);
     /// Destroys a ready graph.
     fn exec_free = "cuGraphExecDestroy"(exec: CuExec);
+
+    /// Page-locks memory of the host's own and maps it.
+    fn host_register = "cuMemHostRegister_v2"(address: *mut c_void, bytes: usize, flags: c_uint);
+    /// Ends that.
+    fn host_unregister = "cuMemHostUnregister"(address: *mut c_void);
+    /// Takes rows of device memory, each of which begins where elements of so many bytes are accessed best.
+    fn memory_allocate_rows = "cuMemAllocPitch_v2"(
+        out: *mut CuAddress, pitch: *mut usize, row_bytes: usize, rows: usize, element_bytes: c_uint
+    );
+    /// Copies rows, in the stream's order.
+    fn copy_rows = "cuMemcpy2DAsync_v2"(copy: *const CuCopyRows, stream: CuStream);
 }
 
 table! {
@@ -503,6 +548,8 @@ mod tests {
         assert_eq!(size_of::<CuEdge>(), 8);
         assert_eq!(size_of::<CuCopySide>(), 88);
         assert_eq!(size_of::<CuCopyNode>(), 200);
+        assert_eq!(size_of::<CuCopyRows>(), 128);
+        assert_eq!(std::mem::offset_of!(CuCopyRows, extent), 112);
         assert_eq!(std::mem::offset_of!(CuKernelNode, parameters), 40);
         assert_eq!((size_of::<CuLaunchValue>(), size_of::<CuResource>()), (64, 144));
         assert_eq!(std::mem::offset_of!(CuResource, multiprocessors), 96);

@@ -4,9 +4,10 @@ use super::program::LoadedProgram;
 use super::quarantine::Quarantine;
 use super::stream::HostLane;
 use super::weights::WeightStore;
-use super::{process, processors, traits};
+use super::{HostRange, check_range, process, processors, shared, traits};
 use crate::device::{
-    Device, DeviceInfo, DeviceKind, DeviceState, Lane, LaneOrder, Loader, LoaderOrder, Precision, Program,
+    Device, DeviceInfo, DeviceKind, DeviceState, Lane, LaneOrder, Loader, LoaderOrder, Precision, Program, RowLayout,
+    RowMemory, SharedMemory,
 };
 use crate::error::{Result, ensure, fail};
 use crate::ir::TensorType;
@@ -64,6 +65,19 @@ impl Device for HostDevice {
 
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
         Ok(Box::new(HostLane::open(order, &self.quarantine)?))
+    }
+
+    fn pinned(&self, bytes: usize) -> Result<Arc<dyn SharedMemory>> {
+        shared::pinned(bytes, &self.quarantine)
+    }
+
+    fn register(&self, range: HostRange) -> Result<Arc<dyn SharedMemory>> {
+        check_range(&range)?;
+        shared::registered(range)
+    }
+
+    fn rows(&self, layout: &RowLayout) -> Result<Box<dyn RowMemory>> {
+        shared::rows(layout, &self.quarantine)
     }
 }
 

@@ -26,6 +26,7 @@ mod reduce;
 mod resize;
 mod scan;
 mod scatter;
+mod shared;
 pub mod simd;
 mod softmax;
 mod stream;
@@ -40,6 +41,7 @@ pub use device::HostDevice;
 pub use kernel::{Share, Span, Task};
 pub use map::RowMap;
 pub use program::{LaneMemory, LoadedProgram, Replay};
+pub use shared::{HostRange, check_range};
 pub use weights::{WeightStore, Weights};
 
 use crate::lower::host::{Simd, Traits};

@@ -6,7 +6,7 @@ use super::program::{LaneMemory as Addresses, LoadedProgram, Replay};
 use super::quarantine::Quarantine;
 use super::team::{Barrier, Team, Work};
 use crate::device::{
-    InputSource, Lane, LaneMemory, LaneOrder, Launch, MARKS_MAX, Mark, Outcome, Progress, Sink, Stamps,
+    Attachment, InputSource, Lane, LaneMemory, LaneOrder, Launch, MARKS_MAX, Mark, Outcome, Progress, Sink, Stamps,
 };
 use crate::error::{Result, Status, ensure, fail};
 use crate::limits::CONTEXT_THREADS_MAX;
@@ -21,8 +21,26 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Distance of neighbouring inputs and outputs: two cache lines, which the processor fetches together.
 const TENSOR_ALIGNMENT: usize = 128;
 
-/// Where a tensor lies in a lane's pinned memory: offset and size in bytes.
-type Place = (usize, usize);
+/// Where a tensor lies.
+#[derive(Clone, Copy)]
+struct Place {
+    home: Home,
+    bytes: usize,
+}
+
+/// In whose memory.
+#[derive(Clone, Copy)]
+enum Home {
+    /// The lane's pinned memory, at that offset.
+    Pinned(usize),
+    /// That of the host program, at that address.
+    Attached(*mut u8),
+}
+
+// SAFETY: addresses only; who accesses the memory answers for it.
+unsafe impl Send for Home {}
+// SAFETY: as above.
+unsafe impl Sync for Home {}
 
 /// The memory of one lane.
 struct HostMemory {
@@ -31,14 +49,16 @@ struct HostMemory {
     /// Bytes of those inputs that hosts may not write while a request runs; 0 without guard.
     guarded_bytes: usize,
     arena: Pages,
-    /// Per input its place in `pinned`; `None` if it is another lane's output.
+    /// Per input its place; `None` if it is another lane's output.
     inputs: Vec<Option<Place>>,
-    /// Per output its place in `pinned`.
+    /// Per output its place.
     outputs: Vec<Place>,
     /// Per worker the offset of its working memory in `arena`.
     scratch: Vec<usize>,
     /// Memory of other lanes that inputs lie in.
     sources: Vec<Option<(Arc<HostMemory>, usize)>>,
+    /// Memory of the host program that inputs and outputs lie in.
+    _attachments: Vec<Attachment>,
 }
 
 impl LaneMemory for HostMemory {}
@@ -64,9 +84,10 @@ impl HostMemory {
         let first = programs.first().ok_or_else(|| fail!(Internal, "a lane without a program"))?.program();
         let mut pinned = Areas::default();
         let mut inputs = vec![None; order.inputs.len()];
+        let input_bytes = |index: usize| largest(&|program| program.program().inputs[index].bytes);
         let mut place = |pinned: &mut Areas, index: usize| -> Result<()> {
-            let bytes = largest(&|program| program.program().inputs[index].bytes);
-            inputs[index] = Some((pinned.take(bytes, TENSOR_ALIGNMENT)?, bytes));
+            let bytes = input_bytes(index);
+            inputs[index] = Some(Place { home: Home::Pinned(pinned.take(bytes, TENSOR_ALIGNMENT)?), bytes });
             Ok(())
         };
         let of_kind = |wanted: fn(&InputSource) -> bool| {
@@ -80,10 +101,17 @@ impl HostMemory {
         for index in of_kind(|source| matches!(source, InputSource::Own(_))) {
             place(&mut pinned, index)?;
         }
+        for (index, source) in order.inputs.iter().enumerate() {
+            let InputSource::Attached(attachment) = source else { continue };
+            inputs[index] = Some(Place::attached(attachment, input_bytes(index))?);
+        }
         let mut outputs = Vec::new();
         for index in 0..first.outputs.len() {
             let bytes = largest(&|program| program.program().outputs[index].bytes);
-            outputs.push((pinned.take(bytes, TENSOR_ALIGNMENT)?, bytes));
+            outputs.push(match order.outputs.get(index).and_then(Option::as_ref) {
+                Some(attachment) => Place::attached(attachment, bytes)?,
+                None => Place { home: Home::Pinned(pinned.take(bytes, TENSOR_ALIGNMENT)?), bytes },
+            });
         }
         let mut arena = Areas::default();
         arena.take(largest(&|program| program.program().arena_bytes), ALIGNMENT)?;
@@ -95,7 +123,9 @@ impl HostMemory {
         pinned.touch();
         arena.touch();
         let sources = order.inputs.iter().map(InputSource::foreign).collect::<Result<_>>()?;
-        Ok(HostMemory { pinned, guarded_bytes, arena, inputs, outputs, scratch, sources })
+        let attached = order.inputs.iter().filter_map(InputSource::attachment).chain(order.outputs.iter().flatten());
+        let attachments = attached.cloned().collect();
+        Ok(HostMemory { pinned, guarded_bytes, arena, inputs, outputs, scratch, sources, _attachments: attachments })
     }
 
     /// Takes from hosts the right to write inputs, or gives it back.
@@ -105,20 +135,23 @@ impl HostMemory {
         }
     }
 
-    fn at(&self, offset: usize) -> *mut u8 {
-        self.pinned.address().wrapping_add(offset)
+    fn at(&self, place: Place) -> *mut u8 {
+        match place.home {
+            Home::Pinned(offset) => self.pinned.address().wrapping_add(offset),
+            Home::Attached(address) => address,
+        }
     }
 
     /// What replays are bound to. The pages stay where they are as long as `self` lives.
     fn addresses(&self) -> Addresses {
         let input = |(own, source): (&Option<Place>, &Option<(Arc<HostMemory>, usize)>)| match (own, source) {
-            (Some((offset, _)), _) => self.at(*offset),
-            (None, Some((memory, output))) => memory.at(memory.outputs[*output].0),
+            (Some(place), _) => self.at(*place),
+            (None, Some((memory, output))) => memory.at(memory.outputs[*output]),
             (None, None) => unreachable!("an input lies here or elsewhere"),
         };
         Addresses {
             inputs: self.inputs.iter().zip(&self.sources).map(input).collect(),
-            outputs: self.outputs.iter().map(|&(offset, _)| self.at(offset)).collect(),
+            outputs: self.outputs.iter().map(|&place| self.at(place)).collect(),
             arena: self.arena.address(),
             scratch: self.scratch.iter().map(|&offset| self.arena.address().wrapping_add(offset)).collect(),
         }
@@ -130,8 +163,22 @@ impl InputSource {
     fn foreign(&self) -> Result<Option<(Arc<HostMemory>, usize)>> {
         match self {
             InputSource::Output(memory, output) => Ok(Some((host_memory(memory)?, *output))),
-            InputSource::Host | InputSource::Own(_) => Ok(None),
+            InputSource::Host | InputSource::Own(_) | InputSource::Attached(_) => Ok(None),
         }
+    }
+
+    fn attachment(&self) -> Option<&Attachment> {
+        if let InputSource::Attached(attachment) = self { Some(attachment) } else { None }
+    }
+}
+
+impl Place {
+    /// In the host program's memory, if there is room for so many bytes.
+    fn attached(attachment: &Attachment, bytes: usize) -> Result<Self> {
+        let Attachment { memory, offset, .. } = attachment;
+        let end = offset.checked_add(bytes);
+        ensure!(end.is_some_and(|end| end <= memory.bytes()), Internal, "a tensor is attached that does not fit");
+        Ok(Place { home: Home::Attached(memory.address().wrapping_add(*offset)), bytes })
     }
 }
 
@@ -142,8 +189,8 @@ fn host_memory(memory: &Arc<dyn LaneMemory>) -> Result<Arc<HostMemory>> {
 
 /// The copy of an output into an input for the next request.
 struct Feedback {
-    from: usize,
-    to: usize,
+    from: Place,
+    to: Place,
     bytes: usize,
 }
 
@@ -198,7 +245,7 @@ impl HostWork {
 
     fn feed_back(&self, bucket: usize) {
         for copy in &self.feedback[bucket] {
-            // SAFETY: both areas lie in the lane's own pages and do not overlap; no worker runs.
+            // SAFETY: both areas are the lane's alone while a request runs, and do not overlap; no worker runs.
             unsafe { std::ptr::copy_nonoverlapping(self.memory.at(copy.from), self.memory.at(copy.to), copy.bytes) };
         }
     }
@@ -309,8 +356,8 @@ impl HostLane {
 fn feedback(program: &LoadedProgram, sources: &[InputSource], memory: &HostMemory) -> Vec<Feedback> {
     let copies = sources.iter().enumerate().filter_map(|(input, source)| {
         let InputSource::Own(output) = source else { return None };
-        let (to, _) = memory.inputs[input]?;
-        Some(Feedback { from: memory.outputs[*output].0, to, bytes: program.program().inputs[input].bytes })
+        let to = memory.inputs[input]?;
+        Some(Feedback { from: memory.outputs[*output], to, bytes: program.program().inputs[input].bytes })
     });
     copies.collect()
 }
@@ -334,26 +381,26 @@ impl Lane for HostLane {
 
     fn input(&self, index: usize) -> Option<(*mut u8, usize)> {
         let memory = &self.team.work().memory;
-        memory.inputs[index].map(|(offset, bytes)| (memory.at(offset), bytes))
+        memory.inputs[index].map(|place| (memory.at(place), place.bytes))
     }
 
     fn output(&self, index: usize) -> (*mut u8, usize) {
         let memory = &self.team.work().memory;
-        let (offset, bytes) = memory.outputs[index];
-        (memory.at(offset), bytes)
+        let place = memory.outputs[index];
+        (memory.at(place), place.bytes)
     }
 
     fn input_bytes(&mut self, index: usize) -> Result<&mut [u8]> {
         self.ensure_quiet()?;
         let (address, bytes) = self.input(index).ok_or_else(|| fail!(WrongState, "input {index} is linked"))?;
-        // SAFETY: inside the lane's pages; no request runs, and none can be launched while `self` is borrowed.
+        // SAFETY: the lane's alone; no request runs, and none can be launched while `self` is borrowed.
         Ok(unsafe { std::slice::from_raw_parts_mut(address, bytes) })
     }
 
     fn output_bytes(&self, index: usize) -> Result<&[u8]> {
         self.ensure_quiet()?;
         let (address, bytes) = self.output(index);
-        // SAFETY: inside the lane's pages; only this lane writes there, and it does not run.
+        // SAFETY: the lane's alone; only this lane writes there, and it does not run.
         Ok(unsafe { std::slice::from_raw_parts(address, bytes) })
     }
 

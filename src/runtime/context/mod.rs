@@ -1,8 +1,9 @@
 //! Contexts: one lane of a model, one request in flight, one thread at a time.
 //!
-//! `setup.rs` brings a context to `prepare`, `stage.rs` is what it has from then on, `flight.rs` its requests, `batch.rs` what a
+//! `setup.rs` brings a context to `prepare`, `attach.rs` puts its inputs and outputs into memory of the host program's, `stage.rs` is what it has from then on, `flight.rs` its requests, `batch.rs` what a
 //! batcher does with it.
 
+mod attach;
 mod batch;
 mod flight;
 mod setup;
@@ -21,6 +22,7 @@ use crate::device::host::memory::Plain;
 use crate::device::{MARKS_MAX, Mark, Priority, Stamps};
 use crate::error::{Error, Result, Status, ensure, fail};
 use crate::limits::CONTEXT_THREADS_MAX;
+use attach::Attached;
 use once_cell::sync::OnceCell;
 pub use stage::Listener;
 use stage::{LaneSink, Stage};
@@ -90,6 +92,7 @@ pub struct Context {
     sink: Arc<LaneSink>,
     readers: Arc<Readers>,
     links: Vec<Link>,
+    attached: Vec<Attached>,
     /// What the next request waits for.
     marks: Vec<Mark>,
     owner: Option<Arc<Thread>>,
@@ -128,6 +131,7 @@ impl Context {
             sink: Arc::new(sink),
             readers: Arc::default(),
             links: Vec::new(),
+            attached: Vec::new(),
             marks: Vec::with_capacity(MARKS_MAX),
             owner: None,
             threads,

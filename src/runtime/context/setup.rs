@@ -1,6 +1,7 @@
 //! From a new context to a prepared one.
 
 use super::Context;
+use super::attach::Port;
 use super::stage::Stage;
 use crate::device::{InputSource, LaneOrder};
 use crate::error::{Result, ensure, fail};
@@ -12,7 +13,7 @@ use crate::runtime::model::Prepared;
 use std::sync::Arc;
 
 impl Context {
-    fn ensure_new(&self) -> Result<()> {
+    pub(super) fn ensure_new(&self) -> Result<()> {
         self.check()?;
         ensure!(self.stage.is_none(), WrongState, "the context is prepared already");
         Ok(())
@@ -59,6 +60,8 @@ impl Context {
         let is_free = self.links.iter().all(|link| link.input != input);
         let declared = &self.model.inputs[input];
         ensure!(is_free, InvalidArgument, "input '{}' is linked already", declared.name);
+        let is_attached = self.attached.iter().any(|attached| attached.is(Port::Input(input)));
+        ensure!(!is_attached, InvalidArgument, "input '{}' is attached already", declared.name);
         ensure!(
             declared.dtype == dtype,
             ShapeMismatch,
@@ -90,9 +93,11 @@ impl Context {
         for link in &self.links {
             inputs[link.input] = link.input_source();
         }
+        let outputs = self.place_attached(&buckets, &mut inputs)?;
         let lane = self.engine().device.lane(LaneOrder {
             programs: buckets.iter().map(|bucket| bucket.program.clone()).collect(),
             inputs,
+            outputs,
             threads: self.threads,
             priority: self.priority,
             progress: self.request.progress().clone(),
@@ -110,6 +115,8 @@ impl Context {
         };
         self.sink.takings.get_or_try_init(take)?;
         self.stage = Some(Stage::new(lane, buckets, &self.model.paddings)?);
+        // From here on they are the lane's memory's, which goes when the device is done.
+        self.attached.clear();
         Ok(())
     }
 

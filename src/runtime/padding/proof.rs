@@ -212,6 +212,7 @@ fn evaluate(device: &dyn Device, program: &Arc<dyn Program>, inputs: &[Vec<u8>])
     let order = LaneOrder {
         programs: vec![program.clone()],
         inputs: vec![InputSource::Host; inputs.len()],
+        outputs: Vec::new(),
         threads: 1,
         priority: Priority::Normal,
         progress: device.progress()?,

@@ -1,0 +1,228 @@
+package streaminfer
+
+import (
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+// MemoryKind says what a [Memory] is.
+type MemoryKind uint32
+
+// The kinds of memory.
+const (
+	// MemoryPinned is host memory of the library's, page-locked and mapped on a GPU.
+	MemoryPinned MemoryKind = 1
+	// MemoryRegistered is a slice of the program's own, page-locked and mapped on a GPU while it is registered.
+	MemoryRegistered MemoryKind = 2
+	// MemoryPitched are rows of device memory, each of which begins where the device accesses it best.
+	MemoryPitched MemoryKind = 3
+	// MemoryLinear are rows of device memory without gaps.
+	MemoryLinear MemoryKind = 4
+)
+
+// MemoryPageBytes is what the first byte of a registered slice lies at a multiple of, and MemoryAlignment what the offset of
+// an [Attachment] is a multiple of.
+const (
+	MemoryPageBytes = 4096
+	MemoryAlignment = 64
+)
+
+// Memory is memory beside what sessions have anyway. Inputs and outputs of sessions can be attached to pinned and registered
+// memory, so that a program with buffers of its own copies nothing. Pitched and linear memory is the device's, for programs
+// that keep data there: copy to and from it. Any goroutine may use a Memory.
+type Memory struct {
+	engine  *Engine
+	memory  backend.Memory
+	info    backend.MemoryInfo
+	kind    MemoryKind
+	token   uint64
+	cleanup runtime.Cleanup
+
+	// mu is held while a session attaches to it and while it is closed.
+	mu     sync.Mutex
+	closed bool
+}
+
+// NewPinned takes so many bytes of zeroed host memory that the device reads and writes in place: see [Elements].
+//
+// Errors: StatusInvalidArgument, StatusTooLarge, StatusOutOfMemory, StatusLimitReached.
+func (e *Engine) NewPinned(bytes int) (*Memory, error) {
+	return e.newMemory("new pinned", &backend.MemoryOptions{Kind: uint32(MemoryPinned), Bytes: bytes})
+}
+
+// Register lets the device read and write a slice of the program's own in place, from its first element to its last. The
+// slice must begin with a page (a multiple of [MemoryPageBytes]), and no page of it may be registered already: memory from
+// mmap does, and so does, as Go's allocator is made, a slice of more than 32 KiB that make has returned. It stays where it is
+// (see [runtime.Pinner]) until the Memory is closed and the last session that it is attached to has ended; it is not
+// collected before.
+//
+// Errors: StatusInvalidArgument, StatusTooLarge, StatusOutOfMemory, StatusLimitReached.
+func Register[T Element](e *Engine, slice []T) (*Memory, error) {
+	if len(slice) == 0 {
+		return nil, refusal("register", StatusInvalidArgument, "the slice to be registered is empty")
+	}
+	data := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(slice))), len(slice)*int(unsafe.Sizeof(*new(T))))
+	return e.newMemory("register", &backend.MemoryOptions{Kind: uint32(MemoryRegistered), Data: data})
+}
+
+// NewPitched takes rows of device memory, each of which begins where the device reads and writes elements of so many bytes (4,
+// 8 or 16) best. What they hold is undefined.
+//
+// Errors: StatusInvalidArgument, StatusTooLarge, StatusOutOfMemory, StatusLimitReached.
+func (e *Engine) NewPitched(rows, rowBytes, elementBytes int) (*Memory, error) {
+	if elementBytes == 0 { // the library's default is no element size of Go's callers
+		return nil, refusal("new pitched", StatusInvalidArgument, "elements have 4, 8 or 16 bytes, not 0")
+	}
+	return e.newMemory("new pitched",
+		&backend.MemoryOptions{Kind: uint32(MemoryPitched), Rows: rows, RowBytes: rowBytes, ElementBytes: elementBytes})
+}
+
+// NewLinear takes rows of device memory without gaps between them. What they hold is undefined.
+//
+// Errors: StatusInvalidArgument, StatusTooLarge, StatusOutOfMemory, StatusLimitReached.
+func (e *Engine) NewLinear(rows, rowBytes int) (*Memory, error) {
+	return e.newMemory("new linear", &backend.MemoryOptions{Kind: uint32(MemoryLinear), Rows: rows, RowBytes: rowBytes})
+}
+
+func (e *Engine) newMemory(op string, options *backend.MemoryOptions) (*Memory, error) {
+	if options.Bytes < 0 || options.Rows < 0 || options.RowBytes < 0 || options.ElementBytes < 0 {
+		return nil, refusal(op, StatusInvalidArgument, "a size is below zero")
+	}
+	lent := &loan{}
+	if options.Data != nil {
+		lent.pinner.Pin(unsafe.SliceData(options.Data))
+	}
+	raw, err := e.backend.NewMemory(options)
+	if err != nil {
+		lent.pinner.Unpin()
+		return nil, failure(op, ExecutedNo, err)
+	}
+	m := &Memory{engine: e, memory: raw, kind: MemoryKind(options.Kind)}
+	if options.Kind == uint32(MemoryRegistered) {
+		lent.Memory, m.memory = raw, lent
+	}
+	if m.info, err = raw.Info(); err == nil {
+		m.token, err = adopt(e.registry, m, nil)
+	}
+	if err != nil {
+		_ = m.memory.Free()
+		return nil, failure(op, ExecutedNo, err)
+	}
+	m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, m.token, m.memory})
+	return m, nil
+}
+
+// Kind says what it is.
+func (m *Memory) Kind() MemoryKind { return m.kind }
+
+// Rows, RowBytes and Pitch describe device memory: its rows, the bytes of a row, and those from the start of a row to that of
+// the next. Host memory is one row.
+func (m *Memory) Rows() int     { return m.info.Rows }
+func (m *Memory) RowBytes() int { return m.info.RowBytes }
+func (m *Memory) Pitch() int    { return m.info.PitchBytes }
+
+// Elements returns pinned or registered memory as a slice of so many whole elements as there are, to be read and written in
+// place, but not while a request of a session that is attached to it is in flight. It must not be touched after Close, when
+// the memory is pinned, nor once m is unreachable: keep m as long as the slice.
+//
+// Errors: StatusInvalidArgument for device memory.
+func Elements[T Element](m *Memory) ([]T, error) {
+	if m.info.Data == nil {
+		return nil, refusal("elements", StatusInvalidArgument, "the host has no access to device memory: copy it")
+	}
+	size := int(unsafe.Sizeof(*new(T)))
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(m.info.Data))), len(m.info.Data)/size), nil
+}
+
+// Rectangle is a part of the rows of device memory, and how it lies in a slice. The zero value is everything, without gaps.
+type Rectangle struct {
+	// Row is the first row, Rows how many there are; 0 means all from the first on.
+	Row, Rows int
+	// Byte is the first byte of each row, Bytes how many there are; 0 means all from the first on.
+	Byte, Bytes int
+	// Pitch is the distance of the rows' starts in the slice; 0 means as many bytes as are copied of each.
+	Pitch int
+}
+
+// Write copies from a slice to device memory and returns when the bytes are there.
+//
+// Errors: StatusInvalidArgument for host memory and for a rectangle that is not inside of the memory or of from,
+// StatusDeviceLost.
+func (m *Memory) Write(r Rectangle, from []byte) error {
+	return m.copy("write", r, from, m.memory.Write)
+}
+
+// Read copies from device memory to a slice and returns when the bytes are there. Errors as for Write.
+func (m *Memory) Read(r Rectangle, into []byte) error {
+	return m.copy("read", r, into, m.memory.Read)
+}
+
+func (m *Memory) copy(op string, r Rectangle, data []byte, call func(backend.Rectangle, []byte) error) error {
+	if r.Row < 0 || r.Rows < 0 || r.Byte < 0 || r.Bytes < 0 || r.Pitch < 0 {
+		return refusal(op, StatusInvalidArgument, "the rectangle %+v has a number below zero", r)
+	}
+	err := call(backend.Rectangle(r), data)
+	runtime.KeepAlive(m)
+	return failure(op, ExecutedNo, err)
+}
+
+// Close frees the memory, now or when the last session that it is attached to is closed and its device has finished. Closing
+// again does nothing.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil
+	}
+	m.closed = true
+	m.cleanup.Stop()
+	m.engine.forget(m.token)
+	return failure("close", ExecutedNo, m.memory.Free())
+}
+
+// attach runs a call that attaches to the memory, unless it is closed. The memory is not closed meanwhile.
+func (m *Memory) attach(call func(backend.Memory) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return &backend.Error{Status: int32(StatusStaleHandle), Message: "the memory is closed"}
+	}
+	if lent, ok := m.memory.(*loan); ok {
+		return call(lent.Memory)
+	}
+	return call(m.memory)
+}
+
+// loan is registered memory: a slice of Go's that stays where it is until no device uses it any more.
+type loan struct {
+	backend.Memory
+	pinner runtime.Pinner
+}
+
+// A loan that ends while a session uses it is looked at from time to time.
+const loanPauseMin, loanPauseMax = time.Millisecond, 100 * time.Millisecond
+
+// Free ends the loan, now or when the sessions that use the memory are closed and their device has finished: nobody is told.
+func (l *loan) Free() error {
+	if info, err := l.Info(); err == nil && info.Attached > 0 {
+		go func() {
+			for pause := loanPauseMin; err == nil && info.Attached > 0; pause = min(2*pause, loanPauseMax) {
+				time.Sleep(pause)
+				info, err = l.Info()
+			}
+			_ = l.end()
+		}()
+		return nil
+	}
+	return l.end()
+}
+
+func (l *loan) end() error {
+	err := l.Memory.Free()
+	l.pinner.Unpin()
+	return err
+}

@@ -1,0 +1,355 @@
+//! Memories: what a host program takes from a device or lends it, beside the inputs and outputs of contexts.
+
+use super::engine::{Engine, EngineCore};
+use super::ledger::{Account, Entry};
+use crate::device::host::memory::PAGE_BYTES;
+use crate::device::host::{HostRange, check_range};
+use crate::device::{Attachment, Rectangle, RowLayout, RowMemory, SharedMemory};
+use crate::error::{Result, ensure, fail};
+use crate::limits::{ATTACHMENT_ALIGNMENT, MEMORY_BYTES_MAX, ROW_BYTES_MAX};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryKind {
+    /// Host memory that the library has taken: page-locked and mapped on a GPU.
+    Pinned,
+    /// The host program's own memory, page-locked and mapped on a GPU until it is given back.
+    Registered,
+    /// Rows of device memory, each of which begins where the device accesses it best.
+    Pitched,
+    /// Rows of device memory without gaps.
+    Linear,
+}
+
+/// A memory in figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryInfo {
+    /// What it is.
+    pub kind: MemoryKind,
+    /// Where the host finds it; `None` for device memory.
+    pub address: Option<*mut u8>,
+    /// All its bytes, gaps between rows included.
+    pub bytes: usize,
+    /// Rows; 1 for host memory.
+    pub rows: usize,
+    /// Bytes of a row.
+    pub row_bytes: usize,
+    /// Bytes from the start of a row to that of the next.
+    pub pitch_bytes: usize,
+    /// Inputs and outputs of contexts that lie in it, those of freed contexts that drain included.
+    pub attached: usize,
+}
+
+/// A part of rows, and how it lies in the host's memory. All zero is everything, dense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// The first row.
+    pub first_row: usize,
+    /// Rows; 0: all from the first on.
+    pub rows: usize,
+    /// The first byte of each row.
+    pub first_byte: usize,
+    /// Bytes of each row; 0: all from the first on.
+    pub row_bytes: usize,
+    /// In the host's memory, bytes from the start of a row to that of the next; 0: as many as are copied of each.
+    pub host_pitch_bytes: usize,
+}
+
+/// Ranges that are registered with an engine.
+#[derive(Debug, Default)]
+pub struct Registrations(Mutex<Vec<Range<usize>>>);
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// A range's entry, taken out when dropped.
+struct Registration {
+    all: Arc<Registrations>,
+    pages: Range<usize>,
+}
+
+impl Registration {
+    fn enter(all: &Arc<Registrations>, range: &HostRange) -> Result<Self> {
+        let start = range.address() as usize;
+        let end = start.checked_add(range.bytes()).and_then(|end| end.checked_next_multiple_of(PAGE_BYTES));
+        let pages = start..end.unwrap_or(usize::MAX);
+        let mut ranges = locked(&all.0);
+        if let Some(other) = ranges.iter().find(|other| overlap(other, &pages)) {
+            return Err(fail!(
+                InvalidArgument,
+                "the pages {:#x}..{:#x} overlap {:#x}..{:#x}, which are registered already",
+                pages.start,
+                pages.end,
+                other.start,
+                other.end
+            ));
+        }
+        ranges.push(pages.clone());
+        drop(ranges);
+        Ok(Registration { all: all.clone(), pages })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        locked(&self.all.0).retain(|other| *other != self.pages);
+    }
+}
+
+/// What is behind a memory.
+enum Body {
+    Shared(Arc<dyn SharedMemory>),
+    Rows(Box<dyn RowMemory>, RowLayout),
+}
+
+/// The memory itself, which lives as long as a handle or a context that uses it. Fields are dropped in this order: a range is no
+/// longer registered when its entry goes.
+struct Core {
+    kind: MemoryKind,
+    body: Body,
+    claims: Mutex<Claims>,
+    _registration: Option<Registration>,
+    _entries: [Entry; 2],
+}
+
+/// Parts that inputs and outputs of contexts lie in, each with its number. No two overlap.
+#[derive(Default)]
+struct Claims {
+    parts: Vec<(u64, Range<usize>)>,
+    /// The last number.
+    last: u64,
+}
+
+impl Claims {
+    /// Gives a part to the claim of that number, in place of what it had.
+    fn give(&mut self, number: u64, part: Range<usize>) -> Result<()> {
+        let taken = self.parts.iter().find(|(other, taken)| *other != number && overlap(taken, &part));
+        if let Some((_, taken)) = taken {
+            return Err(fail!(
+                InvalidArgument,
+                "bytes {}..{} of the memory overlap {}..{}, which another input or output has",
+                part.start,
+                part.end,
+                taken.start,
+                taken.end
+            ));
+        }
+        self.parts.retain(|(other, _)| *other != number);
+        self.parts.push((number, part));
+        Ok(())
+    }
+}
+
+/// A part of a memory for one input or output, given back when dropped.
+pub struct Claim {
+    core: Arc<Core>,
+    number: u64,
+    start: usize,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        locked(&self.core.claims).parts.retain(|(number, _)| *number != self.number);
+    }
+}
+
+impl Claim {
+    /// Makes it as large as so many bytes need; on failure it stays as it is.
+    pub(super) fn resize(&self, bytes: usize) -> Result<()> {
+        let part = self.start..part_end(&self.core, self.start, bytes)?;
+        locked(&self.core.claims).give(self.number, part)
+    }
+
+    /// For a lane.
+    pub(super) fn attachment(self: &Arc<Self>) -> Result<Attachment> {
+        match &self.core.body {
+            Body::Shared(memory) => Ok(Attachment { memory: memory.clone(), offset: self.start, claim: self.clone() }),
+            Body::Rows(..) => Err(fail!(Internal, "device memory is attached")),
+        }
+    }
+}
+
+/// The end of a part; an empty one has a byte, so that it can be told from others.
+fn part_end(core: &Core, start: usize, bytes: usize) -> Result<usize> {
+    let Body::Shared(memory) = &core.body else {
+        return Err(fail!(InvalidArgument, "device memory cannot be attached, only what the host reaches, too"));
+    };
+    let all = memory.bytes();
+    let end = start.checked_add(bytes.max(1)).filter(|end| *end <= all);
+    end.ok_or_else(|| {
+        fail!(InvalidArgument, "{bytes} bytes from byte {start} on are needed, and the memory has {all} bytes")
+    })
+}
+
+/// Memory of one engine's device. Dropping it gives it back; contexts that it is attached to keep it until they are gone.
+pub struct Memory {
+    engine: Arc<EngineCore>,
+    core: Arc<Core>,
+}
+
+fn ensure_size(bytes: usize) -> Result<()> {
+    ensure!(bytes > 0, InvalidArgument, "a memory has at least one byte");
+    ensure!(bytes <= MEMORY_BYTES_MAX, TooLarge, "a memory of {bytes} bytes is above {MEMORY_BYTES_MAX}");
+    Ok(())
+}
+
+impl Memory {
+    /// Takes zeroed host memory that the device reaches: page-locked and mapped on a GPU, pages of their own on the host device.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for no bytes, `TooLarge`, `OutOfMemory`, `Driver`, `DeviceLost`.
+    pub fn pinned(engine: &Engine, bytes: usize) -> Result<Memory> {
+        ensure_size(bytes)?;
+        let entries = Self::enter(engine, Account::Memory, bytes)?;
+        let body = Body::Shared(engine.core.device.pinned(bytes)?);
+        Ok(Self::new(engine, MemoryKind::Pinned, body, None, entries))
+    }
+
+    /// Lets the device reach memory of the host program's own, which begins with a page. It is one's own to free once this memory is dropped
+    /// and [`MemoryInfo::attached`] was 0 then.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a range that is null, empty, not aligned to pages, not there, or overlaps one that is registered;
+    /// `TooLarge`, `OutOfMemory`, `Driver`, `DeviceLost`.
+    pub fn registered(engine: &Engine, range: HostRange) -> Result<Memory> {
+        check_range(&range)?;
+        ensure_size(range.bytes())?;
+        let entries = Self::enter(engine, Account::Registered, range.bytes())?;
+        let registration = Registration::enter(&engine.core.registrations, &range)?;
+        let body = Body::Shared(engine.core.device.register(range)?);
+        Ok(Self::new(engine, MemoryKind::Registered, body, Some(registration), entries))
+    }
+
+    /// Takes rows of device memory, whose contents are undefined.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for no rows, no bytes, or elements that are not of 4, 8 or 16 bytes; `TooLarge`, `OutOfMemory`, `Driver`,
+    /// `DeviceLost`.
+    pub fn rows(engine: &Engine, layout: RowLayout) -> Result<Memory> {
+        let RowLayout { rows, row_bytes, element_bytes } = layout;
+        ensure!(rows > 0 && row_bytes > 0, InvalidArgument, "{rows} rows of {row_bytes} bytes are no memory");
+        ensure!(row_bytes <= ROW_BYTES_MAX, TooLarge, "a row of {row_bytes} bytes is above {ROW_BYTES_MAX}");
+        if let Some(bytes) = element_bytes {
+            ensure!(matches!(bytes, 4 | 8 | 16), InvalidArgument, "elements have 4, 8 or 16 bytes, not {bytes}");
+        }
+        let least = rows.checked_mul(row_bytes);
+        let least =
+            least.ok_or_else(|| fail!(TooLarge, "{rows} rows of {row_bytes} bytes exceed the address space"))?;
+        ensure_size(least)?;
+        engine.core.ensure_alive()?;
+        let memory = engine.core.device.rows(&layout)?;
+        let bytes = memory.pitch_bytes().saturating_mul(rows);
+        let entries = Self::enter(engine, Account::Memory, bytes)?;
+        let kind = if element_bytes.is_some() { MemoryKind::Pitched } else { MemoryKind::Linear };
+        Ok(Self::new(engine, kind, Body::Rows(memory, layout), None, entries))
+    }
+
+    fn enter(engine: &Engine, account: Account, bytes: usize) -> Result<[Entry; 2]> {
+        engine.core.ensure_alive()?;
+        let ledger = &engine.core.ledger;
+        Ok([ledger.enter(Account::Memories, 1)?, ledger.enter(account, bytes)?])
+    }
+
+    fn new(
+        engine: &Engine,
+        kind: MemoryKind,
+        body: Body,
+        registration: Option<Registration>,
+        entries: [Entry; 2],
+    ) -> Memory {
+        let core = Core { kind, body, claims: Mutex::default(), _registration: registration, _entries: entries };
+        Memory { engine: engine.core.clone(), core: Arc::new(core) }
+    }
+
+    /// What it is and where.
+    pub fn info(&self) -> MemoryInfo {
+        let attached = locked(&self.core.claims).parts.len();
+        let kind = self.core.kind;
+        match &self.core.body {
+            Body::Shared(memory) => {
+                let bytes = memory.bytes();
+                let address = Some(memory.address());
+                MemoryInfo { kind, address, bytes, rows: 1, row_bytes: bytes, pitch_bytes: bytes, attached }
+            }
+            Body::Rows(memory, RowLayout { rows, row_bytes, .. }) => {
+                let pitch_bytes = memory.pitch_bytes();
+                let (rows, row_bytes, bytes) = (*rows, *row_bytes, pitch_bytes.saturating_mul(*rows));
+                MemoryInfo { kind, address: None, bytes, rows, row_bytes, pitch_bytes, attached }
+            }
+        }
+    }
+
+    /// The bytes of host memory, to be read and written in place.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for device memory, `WrongState` while it is attached: then its contexts have views of it.
+    pub fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        let core = Arc::get_mut(&mut self.core);
+        let core = core.ok_or_else(|| fail!(WrongState, "the memory is attached: contexts have views of it"))?;
+        match &mut core.body {
+            Body::Shared(memory) => {
+                let memory = Arc::get_mut(memory);
+                Ok(memory.ok_or_else(|| fail!(Internal, "a memory that is not attached is in use"))?.bytes_mut())
+            }
+            Body::Rows(..) => Err(fail!(InvalidArgument, "the host has no access to device memory; copy it")),
+        }
+    }
+
+    fn rectangle(&self, options: &CopyOptions) -> Result<(&dyn RowMemory, Rectangle)> {
+        let Body::Rows(memory, layout) = &self.core.body else {
+            return Err(fail!(InvalidArgument, "host memory is read and written in place, not copied"));
+        };
+        let rest = |given: usize, all: usize, first: usize| if given == 0 { all.saturating_sub(first) } else { given };
+        let row_bytes = rest(options.row_bytes, layout.row_bytes, options.first_byte);
+        let rectangle = Rectangle {
+            first_row: options.first_row,
+            rows: rest(options.rows, layout.rows, options.first_row),
+            first_byte: options.first_byte,
+            row_bytes,
+            host_pitch_bytes: if options.host_pitch_bytes == 0 { row_bytes } else { options.host_pitch_bytes },
+        };
+        Ok((&**memory, rectangle))
+    }
+
+    /// Copies a rectangle from the host and waits for the end of it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for host memory, or a rectangle that is not inside of the memory or of `from`; `Driver`, `DeviceLost`.
+    pub fn write(&self, options: &CopyOptions, from: &[u8]) -> Result<()> {
+        let (memory, rectangle) = self.rectangle(options)?;
+        memory.write(&rectangle, from)
+    }
+
+    /// Copies a rectangle to the host and waits for the end of it.
+    ///
+    /// # Errors
+    /// As [`Memory::write`].
+    pub fn read(&self, options: &CopyOptions, into: &mut [u8]) -> Result<()> {
+        let (memory, rectangle) = self.rectangle(options)?;
+        memory.read(&rectangle, into)
+    }
+
+    /// A part of so many bytes for an input or output of a context of that engine.
+    pub(super) fn claim(&self, engine: &Arc<EngineCore>, offset: usize, bytes: usize) -> Result<Claim> {
+        ensure!(Arc::ptr_eq(engine, &self.engine), InvalidArgument, "memory and context belong to different engines");
+        let part = offset..part_end(&self.core, offset, bytes)?;
+        ensure!(
+            offset.is_multiple_of(ATTACHMENT_ALIGNMENT),
+            InvalidArgument,
+            "a tensor begins at a multiple of {ATTACHMENT_ALIGNMENT} bytes of the memory, not at byte {offset}"
+        );
+        let mut claims = locked(&self.core.claims);
+        let number = claims.last + 1;
+        claims.give(number, part)?;
+        claims.last = number;
+        drop(claims);
+        Ok(Claim { core: self.core.clone(), number, start: offset })
+    }
+}
