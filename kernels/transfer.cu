@@ -19,9 +19,10 @@ static __device__ uint64_t clock_ns() {
     return now;
 }
 
-static __device__ uint64_t vectors_of(const Segment& segment) { return (segment.bytes + 15) / 16; }
+static __device__ uint64_t vectors_of(const Segment& segment) { return segment.bytes / 16; }
 
-// Areas are padded to 16 bytes, so whole vectors are copied. Four loads are in flight per thread: the bus is far away.
+// Areas begin at multiples of 16 bytes, but what lies behind one may be the host program's. Four loads are in flight per thread: the bus is
+// far away.
 static __device__ void copy(const Segment* segments, uint32_t count) {
     const uint64_t first = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const uint64_t stride = uint64_t(gridDim.x) * blockDim.x;
@@ -51,6 +52,10 @@ static __device__ void copy(const Segment* segments, uint32_t count) {
             to[i + 3 * stride] = d;
         }
         for (; i < vectors; i += stride) to[i] = from[i];
+        if (first < segments[index].bytes % 16) {
+            const uint64_t byte = vectors * 16 + first;
+            static_cast<uint8_t*>(segments[index].to)[byte] = static_cast<const uint8_t*>(segments[index].from)[byte];
+        }
     }
 }
 
@@ -59,7 +64,7 @@ static __device__ void copy(const Segment* segments, uint32_t count) {
 static __device__ uint64_t offset_of(Clock* clock, int64_t seen, uint64_t now) {
     auto* lowered = reinterpret_cast<unsigned long long*>(&clock->lowered_ns);
     const unsigned long long before = *static_cast<volatile unsigned long long*>(lowered), drift = (now - before) / 20000;
-    if (int64_t(now - before) > 0 && drift > 0 && atomicCAS(lowered, before, now) == before)
+    if (int64_t(now - before) > 0 && drift > 0 && atomicCAS(lowered, before, before + drift * 20000) == before)
         atomicAdd(reinterpret_cast<unsigned long long*>(&clock->offset_ns), -drift);
     const long long known = atomicMax(reinterpret_cast<long long*>(&clock->offset_ns), static_cast<long long>(seen));
     return uint64_t(seen > known ? seen : known);

@@ -31,7 +31,7 @@ pub struct si_engine_options {
     /// "auto", "host", "cuda:0" or a GPU's UUID. Borrowed for the call; null: "auto", the best device there is.
     pub device: Text,
     /// Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. Of a GPU that several engines of
-    /// the process have open, the requests of all of them count. 0: no bound.
+    /// the process have open, the requests of all of them count, each engine against its own number: give them the same. 0: no bound.
     pub in_flight_max: u32,
     /// Live contexts, freed ones whose completion has not been reaped yet, and slots of batchers: all that may have a completion on
     /// its way. A batcher takes one for each of its contexts and for each row of their largest batch. 0: 4096.

@@ -128,11 +128,10 @@ struct Permits {
 
 impl Permits {
     fn take(&self) -> bool {
-        let granted = self.device.fetch_add(1, Relaxed) < self.limit;
+        let next = |count: usize| (count < self.limit).then_some(count + 1);
+        let granted = self.device.fetch_update(Relaxed, Relaxed, next).is_ok();
         if granted {
             self.taken.fetch_add(1, Relaxed);
-        } else {
-            self.device.fetch_sub(1, Relaxed);
         }
         granted
     }
@@ -152,11 +151,9 @@ impl EngineCore {
             if self.permits.take() {
                 return Ok(());
             }
-            return Err(fail!(
-                Again,
-                "{} requests are in flight on the device, as many as it takes",
-                self.permits.limit
-            ));
+            let Permits { device, limit, .. } = &self.permits;
+            let count = device.load(Relaxed);
+            return Err(fail!(Again, "{count} requests are in flight on the device, and this engine allows {limit}"));
         }
         Ok(())
     }

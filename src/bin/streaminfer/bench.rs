@@ -11,7 +11,7 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streaminfer::error::{Error, Result, Status};
-use streaminfer::runtime::{Engine, ImageInfo, Precision, Stats};
+use streaminfer::runtime::{DeviceKind, Engine, ImageInfo, Precision, Stats};
 
 /// Warming up ends after this time, or so many requests a context.
 const WARM_UP_TIME: Duration = Duration::from_millis(300);
@@ -27,7 +27,10 @@ pub fn bench(args: &Bench) -> Result<()> {
         Ok(match (args.mode, &shared) {
             (Mode::Shared, Some(context)) => Lane::Shared(context),
             (Mode::PerRequest, _) => Lane::PerRequest(&loaded),
-            _ => Lane::Bound(Box::new(loaded.context()?)),
+            _ => Lane::Bound {
+                context: Box::new(loaded.context()?),
+                is_gpu: loaded.engine.device().kind == DeviceKind::Cuda,
+            },
         })
     };
     let mut lanes = (0..args.contexts).map(lane).collect::<Result<Vec<_>>>()?;
@@ -152,6 +155,7 @@ fn memory(args: &Bench, loaded: &Loaded) -> Result<Stats> {
 fn report(args: &Bench, loaded: &Loaded, stats: &Stats, tally: &Tally) -> Value {
     let micros = |ns: u64| (ns as f64 / 100.0).round() / 10.0;
     let at = |quantile| micros(tally.latencies.value_at_quantile(quantile));
+    let submit = |quantile| (!tally.submits.is_empty()).then(|| micros(tally.submits.value_at_quantile(quantile)));
     let seconds = tally.elapsed.as_secs_f64();
     let count = tally.latencies.len();
     json!({
@@ -160,6 +164,8 @@ fn report(args: &Bench, loaded: &Loaded, stats: &Stats, tally: &Tally) -> Value 
         "p99_us": at(0.99),
         "p999_us": at(0.999),
         "max_us": micros(tally.latencies.max()),
+        "submit_p50_us": submit(0.5),
+        "submit_p99_us": submit(0.99),
         "rps": if seconds > 0.0 { (count as f64 / seconds * 10.0).round() / 10.0 } else { 0.0 },
         "requests": count,
         "errors": tally.errors,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use streaminfer::error::{Error, Result};
-use streaminfer::runtime::Context;
+use streaminfer::runtime::{Context, SubmitOptions};
 
 /// Latencies above this are counted as this.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -84,8 +84,8 @@ impl Drop for Permit<'_> {
 
 /// What one thread makes requests on.
 pub enum Lane<'a> {
-    /// A context of its own, which it binds.
-    Bound(Box<Context>),
+    /// A context of its own, which it binds. On a GPU submit and wait are told apart; on the host the thread computes along.
+    Bound { context: Box<Context>, is_gpu: bool },
     /// The context of all threads.
     Shared(&'a Mutex<Context>),
     /// A new context for each request.
@@ -93,24 +93,31 @@ pub enum Lane<'a> {
 }
 
 impl Lane<'_> {
-    fn request(&mut self) -> Result<()> {
+    /// Makes a request; answers what its submit took, where that is told apart.
+    fn request(&mut self) -> Result<Option<Duration>> {
         match self {
-            Lane::Bound(context) => context.run(),
-            Lane::Shared(context) => context.lock().unwrap_or_else(PoisonError::into_inner).run(),
-            Lane::PerRequest(loaded) => loaded.context()?.run(),
+            Lane::Bound { context, is_gpu: true } => {
+                let start = Instant::now();
+                let sequence = context.submit(&SubmitOptions::default())?;
+                let took = start.elapsed();
+                context.wait(sequence, u64::MAX).map(|_| Some(took))
+            }
+            Lane::Bound { context, .. } => context.run().map(|()| None),
+            Lane::Shared(context) => context.lock().unwrap_or_else(PoisonError::into_inner).run().map(|()| None),
+            Lane::PerRequest(loaded) => loaded.context()?.run().map(|()| None),
         }
     }
 
     fn bind(&mut self) -> Result<()> {
         match self {
-            Lane::Bound(context) => context.bind(),
+            Lane::Bound { context, .. } => context.bind(),
             _ => Ok(()),
         }
     }
 
     fn unbind(&mut self) -> Result<()> {
         match self {
-            Lane::Bound(context) => context.unbind(),
+            Lane::Bound { context, .. } => context.unbind(),
             _ => Ok(()),
         }
     }
@@ -178,6 +185,8 @@ impl Schedule {
 pub struct Tally {
     /// Nanoseconds from the intended start to the end, of requests that succeeded.
     pub latencies: Histogram<u64>,
+    /// Nanoseconds that submits took, where they are told apart.
+    pub submits: Histogram<u64>,
     /// Requests that failed.
     pub errors: u64,
     /// How the first of them failed.
@@ -188,12 +197,13 @@ pub struct Tally {
 
 impl Tally {
     fn new() -> Self {
-        let latencies = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are good");
-        Tally { latencies, errors: 0, first_error: None, elapsed: Duration::ZERO }
+        let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are good");
+        Tally { latencies: histogram(), submits: histogram(), errors: 0, first_error: None, elapsed: Duration::ZERO }
     }
 
     fn add(&mut self, other: Tally) {
         self.latencies.add(other.latencies).expect("equal bounds");
+        self.submits.add(other.submits).expect("equal bounds");
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
         self.elapsed = self.elapsed.max(other.elapsed);
@@ -233,7 +243,10 @@ fn drive(lane: &mut Lane<'_>, schedule: &Schedule, gate: Option<&Gate>, done: &A
         let ended = lane.request();
         drop(permit);
         match ended {
-            Ok(()) => tally.latencies.saturating_record(start.elapsed().as_nanos() as u64),
+            Ok(submit) => {
+                tally.latencies.saturating_record(start.elapsed().as_nanos() as u64);
+                submit.into_iter().for_each(|took| tally.submits.saturating_record(took.as_nanos() as u64));
+            }
             Err(error) => {
                 tally.errors += 1;
                 tally.first_error.get_or_insert(error);

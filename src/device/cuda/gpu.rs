@@ -219,10 +219,14 @@ impl Gpu {
         watches.push(Arc::downgrade(watch));
     }
 
-    /// Tells the sinks of all requests that have ended, whichever engine they are of.
+    /// Tells the sinks of all requests that have ended, whichever engine they are of. Nothing is allocated or torn down: it is called
+    /// while a request is submitted.
     pub(super) fn settle(&self) {
-        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        watches.iter().filter_map(Weak::upgrade).for_each(|watch| _ = watch.settle());
+        let watch = |index: usize| {
+            let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+            watches.get(index).map(Weak::upgrade)
+        };
+        (0..).map_while(watch).flatten().for_each(|watch| watch.settle_stations());
     }
 
     /// What it is.

@@ -160,6 +160,11 @@ impl Watch {
         }
     }
 
+    /// Settles every lane, and leaves what is over to the thread.
+    pub fn settle_stations(&self) {
+        locked(&self.stations).iter().for_each(|station| _ = station.settle());
+    }
+
     /// Settles every lane. Answers whether a request is in flight, and whether somebody waits without looking himself.
     pub fn settle(&self) -> (bool, bool) {
         let (mut flying, mut waited_for) = (false, false);

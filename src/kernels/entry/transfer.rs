@@ -21,7 +21,7 @@ pub const RECORD_STAMPS: u64 = 8;
 pub const RECORD_ENDED: u64 = 40;
 
 arguments! {
-    /// One copy. The areas do not overlap; both begin at a multiple of 16 and are padded to one.
+    /// One copy. The areas do not overlap; both begin at a multiple of 16.
     pub struct Segment {
         /// Where from.
         pub from: Address,

@@ -19,7 +19,7 @@ impl Context {
         self.start(options, false)
     }
 
-    /// Submits and waits. The calling thread computes along.
+    /// Submits and waits. On the host device the calling thread computes along, unless the context is linked.
     ///
     /// # Errors
     /// Those of [`Context::submit`] and [`Context::wait`].
@@ -60,10 +60,11 @@ impl Context {
         let lane = &mut self.stage.as_mut().expect("looked at above").lane;
         let marks = &mut self.marks;
         let launched = if along && !is_linked { lane.run(launch, marks) } else { lane.launch(launch, marks) };
-        drop(order);
         if let Err(error) = launched {
             self.marks.truncate(events);
+            // Before others may wait for it.
             self.request.unwind(ordinal);
+            drop(order);
             model.engine.give_back_permit();
             return Err(error);
         }
