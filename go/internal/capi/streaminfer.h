@@ -557,7 +557,7 @@ typedef struct si_engine_options {
     const char *device;
     /**
      * Requests that may be in flight on the device at once; a further submit answers SI_AGAIN. Of a GPU that several engines of
-     * the process have open, the requests of all of them count. 0: no bound.
+     * the process have open, the requests of all of them count, each engine against its own number: give them the same. 0: no bound.
      */
     uint32_t in_flight_max;
     /**
