@@ -20,8 +20,9 @@ pub enum WaitPolicy {
 
 /// Looks between two readings of the clock.
 const LOOKS: usize = 64;
-/// Requests that take longer are not worth a CPU that spins.
-const SPIN_BUDGET_NS_MAX: u64 = 200_000;
+/// Budgets that would be longer are not given: requests of more than a millisecond are not worth a CPU that spins, and what sleeping and
+/// being woken costs is little beside them.
+const SPIN_BUDGET_NS_MAX: u64 = 2_000_000;
 
 /// What a context has learnt about the time that its requests take.
 #[derive(Clone, Copy, Debug, Default)]
