@@ -68,7 +68,8 @@ type Event struct {
 }
 
 // Span is one request through a pool or a batcher. Moments are since the program began to run; one that was not reached is 0.
-// A request that left the queue without a session, or has no result of a batch, has Session 0 and Acquired when it left.
+// One that never had a session, nor a place in a batch, has Session 0, and Acquired is when it left the queue. One that had a place
+// and failed there has Session, but Batch 0, and Acquired is when its inputs were there: when its batch closed is not known.
 type Span struct {
 	// Session and Checkout as in Event; a batched request has its batcher's number as Session.
 	Session  uint64 `json:"session"`
