@@ -19,7 +19,8 @@ type BatcherOptions struct {
 	// Priority is that of the batches, PriorityNormal unless set.
 	Priority Priority
 	// QueueMax bounds the requests that wait while all batches are taken; one more gets ErrQueueFull. 0 means 1024, a negative
-	// number that none waits.
+	// number that none waits. They wait in one order, whatever their shapes: one that finds no room holds up those behind it, those
+	// included whose batch has room. Where requests of different lengths come in overload, make a batcher for each.
 	QueueMax int
 	// Delay is how long a batch waits for more requests after its first; 0 means a millisecond.
 	Delay time.Duration
@@ -35,8 +36,8 @@ type BatcherStats struct {
 	Slots, Forming, Running int
 	// Queued requests wait for a batch that takes them; QueuedMax is the most that did at once.
 	Queued, QueuedMax int
-	// Reservations of slots were made; Refusals is how often one was not because every batch was taken, those included that then
-	// waited.
+	// Reservations of slots were made; Refusals is how often one was not because every batch was taken: those that then waited are
+	// included, and each time that the first of them looked again.
 	Reservations, Refusals uint64
 	// Completed slots ended well. Abandoned ones were given back unused. Expired ones were not committed in time or would have
 	// missed their deadline, refused reservations included. Cancelled ones were given up. Failed ones had a batch that failed.
@@ -120,11 +121,13 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 // Infer runs one request with others: it copies in to a batch, waits for the batch, and copies the outputs that out names. Every
 // input must be given, in any order; the outermost extents count rows, of which a request may have several. in and out are the
 // caller's again when Infer returns, whatever it returns. While all batches are taken it waits for its turn, the earliest deadline
-// first, those without as if due a second after their arrival.
+// first, those without as if due a second after their arrival, and those of all shapes in one order (see [BatcherOptions].QueueMax).
 //
-// Errors: [ErrDeadline] (the result cannot be had by the deadline), [ErrQueueFull], [ErrNoBucket]; StatusInvalidArgument and
-// StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed; ctx's; the failure of
-// the batch. Where Error.Executed is ExecutedNo the request has not run and repeating it is safe.
+// Errors: [ErrDeadline] (the result cannot be had by the context's deadline; never without one), [ErrQueueFull], [ErrNoBucket];
+// StatusInvalidArgument and StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed;
+// StatusAgain without ErrQueueFull if batches kept closing before the request was copied into them, which a longer
+// [BatcherOptions].Delay ends; ctx's; the failure of the batch. Where Error.Executed is ExecutedNo the request has not run and repeating
+// it is safe.
 func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) (err error) {
 	const op = "infer"
 	arrived := backend.Now()
@@ -155,7 +158,7 @@ func (b *Batcher) enter(op string) (*ticket, error) {
 	if last := len(b.free) - 1; last >= 0 {
 		t := b.free[last]
 		b.free = b.free[:last]
-		t.number, t.entered, t.batch = b.requests, false, backend.BatchStamps{}
+		t.number, t.entered, t.committed, t.batch = b.requests, false, false, backend.BatchStamps{}
 		return t, nil
 	}
 	inputs := len(b.model.inputs)
@@ -191,7 +194,8 @@ func (b *Batcher) Stats() (BatcherStats, error) {
 		PaddingRows: raw.PaddingRows, Queued: queued, QueuedMax: queuedMax, Spans: spans}, failure("stats", ExecutedNo, err)
 }
 
-// Close gives up the requests that wait, returns when all have left, and frees the batcher. Closing again does nothing.
+// Close gives up the requests that wait or run, whose Infers return StatusStaleHandle, returns when all have left, and frees the batcher.
+// Who wants none to fail closes it after the last Infer has returned. Closing again does nothing.
 func (b *Batcher) Close() error {
 	b.mu.Lock()
 	if b.closed {

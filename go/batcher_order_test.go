@@ -1,6 +1,13 @@
 package streaminfer
 
-import "testing"
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
 
 // Rows that are given back between a request's attempt and its place in the queue are not missed: nobody would wake it.
 func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
@@ -32,8 +39,60 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 			t.Errorf("%d turns for ticket %d", len(tickets[i].turn), i)
 		}
 	}
+	// The first leaves between another's look and its place in the queue: that one has never tried, and is to.
+	b.options.QueueMax = 3
 	b.leaveQueue(tickets[0])
 	if len(tickets[0].turn) != 0 || len(tickets[1].turn) != 1 {
 		t.Error("the turn has not passed on")
+	}
+	vacated, isFirst = b.look(tickets[2])
+	b.leaveQueue(tickets[1])
+	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); queued || err != nil || isFirst {
+		t.Errorf("queued %v, %v", queued, err)
+	}
+	vacated, isFirst = b.look(tickets[2])
+	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); !queued || err != nil || !isFirst {
+		t.Errorf("queued %v, %v", queued, err)
+	}
+}
+
+// overtaken is a ticket whose batch closes so many times before it is committed.
+type overtaken struct {
+	backend.Ticket
+	times, reserved, abandoned int
+}
+
+func (o *overtaken) Reserve(backend.Bucket, time.Duration) error { o.reserved++; return nil }
+func (o *overtaken) Abandon() error                              { o.abandoned++; return nil }
+
+func (o *overtaken) Commit(uint64) error {
+	if o.times--; o.times >= 0 {
+		return &backend.Error{Status: int32(StatusExpired), Message: "its batch has closed without it"}
+	}
+	return nil
+}
+
+// Who is overtaken without having a deadline tries again, and is not told of a deadline if that does not help.
+func TestWhoIsOvertakenTriesAgain(t *testing.T) {
+	for _, times := range []int{0, 20, 1 << 20} {
+		b := &Batcher{model: &Model{}, closing: make(chan struct{})}
+		raw := &overtaken{times: times}
+		slow := &ticket{batcher: b, ticket: raw, turn: make(chan struct{}, 1)}
+		err := slow.start(context.Background(), "infer", nil)
+		if times < commitsMax {
+			if err != nil || raw.reserved != times+1 || raw.abandoned != times || !slow.committed {
+				t.Errorf("overtaken %d times: %v, %+v", times, err, raw)
+			}
+			continue
+		}
+		failed, ok := errors.AsType[*Error](err)
+		if !ok || failed.Status != StatusAgain || failed.Executed != ExecutedNo || raw.reserved != commitsMax || raw.abandoned != commitsMax ||
+			errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrDeadline) || errors.Is(err, ErrQueueFull) || slow.committed {
+			t.Errorf("always overtaken: %v, %+v", err, raw)
+		}
+		close(b.closing)
+		if err := slow.start(context.Background(), "infer", nil); !errors.Is(err, StatusStaleHandle) || raw.reserved != commitsMax {
+			t.Errorf("overtaken in a batcher that is closed: %v", err)
+		}
 	}
 }

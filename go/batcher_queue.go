@@ -39,15 +39,29 @@ func (t *ticket) placed(ctx context.Context) {
 	}
 }
 
+// lookAgainAfter is how long the first in the queue waits to be woken before it looks by itself.
+const lookAgainAfter = time.Millisecond
+
 // reserve takes rows of a batch that forms. While all batches are taken, or others wait for that who are due earlier, it waits for
 // its turn. Whoever gives rows back wakes the first in the queue, who stays there until there is room for it, and then wakes the
-// next: so nobody is overtaken by what is due later, and no room stays unused.
+// next: so nobody is overtaken by what is due later. There is one queue for requests of all kinds: the first, if it finds no room
+// for its own, keeps those behind it waiting that would find some for theirs.
+//
+// A batch can become idle without anybody giving rows back: its owners gave up and have released their slots while it ran, and when
+// the device is done it is the library alone that knows. So the first looks again from time to time, with one timer and no goroutine;
+// the others need not, for whoever is first wakes the next.
 func (t *ticket) reserve(ctx context.Context, op string) error {
 	b := t.batcher
 	for queued := false; ; {
 		if ctx.Err() != nil {
 			b.leaveQueue(t)
 			return leftQueue(op, ctx)
+		}
+		select {
+		case <-b.closing:
+			b.leaveQueue(t)
+			return refusal(op, StatusStaleHandle, "the batcher was closed during the call")
+		default:
 		}
 		vacated, isFirst := b.look(t)
 		if isFirst {
@@ -67,13 +81,27 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 			}
 			t.entered = true
 		}
-		select {
-		case <-t.turn:
-		case <-ctx.Done():
-		case <-b.closing:
-			b.leaveQueue(t)
-			return refusal(op, StatusStaleHandle, "the batcher was closed during the call")
+		t.awaitTurn(ctx, isFirst)
+	}
+}
+
+// awaitTurn returns when it is time to look again: woken, after a while if t is the first, or because nothing is to be waited for.
+func (t *ticket) awaitTurn(ctx context.Context, isFirst bool) {
+	var paced <-chan time.Time
+	if isFirst {
+		if t.pace == nil {
+			t.pace = time.NewTimer(lookAgainAfter)
+		} else {
+			t.pace.Reset(lookAgainAfter)
 		}
+		defer t.pace.Stop()
+		paced = t.pace.C
+	}
+	select {
+	case <-t.turn:
+	case <-paced:
+	case <-ctx.Done():
+	case <-t.batcher.closing:
 	}
 }
 
@@ -89,14 +117,20 @@ func remaining(ctx context.Context) time.Duration {
 func (b *Batcher) look(t *ticket) (vacated uint64, isFirst bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.vacated, len(b.queue) == 0 || b.queue.first().compare(t) <= 0
+	return b.vacated, b.wouldBeFirst(t)
 }
 
-// enqueue puts t in the queue, unless it was the first and rows have been given back since it looked.
+// wouldBeFirst reports whether nobody in the queue, but perhaps t itself, is due before t. It is called with the lock.
+func (b *Batcher) wouldBeFirst(t *ticket) bool {
+	return len(b.queue) == 0 || b.queue.first().compare(t) <= 0
+}
+
+// enqueue puts t in the queue, unless it is the first by now and has to look again: it was not when it looked, or rows have been given
+// back since. Whoever gave them back, or was the first, woke somebody else.
 func (b *Batcher) enqueue(t *ticket, op string, vacated uint64, isFirst bool) (queued bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if isFirst && b.vacated != vacated {
+	if b.wouldBeFirst(t) && (!isFirst || b.vacated != vacated) {
 		return false, nil
 	}
 	if len(b.queue) >= b.options.QueueMax {

@@ -106,6 +106,56 @@ func TestBatcherQueueIsServedByDeadline(t *testing.T) {
 	if stats.Queued != 0 || stats.QueuedMax != 5 || stats.Slots != 0 || stats.Spans.Queue.Count != 5 {
 		w.Errorf("%+v", stats)
 	}
+	// Who has left the queue is told from who was in a batch.
+	record, err := w.engine.Trace()
+	w.ok(err)
+	left := 0
+	for _, s := range record.Spans {
+		if s.Error != "" {
+			left++
+			if s.Session != 0 || s.Batch != 0 || s.Acquired != s.Ended {
+				w.Errorf("%+v", s)
+			}
+		}
+	}
+	if left != 1 {
+		w.Errorf("%d have left the queue", left)
+	}
+}
+
+// A batch whose requests were given up while it ran is idle again without anybody giving rows back then: who waits is served.
+func TestBatcherQueueOutlivesWhoGivesUp(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		b := w.batcher(w.loadRows(heavy, 1), streaminfer.BatcherOptions{Batches: 1})
+		infer := func(ctx context.Context) error {
+			return b.Infer(ctx, []streaminfer.Tensor{streaminfer.NewTensor("x", make([]float32, slowSide), 1, slowSide)}, nil)
+		}
+		giving, giveUp := context.WithCancel(context.Background())
+		defer giveUp()
+		var first, second sync.WaitGroup
+		first.Go(func() {
+			if err := infer(giving); err != nil && !errors.Is(err, context.Canceled) { // on a busy machine it may have ended
+				w.Error(err)
+			}
+		})
+		eventually(w, "a batch to run", func() bool { stats, err := b.Stats(); return err == nil && stats.Running == 1 })
+		served := make(chan error, 1)
+		second.Go(func() { served <- infer(context.Background()) })
+		eventually(w, "a request to wait, or to be served", func() bool {
+			stats, err := b.Stats()
+			return err == nil && (stats.Queued == 1 || len(served) > 0)
+		})
+		giveUp()
+		first.Wait()
+		eventually(w, "who waits to have looked in vain since", func() bool {
+			stats, err := b.Stats()
+			return err == nil && (stats.Refusals >= 2 || len(served) > 0)
+		})
+		w.release()
+		eventually(w, "who waits to be served", func() bool { return len(served) > 0 })
+		w.ok(<-served)
+		second.Wait()
+	})
 }
 
 // Who gets in wakes the next, until there is no room left: a batch that ends once is enough for all who fit in.
@@ -166,11 +216,7 @@ func TestBatcherQueueForgetsNobody(t *testing.T) {
 				r := newAffineRequest(int64(1 + worker%4))
 				for range 10 {
 					r.randomize()
-					err := b.Infer(context.Background(), r.in, r.out)
-					for errors.Is(err, streaminfer.StatusExpired) { // overtaken on a busy machine
-						err = b.Infer(context.Background(), r.in, r.out)
-					}
-					if err != nil || !r.right() {
+					if err := b.Infer(context.Background(), r.in, r.out); err != nil || !r.right() {
 						w.Errorf("worker %d: %v", worker, err)
 						return
 					}

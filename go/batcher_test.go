@@ -19,13 +19,23 @@ const long = time.Hour
 // batched loads the affine model for batches of up to so many rows.
 func (w *world) batched(rows ...int64) *streaminfer.Model {
 	w.Helper()
+	return w.loadRows(affine, rows...)
+}
+
+// loadRows loads a model of independent rows, affine or heavy.
+func (w *world) loadRows(name string, rows ...int64) *streaminfer.Model {
+	w.Helper()
 	var buckets []streaminfer.Bucket
 	for _, n := range rows {
-		buckets = append(buckets, batch(n))
+		bucket := batch(n)
+		if name == heavy {
+			bucket.Shapes["x"][1] = slowSide
+		}
+		buckets = append(buckets, bucket)
 	}
-	data := []byte(affine)
+	data := []byte(name)
 	if !w.isFake {
-		data = onnxFile(affine)
+		data = onnxFile(name)
 	}
 	model, err := w.engine.LoadBytes(data, streaminfer.ModelOptions{Buckets: buckets,
 		Paddings: []streaminfer.Padding{{Kind: streaminfer.PaddingBatch, Input: "x", Axis: 0}}})
@@ -41,14 +51,15 @@ func (w *world) batcher(model *streaminfer.Model, options streaminfer.BatcherOpt
 	return b
 }
 
-// inferAffine runs a random request of so many rows and checks what comes back. A batch that closes while this goroutine is
-// not scheduled, or has no place for it, has others try again.
+// inferAffine runs a random request of so many rows and checks what comes back. A request that has no place, or that a busy
+// machine makes late for a deadline that has not passed, is made again.
 func inferAffine(ctx context.Context, b *streaminfer.Batcher, rows int64) error {
 	r := newAffineRequest(rows)
+	_, hasDeadline := ctx.Deadline()
 	for {
 		r.randomize()
 		err := b.Infer(ctx, r.in, r.out)
-		if errors.Is(err, streaminfer.ErrQueueFull) || ctx.Err() == nil && errors.Is(err, streaminfer.StatusExpired) {
+		if errors.Is(err, streaminfer.ErrQueueFull) || ctx.Err() == nil && hasDeadline && errors.Is(err, streaminfer.StatusExpired) {
 			runtime.Gosched()
 			continue
 		}

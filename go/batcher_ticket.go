@@ -19,20 +19,22 @@ type ticket struct {
 	view    backend.View
 	cleanup runtime.Cleanup
 
-	// turn has room for the one that the queue gives.
+	// turn has room for the one that the queue gives; pace is the timer of the first, made when it is needed.
 	turn chan struct{}
+	pace *time.Timer
 
-	// What follows is of the present request: its number and when it is due, whether it has been let in to the queue or a batch,
-	// its moments, and its batch if that has run.
-	number  uint64
-	due     time.Duration
-	entered bool
-	moments moments
-	batch   backend.BatchStamps
+	// What follows is of the present request: its number and when it is due, whether it has been let in to the queue or a batch and
+	// is committed to one, its moments, and its batch if that has run.
+	number             uint64
+	due                time.Duration
+	entered, committed bool
+	moments            moments
+	batch              backend.BatchStamps
 }
 
-// commitsMax is how often a request is written whose batch closes before it is: goroutines are not always scheduled at once.
-const commitsMax = 8
+// commitsMax is how often a request is written whose batch closes before it is: goroutines are not always scheduled at once. So many
+// are not had by chance: the inputs take longer to copy than the batches wait.
+const commitsMax = 64
 
 // run takes a request through a batch.
 func (t *ticket) run(ctx context.Context, op string, in, out []Tensor) error {
@@ -57,13 +59,16 @@ func (t *ticket) run(ctx context.Context, op string, in, out []Tensor) error {
 	return err
 }
 
-// start commits a request to a batch. Only the time that it takes to write decides about another attempt: what cannot be in time
-// is refused when it is reserved.
+// start commits a request to a batch. Whether it can be in time is said when it is reserved, of every attempt anew.
 func (t *ticket) start(ctx context.Context, op string, in []Tensor) error {
 	for attempt := 1; ; attempt++ {
 		err, overtaken := t.commit(ctx, op, in)
-		if err == nil || !overtaken || attempt == commitsMax {
+		if !overtaken {
 			return err
+		}
+		if attempt == commitsMax {
+			return refusal(op, StatusAgain, "%d batches closed before the request was copied into them: their delay is too short for its inputs",
+				commitsMax)
 		}
 	}
 }
@@ -89,6 +94,7 @@ func (t *ticket) commit(ctx context.Context, op string, in []Tensor) (err error,
 		err = t.ticket.Commit(t.token)
 	}
 	if err == nil {
+		t.committed = true
 		return nil, false
 	}
 	err = refused(op, err)

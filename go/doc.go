@@ -47,7 +47,8 @@
 //	if errors.Is(err, streaminfer.ErrDeadline) { ... } // it has not run: try elsewhere, or answer less
 //
 // A new version of a model is served by a new pool: warm it, exchange the pointer to it, and [Pool.Drain] and Close the old
-// one. A request that meets a pool that drains gets [ErrPoolClosed] and can be repeated; no other notices.
+// one. A request that meets a pool that drains gets [ErrPoolClosed] and can be repeated; no other notices. A Batcher has no Drain, and
+// Close gives up the requests in it: exchange the pointer to it, too, and close the old one when the last Infer on it has returned.
 //
 // Package pipeline connects pools, functions and models that are linked on the device by bounded channels.
 //

@@ -18,8 +18,8 @@ type EngineOptions struct {
 	// Threads is the number of host threads that a session computes with unless its own options say otherwise; 0 means 1.
 	Threads int
 	// InFlightMax bounds the requests in flight on the device, on a GPU those of all engines of the process; one more gets StatusAgain.
-	// 0 means that sessions alone do. One that is smaller than the sessions of all pools, bound workers and batches takes their quotas
-	// from them: a pool's request that finds no permit tries again until its context ends, in no order.
+	// 0: no limit other than the number of sessions. If it is smaller than all sessions together, pools compete for permits, in no
+	// order: a pool's request that finds none tries again until its context ends.
 	InFlightMax int
 	// SessionsMax bounds the live sessions, those of batchers and the rows of their largest batches included; 0 means 4096.
 	SessionsMax int

@@ -26,7 +26,8 @@ const (
 var (
 	// ErrQueueFull: as many requests wait as may. An error that matches it matches StatusAgain, too.
 	ErrQueueFull = errors.New("streaminfer: the queue is full")
-	// ErrPoolClosed: the pool is closed or drains. An error that matches it matches StatusStaleHandle, too.
+	// ErrPoolClosed: the pool is closed or drains. An error that matches it matches StatusStaleHandle, too. A closed [Batcher] gives
+	// StatusStaleHandle alone.
 	ErrPoolClosed = errors.New("streaminfer: the pool is closed")
 
 	errPoolClosed = &Error{Op: "pool", Status: StatusStaleHandle, Message: "the pool is closed or drains", cause: ErrPoolClosed}
@@ -103,7 +104,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // Unwrap returns the context's error if its end is what ended the request, before it was started (StatusExpired included)
-// or after; [ErrQueueFull] or [ErrPoolClosed] if a [Pool] or a [Batcher] refused it; else nil.
+// or after; [ErrQueueFull] if a [Pool] or a [Batcher] refused it, [ErrPoolClosed] if a Pool did; else nil.
 func (e *Error) Unwrap() error { return e.cause }
 
 // failure turns a backend's error into ours. Others say all there is to say.

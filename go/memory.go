@@ -1,6 +1,7 @@
 package streaminfer
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"time"
@@ -24,10 +25,10 @@ const (
 	MemoryLinear MemoryKind = 4
 )
 
-// MemoryPageBytes is what the first byte of a registered slice lies at a multiple of, and MemoryAlignment what the offset of
-// an [Attachment] is a multiple of.
 const (
+	// MemoryPageBytes is the size of a page: the address of a slice to be registered is a multiple of it.
 	MemoryPageBytes = 4096
+	// MemoryAlignment is what the offset of an [Attachment] must be a multiple of.
 	MemoryAlignment = 64
 )
 
@@ -42,7 +43,7 @@ type Memory struct {
 	token   uint64
 	cleanup runtime.Cleanup
 
-	// mu is held while a session attaches to it and while it is closed.
+	// mu is held while a session attaches to it, while it is closed, and where it must not be closed meanwhile.
 	mu     sync.Mutex
 	closed bool
 }
@@ -56,9 +57,13 @@ func (e *Engine) NewPinned(bytes int) (*Memory, error) {
 
 // Register lets the device read and write a slice of the program's own in place, from its first element to its last. The
 // slice must begin with a page (a multiple of [MemoryPageBytes]), and no page of it may be registered already: memory from
-// mmap does, and so does, as Go's allocator is made, a slice of more than 32 KiB that make has returned. It stays where it is
-// (see [runtime.Pinner]) until the Memory is closed and the last session that it is attached to has ended; it is not
+// mmap does, and so does, as Go's allocator is made, a slice of more than 32 KiB that make has returned. A slice of Go's stays
+// where it is (see [runtime.Pinner]) until the Memory is closed and the last session that it is attached to has ended; it is not
 // collected before.
+//
+// What the garbage collector does not know is the caller's to keep: memory from mmap must not be unmapped before the Memory is
+// closed and nothing is attached to it any more, which [Memory.Drain] waits for. Sessions are attached until they are closed, their
+// device has finished with what was in flight, and the sessions that are linked to them are closed, too.
 //
 // Errors: StatusInvalidArgument, StatusTooLarge, StatusOutOfMemory, StatusLimitReached.
 func Register[T Element](e *Engine, slice []T) (*Memory, error) {
@@ -125,12 +130,17 @@ func (m *Memory) Rows() int     { return m.info.Rows }
 func (m *Memory) RowBytes() int { return m.info.RowBytes }
 func (m *Memory) Pitch() int    { return m.info.PitchBytes }
 
-// Elements returns pinned or registered memory as a slice of so many whole elements as there are, to be read and written in
-// place, but not while a request of a session that is attached to it is in flight. It must not be touched after Close, when
-// the memory is pinned, nor once m is unreachable: keep m as long as the slice.
+// Elements returns pinned or registered memory as a slice, to be read and written in place, but not while a request of a
+// session that is attached to it is in flight. Its length is that of the memory in elements, rounded down. It must not be touched
+// after Close, when the memory is pinned, nor once m is unreachable: keep m as long as the slice.
 //
-// Errors: StatusInvalidArgument for device memory.
+// Errors: StatusInvalidArgument for device memory, StatusStaleHandle after Close.
 func Elements[T Element](m *Memory) ([]T, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, refusal("elements", StatusStaleHandle, "the memory is closed")
+	}
 	if m.info.Data == nil {
 		return nil, refusal("elements", StatusInvalidArgument, "the host has no access to device memory: copy it")
 	}
@@ -170,8 +180,42 @@ func (m *Memory) copy(op string, r Rectangle, data []byte, call func(backend.Rec
 	return failure(op, ExecutedNo, err)
 }
 
-// Close frees the memory, now or when the last session that it is attached to is closed and its device has finished. Closing
-// again does nothing.
+// Drain waits until nothing is attached to the memory any more: sessions that are, and those linked to them, are closed, and their
+// device has finished. Of registered memory it can be waited for after Close, too, and then it is the program's alone, so that it
+// may be unmapped.
+//
+// Errors: ctx's, StatusStaleHandle after Close but for registered memory.
+func (m *Memory) Drain(ctx context.Context) error {
+	const op = "drain"
+	for pause := memoryPauseMin; ; pause = min(2*pause, memoryPauseMax) {
+		if drained, err := m.isDrained(op); drained || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return givenUp(op, ExecutedNo, ctx)
+		}
+	}
+}
+
+func (m *Memory) isDrained(op string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lent, isLent := m.memory.(*loan)
+	switch {
+	case m.closed && isLent:
+		return lent.hasEnded(), nil
+	case m.closed:
+		return false, refusal(op, StatusStaleHandle, "the memory is closed")
+	}
+	info, err := m.memory.Info()
+	return info.Attached == 0, failure(op, ExecutedNo, err)
+}
+
+// Close frees the memory, now or when the last session that it is attached to is closed and its device has finished. It does not
+// wait for that, so memory from mmap must not be unmapped before [Memory.Drain] has returned, before or after Close. Closing again
+// does nothing.
 func (m *Memory) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,37 +236,85 @@ func (m *Memory) attach(call func(backend.Memory) error) error {
 		return &backend.Error{Status: int32(StatusStaleHandle), Message: "the memory is closed"}
 	}
 	if lent, ok := m.memory.(*loan); ok {
-		return call(lent.Memory)
+		return lent.attach(call)
 	}
 	return call(m.memory)
 }
 
-// loan is registered memory: a slice of Go's that stays where it is until no device uses it any more.
+// loan is registered memory: a slice of the program's that, if it is Go's, stays where it is until no device uses it any more.
 type loan struct {
 	backend.Memory
 	pinner runtime.Pinner
+
+	mu sync.Mutex
+	// users are the attachments of sessions that are not closed. When there are none and it is freed, the device alone is waited for.
+	users        int
+	freed, ended bool
 }
 
-// A loan that ends while a session uses it is looked at from time to time.
-const loanPauseMin, loanPauseMax = time.Millisecond, 100 * time.Millisecond
+// Nobody tells when the device has finished with memory: it is looked at from time to time.
+const memoryPauseMin, memoryPauseMax = time.Millisecond, 100 * time.Millisecond
 
-// Free ends the loan, now or when the sessions that use the memory are closed and their device has finished: nobody is told.
+func (l *loan) attach(call func(backend.Memory) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := call(l.Memory)
+	if err == nil {
+		l.users++
+	}
+	return err
+}
+
+// letGo ends what one attachment of a session began, when that session is closed.
+func (l *loan) letGo() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.users--
+	_ = l.settle()
+}
+
+// Free ends the loan, now or when the sessions that use the memory are closed and their device has finished.
 func (l *loan) Free() error {
-	if info, err := l.Info(); err == nil && info.Attached > 0 {
-		go func() {
-			for pause := loanPauseMin; err == nil && info.Attached > 0; pause = min(2*pause, loanPauseMax) {
-				time.Sleep(pause)
-				info, err = l.Info()
-			}
-			_ = l.end()
-		}()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.freed = true
+	return l.settle()
+}
+
+// settle ends a loan that is freed once there are no users, and no device. It is called with the lock.
+func (l *loan) settle() error {
+	if !l.freed || l.users > 0 {
 		return nil
 	}
-	return l.end()
+	if !l.isInUse() {
+		return l.end()
+	}
+	go func() {
+		for pause := memoryPauseMin; l.isInUse(); pause = min(2*pause, memoryPauseMax) {
+			time.Sleep(pause)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		_ = l.end()
+	}()
+	return nil
 }
 
+func (l *loan) isInUse() bool {
+	info, err := l.Info()
+	return err == nil && info.Attached > 0
+}
+
+// end is called with the lock, once.
 func (l *loan) end() error {
 	err := l.Memory.Free()
 	l.pinner.Unpin()
+	l.ended = true
 	return err
+}
+
+func (l *loan) hasEnded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
 }

@@ -3,6 +3,7 @@ package streaminfer_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"runtime"
 	"testing"
 	"unsafe"
@@ -70,6 +71,8 @@ func TestSessionsReadAndWriteMemoryOfTheProgram(t *testing.T) {
 		// In any order.
 		w.ok(lent.Close())
 		w.ok(lent.Close())
+		_, err = streaminfer.Elements[float32](lent)
+		w.is(err, streaminfer.StatusStaleHandle)
 		runtime.GC()
 		slice[1024] = 2
 		w.ok(s.Run(context.Background()))
@@ -78,6 +81,8 @@ func TestSessionsReadAndWriteMemoryOfTheProgram(t *testing.T) {
 		}
 		w.ok(s.Close())
 		w.ok(taken.Close())
+		_, err = streaminfer.Elements[float32](taken)
+		w.is(err, streaminfer.StatusStaleHandle)
 		eventually(w, "the memory to be given back", func() bool {
 			stats, err := w.engine.Stats()
 			return err == nil && stats.Memories == 0 && stats.MemoryBytes == 0 && stats.RegisteredBytes == 0
@@ -244,6 +249,58 @@ func TestASliceOutlivesASessionClosedInFlight(t *testing.T) {
 		eventually(w, "the slice to be given back", func() bool {
 			stats, err := w.engine.Stats()
 			return err == nil && stats.RegisteredBytes == 0 && stats.Memories == 0
+		})
+	})
+}
+
+// Drain returns when no session is attached and the device has finished: before Close, and of registered memory after it, too.
+func TestMemoryIsDrained(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		model := w.load(endless)
+		ended, end := context.WithCancel(context.Background())
+		end()
+		for _, closedFirst := range []bool{false, true} {
+			lent, err := streaminfer.Register(w.engine, make([]float32, slowSide*slowSide))
+			w.ok(err)
+			w.ok(lent.Drain(ended))
+			s := w.attached(model, streaminfer.Attachment{Output: "y", Memory: lent})
+			if closedFirst {
+				w.ok(lent.Close())
+			}
+			if err := lent.Drain(ended); !errors.Is(err, context.Canceled) {
+				w.Errorf("drained while it is attached: %v", err)
+			}
+			w.ok(s.Submit(context.Background()))
+			w.ok(s.Close())
+			w.release()
+			w.ok(lent.Drain(context.Background()))
+			w.ok(lent.Close())
+			w.ok(lent.Drain(ended))
+			w.stays(0, 0, 0)
+		}
+		taken, err := w.engine.NewPinned(256)
+		w.ok(err)
+		w.ok(taken.Drain(ended))
+		w.ok(taken.Close())
+		w.is(taken.Drain(ended), streaminfer.StatusStaleHandle)
+	})
+}
+
+// A refused session lets go of the memory, and so does one that is forgotten.
+func TestRefusedAndForgottenSessionsLetGoOfMemory(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		lent, err := streaminfer.Register(w.engine, frames(w))
+		w.ok(err)
+		model := w.load(affine)
+		_, err = model.NewSession(streaminfer.SessionOptions{
+			Attachments: []streaminfer.Attachment{{Input: "x", Memory: lent}, {Output: "y", Memory: lent}}})
+		w.is(err, streaminfer.StatusInvalidArgument) // they overlap
+		w.attached(model, streaminfer.Attachment{Input: "x", Memory: lent})
+		w.ok(lent.Close())
+		eventually(w, "the memory to be given back", func() bool {
+			runtime.GC()
+			stats, err := w.engine.Stats()
+			return err == nil && stats.Memories == 0 && stats.RegisteredBytes == 0
 		})
 	})
 }

@@ -193,7 +193,11 @@ func (t *ticket) record(ctx context.Context, err error) {
 		Label: label, Error: failed, Service: t.batch.Service, Arrived: m.arrived, Acquired: m.acquired, Copied: m.copied,
 		Submitted: m.device.Submitted, Started: m.device.Started, Inputs: m.device.Inputs, Computed: m.device.Computed,
 		Done: m.device.Done, Woke: m.woke, Ended: m.ended}
-	if t.batch.Batch == 0 {
+	switch {
+	case t.batch.Batch != 0:
+	case t.committed: // its batch failed or it was given up there, and the library does not tell when that batch closed
+		span.Acquired = m.copied
+	default:
 		span.Session, span.Acquired = 0, m.ended
 	}
 	recorder.Span(&span)

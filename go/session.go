@@ -82,8 +82,9 @@ type Session struct {
 	state atomic.Uint32
 	// closing is closed by a Close that finds the session in a call, to end its waiting.
 	closing chan struct{}
-	// memories are kept reachable: views lie in them.
+	// memories that are attached are kept reachable: views lie in them. loans are the registered ones of them.
 	memories []*Memory
+	loans    []*loan
 	// done receives the completion of a parked request.
 	done chan backend.Completion
 
@@ -146,16 +147,16 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 		s.spinBudget = spinBudgetDefault
 	}
 	if err := s.prepare(op, options.Links, options.Attachments); err != nil {
-		_ = raw.Free()
+		_ = s.rest().Free()
 		return nil, err
 	}
 	s.record = raw.Record()
 	m.engine.startReaper()
 	if s.token, err = adopt(m.engine.registry, s, s.done); err != nil {
-		_ = raw.Free()
+		_ = s.rest().Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, s.token, raw})
+	s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, s.token, s.rest()})
 	s.traced(kind, nil, s.tracing(), "")
 	return s, nil
 }
@@ -200,8 +201,14 @@ func (s *Session) attach(op string, a *Attachment) error {
 		return err
 	}
 	err = a.Memory.attach(func(memory backend.Memory) error { return call(index, memory, a.Offset) })
+	if err != nil {
+		return failure(op, ExecutedNo, err)
+	}
 	s.memories = append(s.memories, a.Memory)
-	return failure(op, ExecutedNo, err)
+	if lent, ok := a.Memory.memory.(*loan); ok {
+		s.loans = append(s.loans, lent)
+	}
+	return nil
 }
 
 // Model returns the session's model.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 
+	"github.com/streaminfer/streaminfer/go/internal/backend"
 	"github.com/streaminfer/streaminfer/go/trace"
 )
 
@@ -92,5 +93,21 @@ func (s *Session) free() error {
 	s.cleanup.Stop()
 	s.unbindIfOurs()
 	s.model.engine.forget(s.token)
-	return s.context.Free()
+	return s.rest().Free()
+}
+
+// remains are what is to be freed of a session.
+type remains struct {
+	context backend.Context
+	loans   []*loan
+}
+
+func (s *Session) rest() remains { return remains{s.context, s.loans} }
+
+func (r remains) Free() error {
+	err := r.context.Free()
+	for _, lent := range r.loans {
+		lent.letGo()
+	}
+	return err
 }

@@ -23,6 +23,8 @@ const (
 	slow = "slow"
 	// endless is slow, but for many seconds: its requests are given up. On the fake they end when the world is released.
 	endless = "endless"
+	// heavy: y = x w w w ... for x float32 [n, 1024], some ten milliseconds. On the fake its requests end when the world is released.
+	heavy = "heavy"
 	// counter: next = state + x, float32 [1] each.
 	counter = "counter"
 	// doubled: y = x + x for x int64 [3].
@@ -30,7 +32,7 @@ const (
 )
 
 // A request that was given up drains when its step has ended, of some ten milliseconds on the library.
-const slowSide, slowSteps, slowTime, endlessSteps = 1024, 8, 100 * time.Millisecond, 1000
+const slowSide, slowSteps, slowTime, endlessSteps, heavySteps = 1024, 8, 100 * time.Millisecond, 1000, 200
 
 func tensor(name string, dtype streaminfer.DType, shape ...int64) streaminfer.TensorInfo {
 	info := streaminfer.TensorInfo{Name: name, DType: dtype, Shape: shape, DimNames: make([]string, len(shape))}
@@ -69,6 +71,10 @@ func fakes(released <-chan struct{}) []fake.Model {
 		Inputs: tensors{tensor("x", f32, slowSide, slowSide)}, Outputs: tensors{tensor("y", f32, slowSide, slowSide)},
 		Run: func(*fake.Call) error { <-released; return nil },
 	}, {
+		Name:   heavy,
+		Inputs: tensors{tensor("x", f32, streaminfer.Dynamic, slowSide)}, Outputs: tensors{tensor("y", f32, streaminfer.Dynamic, slowSide)},
+		Run: func(*fake.Call) error { <-released; return nil },
+	}, {
 		Name:    counter,
 		Inputs:  tensors{tensor("x", f32, 1), tensor("state", f32, 1)},
 		Outputs: tensors{tensor("next", f32, 1)},
@@ -97,10 +103,13 @@ func onnxFile(name string) []byte {
 			initializers: []message{initializer("two", []int64{1}, []float32{2}), initializer("one", []int64{1}, []float32{1})},
 			inputs:       []message{value("x", onnxFloat, "n", 4)}, outputs: []message{value("y", onnxFloat, "n", 4)},
 		}.model()
-	case slow, endless:
-		steps := slowSteps
-		if name == endless {
+	case slow, endless, heavy:
+		steps, rows := slowSteps, any(slowSide)
+		switch name {
+		case endless:
 			steps = endlessSteps
+		case heavy:
+			steps, rows = heavySteps, "n"
 		}
 		identity := make([]float32, slowSide*slowSide)
 		for i := range slowSide {
@@ -108,8 +117,8 @@ func onnxFile(name string) []byte {
 		}
 		g := graph{
 			initializers: []message{initializer("w", []int64{slowSide, slowSide}, identity)},
-			inputs:       []message{value("x", onnxFloat, slowSide, slowSide)},
-			outputs:      []message{value("y", onnxFloat, slowSide, slowSide)},
+			inputs:       []message{value("x", onnxFloat, rows, slowSide)},
+			outputs:      []message{value("y", onnxFloat, rows, slowSide)},
 		}
 		from := "x"
 		for step := range steps {

@@ -53,12 +53,12 @@ func (t *Trace) Write(w io.Writer) error {
 	batches := map[[2]uint64]bool{}
 	for i := range t.Spans {
 		s := &t.Spans[i]
-		if s.Batch == 0 {
+		if !s.isBatched() {
 			f.TraceEvents = append(f.TraceEvents, s.chrome(i)...)
 			continue
 		}
 		f.TraceEvents = append(f.TraceEvents, s.chromeBatched(i)...)
-		if key := [2]uint64{s.Session, s.Batch}; !batches[key] { // several requests tell of the same
+		if key := [2]uint64{s.Session, s.Batch}; s.Batch != 0 && !batches[key] { // several requests tell of the same
 			batches[key] = true
 			f.TraceEvents = append(f.TraceEvents, s.chromeBatch()...)
 		}
@@ -115,6 +115,11 @@ func (s *Span) chrome(number int) []chromeEvent {
 	return events
 }
 
+// isBatched reports whether a request was in a batch. The number of one that failed is not known, but loans of pools have numbers.
+func (s *Span) isBatched() bool {
+	return s.Batch != 0 || s.Session != 0 && s.Checkout == 0 && s.Error != ""
+}
+
 // chromeBatched shows a request in a batch. Those of one batch overlap, so each has a line of its own.
 func (s *Span) chromeBatched(number int) (events []chromeEvent) {
 	args := map[string]any{"batcher": s.Session, "batch": s.Batch, "rows": s.Rows, "bucket_rows": s.BucketRows, "label": s.Label,
@@ -128,6 +133,10 @@ func (s *Span) chromeBatched(number int) (events []chromeEvent) {
 	}
 	add("request", s.Arrived, s.Ended, args)
 	add("queue", s.Arrived, s.Acquired, nil)
+	if s.Batch == 0 {
+		add("batch that failed", s.Acquired, s.Ended, nil)
+		return events
+	}
 	add("batch", s.Acquired, s.Done, nil)
 	add("wake", s.Done, s.Woke, nil)
 	add("copy out", s.Woke, s.Ended, nil)

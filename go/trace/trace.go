@@ -68,7 +68,10 @@ type Event struct {
 }
 
 // Span is one request through a pool or a batcher. Moments are since the program began to run; one that was not reached is 0.
-// A request that left the queue without a session, or has no result of a batch, has Session 0 and Acquired when it left.
+//
+// If a request left the queue without a session or a place in a batch, Session is 0 and Acquired the moment when it left. If it was
+// in a batch and failed there, the batcher is known, but not the batch nor when that closed: Batch is 0, and Acquired the moment when
+// the inputs were in place.
 type Span struct {
 	// Session and Checkout as in Event; a batched request has its batcher's number as Session.
 	Session  uint64 `json:"session"`

@@ -49,6 +49,20 @@ func TestSlowPartsAreFound(t *testing.T) {
 	}
 }
 
+// A request whose batch failed, of which there are no figures, is shown among the batched ones, and as in no batch.
+func TestFailedBatchedRequestsAreShownAsSuch(t *testing.T) {
+	failed := Span{Session: 3, Error: "the batch failed", Arrived: 10 * us, Copied: 20 * us, Acquired: 20 * us, Ended: 50 * us}
+	var file bytes.Buffer
+	if err := (&Trace{Spans: []Span{failed}}).Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	for text, count := range map[string]int{`"cat":"batched"`: 6, `"batch that failed"`: 2, `"cat":"batch"`: 0, `"name":"copy out"`: 0, `"ph":"X"`: 0} {
+		if got := strings.Count(file.String(), text); got != count {
+			t.Errorf("%d times %s, not %d, in %s", got, text, count, file.String())
+		}
+	}
+}
+
 // A batched request copies its inputs before its batch closes: what it takes from then to the submission is not copying.
 func TestBatchedRequestsAreJudgedFromTheirBatchOn(t *testing.T) {
 	batched := func(took ...time.Duration) Span {
