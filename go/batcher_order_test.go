@@ -96,3 +96,31 @@ func TestWhoIsOvertakenTriesAgain(t *testing.T) {
 		}
 	}
 }
+
+// lateTicket cannot be in time from its second reservation on, after a batch that closed without it, or from the first on.
+type lateTicket struct {
+	overtaken
+	first bool
+}
+
+func (l *lateTicket) Reserve(backend.Bucket, time.Duration) error {
+	if l.first || l.reserved > 0 {
+		return &backend.Error{Status: int32(StatusExpired), Message: "the deadline cannot be met"}
+	}
+	return l.overtaken.Reserve(backend.Bucket{}, 0)
+}
+
+// A request is refused on arrival unless it has waited in a batch before.
+func TestRefusalsOnArrivalAreSaidToBe(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	for _, first := range []bool{true, false} {
+		b := &Batcher{model: &Model{}, closing: make(chan struct{})}
+		raw := &lateTicket{overtaken{times: 1}, first}
+		err := (&ticket{batcher: b, ticket: raw, turn: make(chan struct{}, 1)}).start(ctx, "infer", nil)
+		failed, ok := errors.AsType[*Error](err)
+		if !ok || failed.Status != ErrDeadline || !errors.Is(err, context.DeadlineExceeded) || failed.OnArrival != first {
+			t.Errorf("refused at first: %v: %#v", first, err)
+		}
+	}
+}
