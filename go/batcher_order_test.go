@@ -86,7 +86,8 @@ func TestWhoIsOvertakenTriesAgain(t *testing.T) {
 			continue
 		}
 		failed, ok := errors.AsType[*Error](err)
-		if !ok || failed.Status != StatusAgain || failed.OnArrival || failed.Executed != ExecutedNo || raw.reserved != commitsMax || raw.abandoned != commitsMax ||
+		if !ok || failed.Status != StatusAgain || failed.OnArrival || failed.Executed != ExecutedNo ||
+			raw.reserved != commitsMax || raw.abandoned != commitsMax ||
 			errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrDeadline) || errors.Is(err, ErrQueueFull) || slow.committed {
 			t.Errorf("always overtaken: %v, %+v", err, raw)
 		}

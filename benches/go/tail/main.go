@@ -13,8 +13,8 @@
 // Ways: shared (one session and a mutex), request (a session made for each request), bound (workers with a thread each), pool, and
 // batch (a batcher behind a bounded queue). In each of them a request copies its inputs to the device's memory and its outputs from there.
 //
-// Each cell is one JSON line; those in the file already are not run again, if they were run with the same settings, nor those that the budget's rest would not hold. A
-// percentile p is given only where n (1 - p) is at least 100. Every request has random input and its output is compared with
+// Each cell is one JSON line; those in the file already are not run again, if they were run with the same settings, nor those that
+// the budget's rest would not hold. A percentile p is given only where n (1 - p) is at least 100. Every request has random input and its output is compared with
 // that of a session nobody else used: bit by bit, or within the precision's tolerance where it ran in a batch. At the end each figure
 // stands beside what is asked of it. A cell that fails has no line; the others are run, and the program ends with 1.
 package main

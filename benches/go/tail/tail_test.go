@@ -116,8 +116,10 @@ func TestClaims(t *testing.T) {
 			}
 		}
 	}
-	for _, other := range []options{{device: "host", precision: "fp16"}, {device: "cuda:0", precision: "fp32"}, {device: "cuda:0", precision: "fp16", sessions: 8},
-		{device: "cuda:0", precision: "fp16", batches: 2}, {device: "cuda:0", precision: "fp16", seconds: 3}} {
+	for _, change := range []func(*options){func(o *options) { o.device = "host" }, func(o *options) { o.precision = "fp32" },
+		func(o *options) { o.sessions++ }, func(o *options) { o.batches++ }, func(o *options) { o.seconds++ }} {
+		other := *o
+		change(&other)
 		if all := claims(&other, figures(1), "bert-base"); len(all) != 0 {
 			t.Errorf("claims from another run than %+v: %+v", other, all)
 		}
