@@ -86,13 +86,42 @@ func TestWhoIsOvertakenTriesAgain(t *testing.T) {
 			continue
 		}
 		failed, ok := errors.AsType[*Error](err)
-		if !ok || failed.Status != StatusAgain || failed.Executed != ExecutedNo || raw.reserved != commitsMax || raw.abandoned != commitsMax ||
+		if !ok || failed.Status != StatusAgain || failed.OnArrival || failed.Executed != ExecutedNo ||
+			raw.reserved != commitsMax || raw.abandoned != commitsMax ||
 			errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrDeadline) || errors.Is(err, ErrQueueFull) || slow.committed {
 			t.Errorf("always overtaken: %v, %+v", err, raw)
 		}
 		close(b.closing)
 		if err := slow.start(context.Background(), "infer", nil); !errors.Is(err, StatusStaleHandle) || raw.reserved != commitsMax {
 			t.Errorf("overtaken in a batcher that is closed: %v", err)
+		}
+	}
+}
+
+// lateTicket cannot be in time from its second reservation on, after a batch that closed without it, or from the first on.
+type lateTicket struct {
+	overtaken
+	first bool
+}
+
+func (l *lateTicket) Reserve(backend.Bucket, time.Duration) error {
+	if l.first || l.reserved > 0 {
+		return &backend.Error{Status: int32(StatusExpired), Message: "the deadline cannot be met"}
+	}
+	return l.overtaken.Reserve(backend.Bucket{}, 0)
+}
+
+// A request is refused on arrival unless it has waited in a batch before.
+func TestRefusalsOnArrivalAreSaidToBe(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
+	for _, first := range []bool{true, false} {
+		b := &Batcher{model: &Model{}, closing: make(chan struct{})}
+		raw := &lateTicket{overtaken{times: 1}, first}
+		err := (&ticket{batcher: b, ticket: raw, turn: make(chan struct{}, 1)}).start(ctx, "infer", nil)
+		failed, ok := errors.AsType[*Error](err)
+		if !ok || failed.Status != ErrDeadline || !errors.Is(err, context.DeadlineExceeded) || failed.OnArrival != first {
+			t.Errorf("refused at first: %v: %#v", first, err)
 		}
 	}
 }

@@ -68,13 +68,13 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 			err := t.ticket.Reserve(t.request, remaining(ctx))
 			if failed, ok := errors.AsType[*backend.Error](err); !ok || Status(failed.Status) != StatusAgain {
 				b.leaveQueue(t)
-				return refused(op, err)
+				return t.turnedAway(refused(op, err))
 			}
 		}
 		if !queued {
 			var err error
 			if queued, err = b.enqueue(t, op, vacated, isFirst); err != nil {
-				return err
+				return t.turnedAway(err)
 			}
 			if !queued {
 				continue
@@ -83,6 +83,14 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 		}
 		t.awaitTurn(ctx, isFirst)
 	}
+}
+
+// turnedAway notes that a refusal came at once.
+func (t *ticket) turnedAway(err error) error {
+	if failed, ok := err.(*Error); ok && !t.entered && (failed.Status == StatusExpired || failed.Status == StatusAgain) {
+		failed.OnArrival = true
+	}
+	return err
 }
 
 // awaitTurn returns when it is time to look again: woken, after a while if t is the first, or because nothing is to be waited for.

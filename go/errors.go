@@ -85,6 +85,8 @@ type Error struct {
 	Message string
 	// Executed says whether the request may have run.
 	Executed Executed
+	// OnArrival says of ErrDeadline and ErrQueueFull that a [Pool] or a [Batcher] refused the request at once. Otherwise it had waited.
+	OnArrival bool
 
 	cause error
 }
@@ -143,6 +145,6 @@ func givenUp(op string, executed Executed, ctx context.Context) error {
 }
 
 // late is the refusal of a request that cannot be in time.
-func late(op, message string) error {
+func late(op, message string) *Error {
 	return &Error{Op: op, Status: StatusExpired, Message: message, cause: context.DeadlineExceeded}
 }

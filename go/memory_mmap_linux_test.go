@@ -31,7 +31,7 @@ func TestMappedMemoryIsUnmapped(t *testing.T) {
 			w.ok(s.Close())
 			w.ok(lent.Drain(context.Background()))
 			w.ok(lent.Close())
-			w.stays(0, 0, 0)
+			w.emptied()
 			w.ok(syscall.Munmap(mapped))
 			w.ok(w.session(model).Run(context.Background()))
 		}

@@ -37,6 +37,15 @@ func (w *world) stays(memories int, taken, registered uint64) {
 	}
 }
 
+// emptied waits until the engine has no memories.
+func (w *world) emptied() {
+	w.Helper()
+	eventually(w, "the memories to be given back", func() bool {
+		stats, err := w.engine.Stats()
+		return err == nil && stats.Memories == 0 && stats.MemoryBytes == 0 && stats.RegisteredBytes == 0
+	})
+}
+
 func TestSessionsReadAndWriteMemoryOfTheProgram(t *testing.T) {
 	inBothWorlds(t, func(w *world) {
 		model := w.load(affine)
@@ -83,10 +92,7 @@ func TestSessionsReadAndWriteMemoryOfTheProgram(t *testing.T) {
 		w.ok(taken.Close())
 		_, err = streaminfer.Elements[float32](taken)
 		w.is(err, streaminfer.StatusStaleHandle)
-		eventually(w, "the memory to be given back", func() bool {
-			stats, err := w.engine.Stats()
-			return err == nil && stats.Memories == 0 && stats.MemoryBytes == 0 && stats.RegisteredBytes == 0
-		})
+		w.emptied()
 		again, err := streaminfer.Register(w.engine, slice)
 		w.ok(err)
 		w.ok(again.Close())
@@ -276,7 +282,7 @@ func TestMemoryIsDrained(t *testing.T) {
 			w.ok(lent.Drain(context.Background()))
 			w.ok(lent.Close())
 			w.ok(lent.Drain(ended))
-			w.stays(0, 0, 0)
+			w.emptied()
 		}
 		taken, err := w.engine.NewPinned(256)
 		w.ok(err)

@@ -114,13 +114,15 @@ func (p *Pool) await(ctx context.Context, op string, w *waiter) (*lane, error) {
 	return nil, p.left(op, ctx)
 }
 
-// refusal gives a refusal its words, without the lock.
+// refusal gives a refusal on arrival its words, without the lock.
 func (p *Pool) refusal(op string, over time.Duration, refused error) error {
 	switch refused {
 	case ErrDeadline:
-		return late(op, "it, or one that waits, would end "+over.String()+" after its deadline")
+		err := late(op, "it, or one that waits, would end "+over.String()+" after its deadline")
+		err.OnArrival = true
+		return err
 	case ErrQueueFull:
-		return &Error{Op: op, Status: StatusAgain, Message: "as many requests wait as may", cause: ErrQueueFull}
+		return &Error{Op: op, Status: StatusAgain, Message: "as many requests wait as may", cause: ErrQueueFull, OnArrival: true}
 	}
 	return refused
 }

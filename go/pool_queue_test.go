@@ -101,7 +101,7 @@ func TestQueueIsBoundedAndCanBeLeft(t *testing.T) {
 	queued(w, pool, 2)
 
 	_, err := infer(context.Background(), pool, 3)
-	if !errors.Is(err, streaminfer.ErrQueueFull) || !errors.Is(err, streaminfer.StatusAgain) || w.executed(err) != streaminfer.ExecutedNo {
+	if !errors.Is(err, streaminfer.ErrQueueFull) || !errors.Is(err, streaminfer.StatusAgain) || !onArrival(err) || w.executed(err) != streaminfer.ExecutedNo {
 		w.Fatal(err)
 	}
 	cancel()
@@ -113,6 +113,9 @@ func TestQueueIsBoundedAndCanBeLeft(t *testing.T) {
 	defer cancel()
 	_, err = infer(short, pool, 4)
 	w.isLate(err)
+	if onArrival(err) {
+		w.Errorf("who has waited was not refused on arrival: %v", err)
+	}
 	close(g.gate)
 	group.Wait()
 	if want := []float32{0, 2}; !slices.Equal(g.ran(), want) {

@@ -13,8 +13,8 @@
 // Ways: shared (one session and a mutex), request (a session made for each request), bound (workers with a thread each), pool, and
 // batch (a batcher behind a bounded queue). In each of them a request copies its inputs to the device's memory and its outputs from there.
 //
-// Each cell is one JSON line; those in the file already are not run again, nor those that the budget's rest would not hold. A
-// percentile p is given only where n (1 - p) is at least 100. Every request has random input and its output is compared with
+// Each cell is one JSON line; those in the file already are not run again, if they were run with the same settings, nor those that
+// the budget's rest would not hold. A percentile p is given only where n (1 - p) is at least 100. Every request has random input and its output is compared with
 // that of a session nobody else used: bit by bit, or within the precision's tolerance where it ran in a batch. At the end each figure
 // stands beside what is asked of it. A cell that fails has no line; the others are run, and the program ends with 1.
 package main
@@ -33,12 +33,22 @@ import (
 	streaminfer "github.com/streaminfer/streaminfer/go"
 )
 
+// settings are those of a run: figures of another are not this one's.
+type settings struct {
+	Device      string `json:"device"`
+	Precision   string `json:"precision"`
+	SessionsMax int    `json:"sessions_max"`
+	Batches     int    `json:"batches"`
+	// SecondsMin is how long a cell is measured at least.
+	SecondsMin float64 `json:"seconds_min"`
+	GoMaxProcs int     `json:"gomaxprocs"`
+}
+
 // cell is one measurement to be made; it is also the key under which its result is found again.
 type cell struct {
-	Model     string `json:"model"`
-	Device    string `json:"device"`
-	Precision string `json:"precision"`
-	Way       string `json:"way"`
+	settings
+	Model string `json:"model"`
+	Way   string `json:"way"`
 	// Loop is "closed", "open" or "recovery"; Load is an open one's part of the peak.
 	Loop       string  `json:"loop"`
 	Load       float64 `json:"load,omitempty"`
@@ -51,18 +61,19 @@ type cell struct {
 // result is a cell's line.
 type result struct {
 	cell
-	N          int     `json:"n"`
-	Failed     int     `json:"failed"`
+	N      int `json:"n"`
+	Failed int `json:"failed"`
+	// Refused on arrival; Expired ones were refused when they had waited.
 	Refused    int     `json:"refused,omitempty"`
 	RefusedP99 float64 `json:"refused_p99_us,omitempty"`
-	// Expired of those that were refused, or failed, had waited before.
-	Expired  int     `json:"expired,omitempty"`
-	Rate     float64 `json:"requests_per_s"`
-	P50      float64 `json:"p50_us,omitempty"`
-	P99      float64 `json:"p99_us,omitempty"`
-	P999     float64 `json:"p999_us,omitempty"`
-	Max      float64 `json:"max_us"`
-	Intended float64 `json:"intended_per_s,omitempty"`
+	Expired    int     `json:"expired,omitempty"`
+	ExpiredP99 float64 `json:"expired_p99_us,omitempty"`
+	Rate       float64 `json:"requests_per_s"`
+	P50        float64 `json:"p50_us,omitempty"`
+	P99        float64 `json:"p99_us,omitempty"`
+	P999       float64 `json:"p999_us,omitempty"`
+	Max        float64 `json:"max_us"`
+	Intended   float64 `json:"intended_per_s,omitempty"`
 	// Batch has what is known of the way batch's batches.
 	Batch *batchFigures `json:"batch,omitempty"`
 	// Recovery is how long after the overload's end requests were late or refused; Normal is what late is measured by: the P99 of
@@ -71,7 +82,6 @@ type result struct {
 	Normal      float64  `json:"normal_p99_us,omitempty"`
 	Seconds     float64  `json:"seconds"`
 	Sessions    int      `json:"sessions"`
-	GoMaxProcs  int      `json:"gomaxprocs"`
 	LoadAverage string   `json:"load_average"`
 	Go          string   `json:"go"`
 	At          string   `json:"at"`
@@ -122,6 +132,12 @@ func (o *options) complete() error {
 		}
 	}
 	return nil
+}
+
+// settings of a run whose options are complete.
+func (o *options) settings() settings {
+	return settings{Device: o.device, Precision: o.precision, SessionsMax: o.sessions, Batches: o.batches, SecondsMin: o.seconds,
+		GoMaxProcs: runtime.GOMAXPROCS(0)}
 }
 
 // bench is one run of the program.

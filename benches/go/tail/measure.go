@@ -24,8 +24,7 @@ func (b *bench) measure(w *workload, c cell) (result, error) {
 		return result{}, err
 	}
 	defer way.close()
-	r := result{cell: c, Sessions: sessions, GoMaxProcs: runtime.GOMAXPROCS(0), LoadAverage: loadAverage(), Go: runtime.Version(),
-		At: time.Now().UTC().Format(time.RFC3339)}
+	r := result{cell: c, Sessions: sessions, LoadAverage: loadAverage(), Go: runtime.Version(), At: time.Now().UTC().Format(time.RFC3339)}
 	l := traffic{cell: c, way: way, duration: duration(b.seconds), samples: int64(c.Samples), longest: duration(samplesTimes * b.seconds)}
 	if b.full {
 		l.longest = time.Hour
@@ -47,7 +46,6 @@ func (b *bench) measure(w *workload, c cell) (result, error) {
 	if _, err := warm.run(); err != nil {
 		return r, err
 	}
-	expired := way.expired()
 	if c.Loop == "recovery" {
 		err = l.recover(&r)
 	} else if got, failed := l.run(); failed != nil {
@@ -56,7 +54,6 @@ func (b *bench) measure(w *workload, c cell) (result, error) {
 		r.fill(got)
 		r.Batch = way.batches()
 	}
-	r.Expired = way.expired() - expired
 	return r, err
 }
 
@@ -72,9 +69,11 @@ func rowsMax(c cell) int {
 func (r *result) fill(got *outcome) {
 	slices.Sort(got.took)
 	slices.Sort(got.refused)
+	slices.Sort(got.expired)
 	r.N, r.Failed, r.Rate, r.Seconds = len(got.took), got.failed, float64(len(got.took))/got.time.Seconds(), got.time.Seconds()
 	r.P50, r.P99, r.P999 = percentile(got.took, 0.5), percentile(got.took, 0.99), percentile(got.took, 0.999)
 	r.Refused, r.RefusedP99 = len(got.refused), percentile(got.refused, 0.99)
+	r.Expired, r.ExpiredP99 = len(got.expired), percentile(got.expired, 0.99)
 	if r.N > 0 {
 		r.Max = micros(got.took[r.N-1])
 	}
@@ -113,16 +112,18 @@ type moment struct {
 
 // outcome is what the requests of a loop, or of one goroutine of it, came to.
 type outcome struct {
-	// took has the latency of each request that ended well and in time, refused how long it took to refuse each that was.
-	took, refused []time.Duration
-	failed        int
-	moments       []moment
-	wrong         error
-	time          time.Duration
+	// took has the latency of each request that ended well and in time, refused how long it took to refuse each that was on arrival,
+	// expired each that had waited.
+	took, refused, expired []time.Duration
+	failed                 int
+	moments                []moment
+	wrong                  error
+	time                   time.Duration
 }
 
 func (o *outcome) add(other *outcome) {
 	o.took, o.refused = append(o.took, other.took...), append(o.refused, other.refused...)
+	o.expired = append(o.expired, other.expired...)
 	o.moments = append(o.moments, other.moments...)
 	o.failed += other.failed
 	o.wrong = cmp.Or(o.wrong, other.wrong)
@@ -146,7 +147,11 @@ func (o *outcome) one(client *client, from time.Time, deadline time.Duration) (i
 		o.took = append(o.took, ended.Sub(from))
 		return true
 	case errors.Is(err, streaminfer.ErrDeadline) || errors.Is(err, streaminfer.ErrQueueFull):
-		o.refused = append(o.refused, ended.Sub(began))
+		to := &o.expired
+		if failed, ok := errors.AsType[*streaminfer.Error](err); ok && failed.OnArrival {
+			to = &o.refused
+		}
+		*to = append(*to, ended.Sub(began))
 	default:
 		o.failed++
 	}
@@ -197,7 +202,7 @@ func (l *traffic) run() (*outcome, error) {
 
 // nothing is an error if no request ended well nor was refused: then there is nothing to be measured.
 func nothing(all *outcome) error {
-	if len(all.took)+len(all.refused) == 0 && all.failed > 0 {
+	if len(all.took)+len(all.refused)+len(all.expired) == 0 && all.failed > 0 {
 		return fmt.Errorf("all %d requests failed", all.failed)
 	}
 	return nil

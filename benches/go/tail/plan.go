@@ -18,7 +18,7 @@ func plan(o *options) []cell {
 		cells = gpuCells(o.full)
 	}
 	for i := range cells {
-		cells[i].Device, cells[i].Precision = o.device, o.precision
+		cells[i].settings = o.settings()
 	}
 	return slices.DeleteFunc(cells, func(c cell) bool { return o.only != "" && c.Model != o.only })
 }
@@ -99,7 +99,7 @@ func peak(had map[cell]result, c cell) (most float64) {
 		way = "batch"
 	}
 	for k, r := range had {
-		if k.Model == c.Model && k.Device == c.Device && k.Precision == c.Precision && k.Way == way && k.Loop == "closed" {
+		if k.Model == c.Model && k.settings == c.settings && k.Way == way && k.Loop == "closed" {
 			most = max(most, r.Rate)
 		}
 	}

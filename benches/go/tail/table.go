@@ -25,8 +25,8 @@ func row(text io.Writer, r *result) {
 	fmt.Fprintf(text, "%-9s %-8s %-13s %10d %9d %10.0f %10s %10s %10s %11s", r.Model, r.Way, loop, r.Goroutines, r.N, r.Rate,
 		number(r.P50), number(r.P99), number(r.P999), number(r.Max))
 	if r.Deadline > 0 {
-		fmt.Fprintf(text, "  in time; %d refused, P99 of that %s us; %d failed; %d of both had waited", r.Refused, number(r.RefusedP99), r.Failed,
-			r.Expired)
+		fmt.Fprintf(text, "  in time; %d refused on arrival, P99 of that %s us; %d when they had waited, %s us; %d failed", r.Refused,
+			number(r.RefusedP99), r.Expired, number(r.ExpiredP99), r.Failed)
 	}
 	if r.Recovery != nil {
 		fmt.Fprintf(text, "; normal again after %.2f s", *r.Recovery)
@@ -58,7 +58,7 @@ func claims(o *options, had map[cell]result, model string) (all []claim) {
 	find := func(way, loop string, load float64, goroutines int) *result {
 		var found *result
 		for c, r := range had {
-			if c.Model == model && c.Device == o.device && c.Precision == o.precision && c.Way == way && c.Loop == loop && c.Load == load &&
+			if c.Model == model && c.settings == o.settings() && c.Way == way && c.Loop == loop && c.Load == load &&
 				c.Goroutines == goroutines && (loop != "open" || (c.Deadline > 0) == (load > 1)) && (found == nil || c.Samples > found.Samples) {
 				found = &r
 			}
@@ -92,7 +92,7 @@ func claims(o *options, had map[cell]result, model string) (all []claim) {
 	for _, way := range []string{"pool", "batch"} {
 		if over := find(way, "open", 2, 1024); over != nil {
 			least(way+" at twice its peak: in time / peak", over.Rate, peak(had, over.cell), 0.9)
-			most(way+" at twice its peak: P99 of a refusal", over.RefusedP99, 1, 1000, " us")
+			most(way+" at twice its peak: P99 of a refusal on arrival", over.RefusedP99, 1, 1000, " us")
 		}
 	}
 	if after := find("pool", "recovery", 2, 1024); after != nil && after.Recovery != nil {

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 func TestPercentilesNeedSamples(t *testing.T) {
@@ -83,7 +86,7 @@ func TestClaims(t *testing.T) {
 	figures := func(beyond float64) map[cell]result {
 		had := map[cell]result{}
 		for _, c := range gpuCells(false) {
-			c.Device, c.Precision = o.device, o.precision
+			c.settings = o.settings()
 			r := result{cell: c, Rate: 1000, P50: 100, P99: 130 * beyond}
 			switch {
 			case c.Way == "pool" && c.Loop == "closed" && c.Goroutines == 16:
@@ -113,8 +116,58 @@ func TestClaims(t *testing.T) {
 			}
 		}
 	}
-	if all := claims(&options{device: "host", precision: "fp32"}, figures(1), "bert-base"); len(all) != 0 {
-		t.Errorf("claims from another device: %+v", all)
+	for _, change := range []func(*options){func(o *options) { o.device = "host" }, func(o *options) { o.precision = "fp32" },
+		func(o *options) { o.sessions++ }, func(o *options) { o.batches++ }, func(o *options) { o.seconds++ }} {
+		other := *o
+		change(&other)
+		if all := claims(&other, figures(1), "bert-base"); len(all) != 0 {
+			t.Errorf("claims from another run than %+v: %+v", other, all)
+		}
+	}
+	procs := runtime.GOMAXPROCS(0)
+	had := figures(1)
+	runtime.GOMAXPROCS(procs + 1)
+	defer runtime.GOMAXPROCS(procs)
+	if all := claims(o, had, "bert-base"); len(all) != 0 {
+		t.Errorf("claims from a run on another number of processors: %+v", all)
+	}
+}
+
+// Who is refused at once and who has waited first are told apart.
+func TestRefusalsAreToldApart(t *testing.T) {
+	o, c := &outcome{}, &client{}
+	for _, err := range []error{
+		&streaminfer.Error{Status: streaminfer.ErrDeadline, OnArrival: true},
+		&streaminfer.Error{Status: streaminfer.ErrDeadline},
+		&streaminfer.Error{Status: streaminfer.ErrDeadline},
+		&streaminfer.Error{Status: streaminfer.StatusDriver, OnArrival: true},
+	} {
+		c.run = func(context.Context) error { return err }
+		if o.one(c, time.Now(), time.Hour) {
+			t.Errorf("%v is good", err)
+		}
+	}
+	var r result
+	if r.fill(o); r.Refused != 1 || r.Expired != 2 || r.Failed != 1 || r.N != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// The spans of slow requests, which are all recorded, do not make the service time of a batch longer.
+func TestSlowSpansAreLeftOut(t *testing.T) {
+	const ms = time.Millisecond
+	for _, test := range []struct {
+		span trace.Span
+		want bool
+	}{
+		{trace.Span{Batch: 1, Service: ms, Acquired: ms, Ended: 3 * ms}, true},
+		{trace.Span{Batch: 1, Service: ms, Acquired: ms, Ended: 4 * ms}, false},
+		{trace.Span{Batch: 1, Acquired: ms, Ended: 9 * ms}, true},
+		{trace.Span{Service: ms, Acquired: ms, Ended: 2 * ms}, false},
+	} {
+		if got := isSampled(&test.span); got != test.want {
+			t.Errorf("%+v: %v", test.span, got)
+		}
 	}
 }
 
@@ -158,6 +211,19 @@ func TestRunIsResumed(t *testing.T) {
 	again, err := os.ReadFile(o.out)
 	if err != nil {
 		t.Fatal(err)
+	}
+	had, err := load(o.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []func(*options){func(o *options) { o.sessions++ }, func(o *options) { o.batches++ }, func(o *options) { o.seconds *= 2 }} {
+		other := *o
+		change(&other)
+		for _, c := range plan(&other) {
+			if _, found := had[c]; found {
+				t.Errorf("%s is taken from a run with other settings", c)
+			}
+		}
 	}
 	if string(again) != string(lines) || !strings.Contains(text.String(), "requests/s / bound's") {
 		t.Errorf("cells were run twice, or nothing was compared: %s", text.String())

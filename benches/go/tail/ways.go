@@ -48,8 +48,6 @@ type way interface {
 	client(number int) *client
 	// batches says how requests met in batches; nil where there are none.
 	batches() *batchFigures
-	// expired counts requests that were refused after they had waited, not on arrival.
-	expired() int
 	close()
 }
 
@@ -57,7 +55,6 @@ type way interface {
 type single struct{}
 
 func (single) batches() *batchFigures { return nil }
-func (single) expired() int           { return 0 }
 
 func newWay(w *workload, c cell, o *options) (way, int, error) {
 	switch c.Way {
@@ -101,7 +98,6 @@ type pooled struct {
 }
 
 func (p *pooled) client(int) *client { return infer(p.w, p.pool.Infer) }
-func (p *pooled) expired() int       { return int(p.pool.Stats().Expired) }
 func (p *pooled) close()             { _ = p.pool.Close() }
 
 type bound struct {
@@ -172,7 +168,6 @@ func newBatched(w *workload, c cell, o *options) (way, int, error) {
 	if c.Deadline > 0 {
 		options.QueueMax = -1
 	}
-	w.engine.SetTrace(trace.Options{Spans: 1})
 	batcher, err := streaminfer.NewBatcher(w.model, options)
 	return &batched{w: w, batcher: batcher}, o.batches, err
 }
@@ -183,13 +178,7 @@ func (b *batched) client(int) *client {
 	return c
 }
 
-func (b *batched) expired() int {
-	stats, _ := b.batcher.Stats()
-	return int(stats.Expired)
-}
-
 func (b *batched) close() {
-	b.w.engine.SetTrace(trace.Options{})
 	_ = b.batcher.Close()
 }
 
@@ -197,13 +186,22 @@ func (b *batched) close() {
 type batchFigures struct {
 	// RowsMean is the mean of the rows that batches ran for requests.
 	RowsMean float64 `json:"rows_mean"`
-	// Modal is the bucket, by its rows, that most of the last requests ran in, and Service what it took from submit to end: the
-	// median, in microseconds.
+	// Modal is the bucket, by its rows, that most of the last requests ran in of which there are spans, and Service what it took from
+	// submit to end: the median, in microseconds.
 	Modal   int     `json:"modal_rows"`
 	Service float64 `json:"modal_service_us"`
 }
 
-// batches reads the last requests' spans.
+// slowMargin, and twice the usual service time, have a span recorded whether or not it is its turn.
+const slowMargin = 500 * time.Microsecond
+
+// isSampled reports whether a span is one of those that are recorded now and then. The slow ones are recorded all: among the others
+// they would be too many.
+func isSampled(s *trace.Span) bool {
+	return s.Batch != 0 && (s.Service == 0 || s.Ended-s.Acquired <= 2*s.Service+slowMargin)
+}
+
+// batches reads the spans that were recorded of the last requests.
 func (b *batched) batches() *batchFigures {
 	recorded, err := b.w.engine.Trace()
 	if err != nil {
@@ -222,7 +220,7 @@ func (b *batched) batches() *batchFigures {
 	}
 	took := map[int][]time.Duration{}
 	for _, s := range recorded.Spans {
-		if s.Batch != 0 && s.Session == newest {
+		if s.Session == newest && isSampled(&s) {
 			took[s.BucketRows] = append(took[s.BucketRows], s.Done-s.Submitted)
 		}
 	}
