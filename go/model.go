@@ -45,8 +45,8 @@ type ModelOptions struct {
 	Overridable []string
 	// Multiprocessors is how many of a GPU's multiprocessors the model's sessions run on, at least: other models that ask for
 	// some get others, so that a storm on one does not slow the other down. The driver gives them in groups;
-	// [Model.Multiprocessors] says how many there are. They are given back with the model's last session, so that a model cannot be
-	// loaded again beside itself if too few are left. 0 means the whole GPU, which models without a number share. The host
+	// [Model.Multiprocessors] says how many there are. They are given back when the model is closed and its last session has ended,
+	// so that a model cannot be loaded again beside itself if too few are left. 0 means the whole GPU, which models without a number share. The host
 	// device has none: StatusUnsupported. A GPU needs a driver for CUDA 12.5 or newer.
 	Multiprocessors int
 }
