@@ -85,12 +85,13 @@ pub fn leave() -> Result<()> {
         drop((context, memory));
         // The next one who takes as much gets none of what the GPU still writes.
         let mut fresh = Memory::pinned(&gpu, 4096)?;
+        assert!(fresh.bytes_mut()?.iter().all(|&byte| byte == 0), "memory is given out with what was in it");
         let start = Instant::now();
         while gpu.stats().memories > 1 || gpu.stats().contexts > 0 {
             assert!(start.elapsed() < Duration::from_secs(20), "{:?}", gpu.stats());
             assert!(fresh.bytes_mut()?.iter().all(|&byte| byte == 0), "the GPU writes to memory of someone else");
         }
-        assert!(fresh.bytes_mut()?.iter().all(|&byte| byte == 0), "memory was given back with what was in it");
+        assert!(fresh.bytes_mut()?.iter().all(|&byte| byte == 0), "the GPU wrote to memory of someone else");
     }
     assert_eq!((gpu.stats().memories, gpu.stats().registered_bytes), (0, 0));
     Ok(())
