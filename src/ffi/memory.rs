@@ -114,41 +114,41 @@ fn size(value: u64, name: &str) -> Result<usize> {
 }
 
 impl si_memory_options {
-    /// That fields which the kind has no use for are zero.
-    fn ensure_unused(&self, fields: &[(&str, bool)]) -> Result<()> {
+    /// That fields other than those which the kind has a use for are zero.
+    fn ensure_only(&self, used: &[&str]) -> Result<()> {
         ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
-        let used = fields.iter().find(|(_, is_zero)| !is_zero);
-        ensure!(
-            used.is_none(),
-            InvalidArgument,
-            "options.{} is set, and memory of kind {} has none",
-            used.map_or("", |(name, _)| name),
-            self.kind
-        );
-        Ok(())
+        let are_set = [
+            ("address", !self.address.is_null()),
+            ("bytes", self.bytes != 0),
+            ("row_count", self.row_count != 0),
+            ("row_bytes", self.row_bytes != 0),
+            ("element_bytes", self.element_bytes != 0),
+        ];
+        match are_set.iter().find(|(name, is_set)| *is_set && !used.contains(name)) {
+            Some((name, _)) => {
+                Err(fail!(InvalidArgument, "options.{name} is set, and memory of kind {} has none", self.kind))
+            }
+            None => Ok(()),
+        }
     }
 
     fn make(&self, engine: &Engine) -> Result<Memory> {
-        let address = ("address", self.address.is_null());
-        let bytes = ("bytes", self.bytes == 0);
-        let rows = [("row_count", self.row_count == 0), ("row_bytes", self.row_bytes == 0)];
-        let element = ("element_bytes", self.element_bytes == 0);
         match self.kind {
             SI_MEMORY_PINNED => {
-                self.ensure_unused(&[address, rows[0], rows[1], element])?;
+                self.ensure_only(&["bytes"])?;
                 Memory::pinned(engine, size(self.bytes, "options.bytes")?)
             }
             SI_MEMORY_REGISTERED => {
-                self.ensure_unused(&[rows[0], rows[1], element])?;
+                self.ensure_only(&["address", "bytes"])?;
                 Memory::registered(engine, self.address.lend(size(self.bytes, "options.bytes")?))
             }
             SI_MEMORY_PITCHED => {
-                self.ensure_unused(&[address, bytes])?;
+                self.ensure_only(&["row_count", "row_bytes", "element_bytes"])?;
                 let element = if self.element_bytes == 0 { 16 } else { self.element_bytes as usize };
                 Memory::rows(engine, self.layout(Some(element))?)
             }
             SI_MEMORY_LINEAR => {
-                self.ensure_unused(&[address, bytes, element])?;
+                self.ensure_only(&["row_count", "row_bytes"])?;
                 Memory::rows(engine, self.layout(None)?)
             }
             other => Err(fail!(InvalidArgument, "options.kind {other} is no SI_MEMORY_ value")),
