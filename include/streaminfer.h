@@ -139,7 +139,7 @@ typedef struct si_slot {
  * Memory that a host takes from an engine's device or lends it, beside the inputs and outputs that contexts have anyway. Inputs and
  * outputs of contexts can be attached to host memory, so that a host with buffers of its own copies nothing. Device memory is for
  * hosts that keep data on the device and copy to and from it. Any thread may use it, several at once. It may be freed before the contexts
- * that it is attached to; they keep it until they are freed and drained.
+ * that it is attached to; they, and those that are linked to them, keep it until they are freed and drained.
  */
 typedef struct si_memory {
     /** 0 is no memory. */
@@ -779,7 +779,8 @@ typedef struct si_model_options {
     uint32_t overridable_count;
     /**
      * Multiprocessors of the GPU that this model's contexts run on, at least; other models that ask for some get others. The driver
-     * gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back with the model's last context.
+     * gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back when the model is freed and
+     * its last context is gone.
      * 0: the whole GPU, which models without a number share. The host device has none. It needs a driver for CUDA 12.5 or newer.
      */
     uint32_t multiprocessors;
@@ -821,7 +822,9 @@ typedef struct si_model_info {
  * @param error Receives the failure. Owned by the caller, may be null.
  * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_NOT_FOUND, SI_IO,
  *     SI_FORBIDDEN_PATH, SI_MALFORMED, SI_UNSUPPORTED, SI_UNSUPPORTED_DYNAMIC, SI_TOO_LARGE, SI_SHAPE_MISMATCH (a bucket does
- *     not suit the model), SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST.
+ *     not suit the model), SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST. For multiprocessors: SI_TOO_LARGE (the GPU
+ *     does not have so many), SI_LIMIT_REACHED (other models have the rest), SI_UNSUPPORTED (the host device has none; the GPU cannot
+ *     give some of them, or not with this driver).
  * Threads: any. Since: 0.1.
  */
 si_result si_model_load(si_engine engine,
@@ -908,7 +911,7 @@ si_result si_model_output(si_model model,
                           si_error *error);
 
 /**
- * Frees a model. Its weights go with its last context.
+ * Frees a model. Its weights and multiprocessors are given back when its last context is gone.
  *
  * @param model Consumed. The zero handle is a no-op.
  * @param error Receives the failure. Owned by the caller, may be null.
@@ -1279,7 +1282,8 @@ si_result si_context_timings(si_context context,
 
 /**
  * Frees a context. A request in flight is cancelled first; its memory and threads go when the device is done, and the call
- * does not wait for that. A thread that is inside a call on it leaves that call first.
+ * does not wait for that. A thread that is inside a call on it leaves that call first. A freed memory that nothing else uses goes
+ * with it: on a GPU, parked requests of the engine may be told of their ends later by the time that the driver takes for that.
  *
  * @param context Consumed. The zero handle is a no-op.
  * @param error Receives the failure. Owned by the caller, may be null.
@@ -1698,8 +1702,9 @@ typedef struct si_memory_info {
     /** Bytes from the start of a row to that of the next. */
     uint64_t pitch_bytes;
     /**
-     * Inputs and outputs of contexts that are attached to it, those of freed contexts that drain included. A host that wants its registered
-     * memory back frees the contexts and waits for 0 before it frees this.
+     * Inputs and outputs that are attached to it. One counts until its context, and every context that is linked to that one, is freed
+     * and drained. A host that wants its registered memory back frees the contexts, waits for 0, and frees this while no other thread
+     * is inside a call with it.
      */
     uint32_t attached_count;
     /** Zero. */
@@ -1796,7 +1801,8 @@ si_result si_memory_read(si_memory memory,
  * Makes an input of a context lie in host memory of the host's choice: the device reads it there, and nothing is copied. What is there
  * stays, but for values of shape inputs and what padding fills. It needs as many bytes as the input has in the largest bucket.
  *
- * @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it is freed and drained.
+ * @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it, and every context that is
+ *     linked to it, is freed and drained.
  * @param input_index The context's input. `si_context_input` then gives an address in the memory.
  * @param memory Borrowed for the call; SI_MEMORY_PINNED or SI_MEMORY_REGISTERED, of the context's engine.
  * @param byte_offset Where in the memory the input begins: a multiple of SI_MEMORY_ALIGNMENT.
@@ -1817,7 +1823,8 @@ si_result si_context_attach_input(si_context target,
  * Makes an output of a context lie in host memory of the host's choice: the device writes it there, and nothing is copied.
  * si_context_prepare may write there, too. It needs as many bytes as the output has in the largest bucket.
  *
- * @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it is freed and drained.
+ * @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it, and every context that is
+ *     linked to it, is freed and drained.
  * @param output_index The context's output. `si_context_output` then gives an address in the memory.
  * @param memory Borrowed for the call; SI_MEMORY_PINNED or SI_MEMORY_REGISTERED, of the context's engine.
  * @param byte_offset Where in the memory the output begins: a multiple of SI_MEMORY_ALIGNMENT.
@@ -1833,8 +1840,10 @@ si_result si_context_attach_output(si_context target,
 
 /**
  * Frees a memory, now or when the last context that it is attached to is freed and drained. On the host device a freed memory's
- * addresses lead to nothing, as those of a freed context's inputs. Registered memory is the host's own again: at once if `attached_count`
- * was 0.
+ * addresses lead to nothing, as those of a freed context's inputs. Registered memory is the host's own again at once if `attached_count`
+ * was 0; if another thread is inside a call with this memory, when that call returns. Otherwise the end of the last context gives it
+ * back, on a thread of the engine's: on a GPU, parked requests of the engine may be told of their ends later by the time that the
+ * driver takes for it.
  *
  * @param memory Consumed. The zero handle is a no-op.
  * @param error Receives the failure. Owned by the caller, may be null.

@@ -54,8 +54,6 @@ pub const CONTEXTS_DEFAULT: usize = 4_096;
 pub const LINKS_MAX: usize = 12;
 /// Events that one request may wait for.
 pub const EVENT_WAITS_MAX: usize = 8;
-/// Multiprocessors that one model may ask for: more than any GPU has.
-pub const MULTIPROCESSORS_MAX: usize = 4_096;
 /// Host threads that one context may compute with.
 pub const CONTEXT_THREADS_MAX: usize = 64;
 /// Contexts of one engine, freed last, whose inputs' and outputs' addresses nothing else gets.

@@ -2,6 +2,10 @@
 //! the reference twins and ends a process that misuses it.
 #![cfg(target_os = "linux")]
 
+#[path = "cuda/isolation.rs"]
+mod isolation;
+#[path = "cuda/memory.rs"]
+mod memory;
 mod models;
 
 use std::collections::BTreeMap;
@@ -10,6 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 use streaminfer::error::{Result, Status};
@@ -70,12 +75,18 @@ fn succeed(scenario: &str, environment: &[(&str, &str)]) {
     assert!(text.contains("scenario: done"), "{environment:?}: {text}");
 }
 
+/// What the driver counted in a run of a scenario: calls of each function, kernels, and streams of each priority.
+fn counts(scenario: &str, environment: &[(&str, &str)]) -> BTreeMap<String, usize> {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let log = driver().join(format!("{scenario}.{}.log", RUNS.fetch_add(1, Relaxed)));
+    succeed(scenario, &[environment, &[("FAKECUDA_LOG", log.to_str().unwrap())]].concat());
+    let text = fs::read_to_string(&log).unwrap();
+    text.lines().map(|line| line.rsplit_once(' ').unwrap()).map(|(name, n)| (name.into(), n.parse().unwrap())).collect()
+}
+
 /// How often each function was called in a run of a scenario.
 fn calls(scenario: &str) -> BTreeMap<String, usize> {
-    let log = driver().join(format!("{scenario}.log"));
-    succeed(scenario, &[("FAKECUDA_LOG", log.to_str().unwrap())]);
-    let text = fs::read_to_string(&log).unwrap();
-    text.lines().map(|line| line.split_once(' ').unwrap()).map(|(name, n)| (name.into(), n.parse().unwrap())).collect()
+    counts(scenario, &[]).into_iter().filter(|(name, _)| name.starts_with("cu")).collect()
 }
 
 /// The scenario that the environment names; without one there is nothing to do.
@@ -88,10 +99,12 @@ fn scenario() {
         "churn" => churn(),
         "lost" => lost(),
         "batch" => batch(),
-        "partition" => partition(),
-        "permits" => permits(),
-        "lend" => lend(),
-        "leave" => leave(),
+        "partition" => isolation::partition(),
+        "permits" => isolation::permits(),
+        "priorities" => isolation::priorities(),
+        "lend" => memory::lend(),
+        "leave" => memory::leave(),
+        "afford" => memory::afford(),
         other => panic!("there is no scenario {other}"),
     };
     match played {
@@ -171,62 +184,6 @@ fn many() -> Result<()> {
     Ok(())
 }
 
-/// Models on multiprocessors of their own, at every priority.
-fn partition() -> Result<()> {
-    let gpu = gpu()?;
-    let host = Engine::open(&EngineOptions { device: "host".into(), ..EngineOptions::default() })?;
-    let mut expected = prepared(&load(&host, Precision::Fp32)?, &ContextOptions::default())?;
-    let model = |multiprocessors| {
-        let buckets = [2, 5].map(|batch| Bucket::new([vec![batch, 2]])).to_vec();
-        gpu.load_bytes(models::dense(), &ModelOptions { multiprocessors, buckets, ..ModelOptions::default() })
-    };
-    let (small, large, whole) = (model(43)?, model(88)?, model(0)?);
-    let sizes = [&small, &large, &whole].map(|model| model.info().multiprocessors);
-    assert_eq!(sizes, [44, 88, 132], "multiprocessors come in twos");
-    let none_left = model(2).err().unwrap();
-    assert!(none_left.status == Status::LimitReached && none_left.message.contains("0 of 132 are left"), "{none_left}");
-    let too_many = model(133).err().unwrap();
-    assert!(too_many.status == Status::TooLarge && too_many.message.contains("132"), "{too_many}");
-    for (round, model) in [&small, &large, &whole].into_iter().enumerate() {
-        for priority in [Priority::Low, Priority::Normal, Priority::High] {
-            let mut context = prepared(model, &ContextOptions { priority, ..ContextOptions::default() })?;
-            assert_eq!(answer(&mut context, round)?, answer(&mut expected, round)?);
-        }
-    }
-    // The model's last context gives the multiprocessors back, though its last request is still to come to its end.
-    let mut last = prepared(&small, &ContextOptions::default())?;
-    drop(small);
-    assert_eq!(model(44).err().unwrap().status, Status::LimitReached);
-    last.submit(&SubmitOptions::default())?;
-    drop(last);
-    let start = Instant::now();
-    while let Err(error) = model(44) {
-        let is_slow = start.elapsed() > Duration::from_secs(20);
-        if error.status != Status::LimitReached || is_slow {
-            return Err(error);
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// Two engines have one GPU, on which one request hangs.
-fn permits() -> Result<()> {
-    let [first, second] = [0, 1].map(|in_flight_max| {
-        Engine::open(&EngineOptions { device: "cuda:0".into(), in_flight_max, ..EngineOptions::default() })
-    });
-    let (first, second) = (first?, second?);
-    let mut hangs = prepared(&load(&first, Precision::Fp32)?, &ContextOptions::default())?;
-    let mut waits = prepared(&load(&second, Precision::Fp32)?, &ContextOptions::default())?;
-    hangs.submit(&SubmitOptions::default())?;
-    let refusal = waits.submit(&SubmitOptions::default()).err().map(|error| error.status);
-    assert_eq!(refusal, Some(Status::Again), "the other engine's request counts");
-    assert_eq!((first.stats().in_flight, second.stats().in_flight), (1, 0));
-    println!("scenario: done");
-    // The request never ends, and dropping the engine would wait for it.
-    std::process::exit(0)
-}
-
 /// Contexts come and go, some with a request in flight.
 fn churn() -> Result<()> {
     let gpu = gpu()?;
@@ -289,83 +246,6 @@ fn lost() -> Result<()> {
     Ok(())
 }
 
-/// A context's input and output in memory of the host program's, and rows of device memory.
-fn lend() -> Result<()> {
-    let gpu = gpu()?;
-    let model = load(&gpu, Precision::Fp32)?;
-    let mut pages = vec![Memory::pinned(&gpu, 4096)?];
-    pages.push(Memory::registered(&gpu, Pages::map(2 * 4096)?.into())?);
-    for memory in pages {
-        let mut context = model.context(&ContextOptions::default())?;
-        context.attach_input(0, &memory, 64)?;
-        context.attach_output(0, &memory, 1024)?;
-        context.prepare()?;
-        let begin = memory.info().address.expect("host memory").addr();
-        for round in 0..3 {
-            let got = answer(&mut context, round)?;
-            assert_eq!(got[..3], expected(round));
-            let places = (context.input_view(0)?.address.addr(), context.output_view(0)?.address.addr());
-            assert_eq!(places, (begin + 64, begin + 1024));
-        }
-        // What is freed first stays until the context is gone.
-        drop(memory);
-        answer(&mut context, 3)?;
-    }
-    // The owner of a context's memory is the one who sees its last request end.
-    while gpu.stats().memories > 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    for element_bytes in [None, Some(8)] {
-        let rows = Memory::rows(&gpu, RowLayout { rows: 5, row_bytes: 100, element_bytes })?;
-        assert_eq!(rows.info().pitch_bytes, if element_bytes.is_some() { 512 } else { 100 });
-        let mut locked = Memory::pinned(&gpu, 600)?;
-        let locked = locked.bytes_mut()?;
-        locked.iter_mut().enumerate().for_each(|(index, byte)| *byte = index as u8);
-        let apart = CopyOptions { host_pitch_bytes: 120, ..CopyOptions::default() };
-        rows.write(&apart, locked)?;
-        let mut back = [0; 500];
-        rows.read(&CopyOptions::default(), &mut back)?;
-        assert!(back.chunks(100).zip(locked.chunks(120)).all(|(back, locked)| back == &locked[..100]));
-        let part = CopyOptions { first_row: 1, rows: 2, first_byte: 10, row_bytes: 3, host_pitch_bytes: 4 };
-        rows.write(&part, &[1; 7])?;
-        rows.read(&CopyOptions { first_row: 2, rows: 1, ..CopyOptions::default() }, &mut back[..100])?;
-        assert_eq!((back[9], back[10], back[12], back[13]), (locked[249], 1, 1, locked[253]));
-    }
-    Ok(())
-}
-
-/// The first row of the answer to [`answer`].
-fn expected(round: usize) -> [f32; 3] {
-    let x = [0, 1].map(|column| (column * 7 + round * 3) as f32 / 4.0 - 2.0);
-    [x[0] + 4.0 * x[1], 2.0 * x[0] + 5.0 * x[1], 3.0 * x[0] + 6.0 * x[1] - 100.0].map(|y| y.max(0.0))
-}
-
-/// Contexts go with a request in flight that uses lent memory, which is given back when the GPU is done with it.
-fn leave() -> Result<()> {
-    let gpu = gpu()?;
-    let model = load(&gpu, Precision::Fp32)?;
-    for round in 0..20 {
-        let memory = Memory::registered(&gpu, Pages::map(4096)?.into())?;
-        let mut context = model.context(&ContextOptions::default())?;
-        context.attach_input(0, &memory, 0)?;
-        context.attach_output(0, &memory, 2048)?;
-        context.prepare()?;
-        assert_eq!(memory.info().attached, 2);
-        context.submit(&SubmitOptions::default())?;
-        // Who is the last to use it ends the registration.
-        let memory = Some(memory).filter(|_| round % 2 == 0);
-        drop(context);
-        let is_used = || memory.as_ref().map_or(gpu.stats().memories > 0, |memory| memory.info().attached > 0);
-        let start = Instant::now();
-        while is_used() {
-            assert!(start.elapsed() < Duration::from_secs(20), "{:?}", gpu.stats());
-            std::thread::yield_now();
-        }
-    }
-    assert_eq!((gpu.stats().memories, gpu.stats().registered_bytes), (0, 0));
-    Ok(())
-}
-
 /// Several threads on one batcher. A batch that fails fails those whose rows it has, and the next one is as good as any.
 fn batch() -> Result<()> {
     let gpu = gpu()?;
@@ -424,36 +304,6 @@ fn batches_on_a_gpu_come_back_to_their_owners() {
 }
 
 #[test]
-fn lent_memory_is_used_in_place_and_given_back() {
-    succeed("lend", &[]);
-    for seed in ["1", "2"] {
-        succeed("leave", &[("FAKECUDA_SEED", seed)]);
-    }
-    // Memory of another engine of the same GPU, or of another library.
-    let text = said(&play("lend", &[("FAKECUDA_FAIL", "cuMemHostRegister_v2:1:712")]));
-    assert!(text.contains("InvalidArgument") && text.contains("already"), "{text}");
-}
-
-#[test]
-fn every_driver_call_for_memory_may_fail() {
-    let counts = calls("lend");
-    let names =
-        ["Host", "Pitch", "2D", "cuMemAlloc_v2", "cuMemFree_v2", "StreamSynchronize", "ExecDestroy", "StreamCreate"];
-    let mut failures = 0;
-    for (symbol, count) in counts.into_iter().filter(|(symbol, _)| names.iter().any(|name| symbol.contains(name))) {
-        for nth in 1..=count.min(8) {
-            let code = ["2", "700", "999"][nth % 3];
-            for sticky in ["", ":sticky"] {
-                let text = said(&play("lend", &[("FAKECUDA_FAIL", &format!("{symbol}:{nth}:{code}{sticky}"))]));
-                assert!(text.contains("scenario: "), "{symbol} {nth} {code}{sticky}: {text}");
-                failures += usize::from(!text.contains("scenario: done"));
-            }
-        }
-    }
-    assert!(failures > 40, "only {failures} failures were seen");
-}
-
-#[test]
 fn answers_are_those_of_the_host() {
     succeed("serve", &[]);
 }
@@ -497,34 +347,8 @@ fn sweep(scenario: &str, symbol: &str, count: usize) -> usize {
 
 #[test]
 fn every_driver_call_may_fail() {
-    let served = calls("serve").into_iter().filter(|(symbol, _)| symbol != "kernels");
-    let failures: usize = served.map(|(symbol, count)| sweep("serve", &symbol, count)).sum();
+    let failures: usize = calls("serve").into_iter().map(|(symbol, count)| sweep("serve", &symbol, count)).sum();
     assert!(failures > 100, "only {failures} failures were seen");
-}
-
-#[test]
-fn every_driver_call_for_a_partition_may_fail() {
-    let served = calls("serve");
-    let own = calls("partition").into_iter().filter(|(symbol, _)| !served.contains_key(symbol));
-    let own: Vec<_> = own.collect();
-    assert_eq!(own.len(), 7, "{own:?}");
-    let failures: usize = own.iter().map(|(symbol, count)| sweep("partition", symbol, *count)).sum();
-    assert!(failures > 50, "only {failures} failures were seen");
-}
-
-#[test]
-fn engines_of_one_gpu_share_its_permits() {
-    // Twelve kernels run while the contexts are prepared: two buckets of three kernels each.
-    succeed("permits", &[("FAKECUDA_FAIL", "kernel:13:hang")]);
-}
-
-#[test]
-fn models_have_multiprocessors_of_their_own_until_their_last_context_is_gone() {
-    for seed in ["1", "2", "3"] {
-        succeed("partition", &[("FAKECUDA_SEED", seed)]);
-    }
-    let text = said(&play("partition", &[("FAKECUDA_FAIL", "cuDeviceGetDevResource:1:801")]));
-    assert!(text.contains("Unsupported"), "{text}");
 }
 
 #[test]
@@ -566,17 +390,6 @@ fn what_keeps_a_gpu_from_use_is_said_and_auto_takes_the_host() {
     assert!(success && !text.contains("host"), "{text}");
     let (success, _) = opened(&[("LD_LIBRARY_PATH", folder)], "GPU-73696d75", driver());
     assert!(success, "a shortened UUID");
-}
-
-#[test]
-fn copies_of_rows_are_measured_on_a_gpu() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_streaminfer"));
-    command.args(["bench-memory", "--device", "cuda:0", "--rows", "8", "--row-bytes", "100", "--repeats", "2"]);
-    let text = said(&ended({
-        command.env("LD_LIBRARY_PATH", driver());
-        command
-    }));
-    assert!(text.contains("\"cuda:0\"") && text.contains("\"pitch_bytes\":512"), "{text}");
 }
 
 #[test]

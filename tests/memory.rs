@@ -4,11 +4,21 @@ mod models;
 mod native;
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 use streaminfer::error::{Result, Status};
 use streaminfer::runtime::{
     Bucket, Context, ContextOptions, CopyOptions, Engine, EngineOptions, HostRange, Memory, MemoryKind, Model,
     ModelOptions, Padding, PaddingKind, Pages, RowLayout, SubmitOptions,
 };
+
+/// Waits for what happens soon without the caller, at most 20 seconds.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(20), "not yet so: {what}");
+        std::thread::yield_now();
+    }
+}
 
 fn engine() -> Engine {
     Engine::open(&EngineOptions::default()).unwrap()
@@ -55,9 +65,7 @@ fn an_attached_input_and_output_are_used_in_place() {
         context.run().unwrap();
         assert_eq!(memory.info().attached, 2);
         drop(context);
-        while memory.info().attached > 0 {
-            std::thread::yield_now();
-        }
+        wait_until("nothing is attached", || memory.info().attached == 0);
         let bytes = memory.bytes_mut().unwrap();
         assert_eq!((&bytes[..4], &bytes[64..68]), (&10f32.to_ne_bytes()[..], &21f32.to_ne_bytes()[..]));
     }
@@ -77,9 +85,7 @@ fn a_memory_lives_as_long_as_a_context_that_uses_it() {
     context.run().unwrap();
     assert_eq!(context.output::<f32>(0).unwrap(), [3.0; 4]);
     drop(context);
-    while engine.stats().memories > 0 {
-        std::thread::yield_now();
-    }
+    wait_until("the memory is gone", || engine.stats().memories == 0);
     assert_eq!(engine.stats().memory_bytes, 0);
 }
 
@@ -99,6 +105,13 @@ fn links_may_lead_from_and_past_attached_tensors() {
     source.run().unwrap();
     target.run().unwrap();
     assert_eq!((source.output::<f32>(0).unwrap(), target.output::<f32>(0).unwrap()), (&[3.0; 4][..], &[7.0; 4][..]));
+    // What a linked context reads stays taken while that context is there.
+    drop(source);
+    target.run().unwrap();
+    assert_eq!(memory.info().attached, 2);
+    invalid(new(&model).attach_input(0, &memory, 128), "another input or output");
+    drop(target);
+    wait_until("nothing is attached", || memory.info().attached == 0);
     // An output that is the next request's input.
     let model = engine.load_bytes(models::accumulator(), &ModelOptions::default()).unwrap();
     let mut context = new(&model);
@@ -287,9 +300,7 @@ fn a_draining_context_keeps_its_memory() {
     context.submit(&SubmitOptions::default()).unwrap();
     drop(context);
     drop(memory);
-    while engine.stats().contexts > 0 || engine.stats().memories > 0 {
-        std::thread::yield_now();
-    }
+    wait_until("context and memory are gone", || (engine.stats().contexts, engine.stats().memories) == (0, 0));
     assert_eq!(engine.stats().memory_bytes, 0);
 }
 

@@ -181,9 +181,11 @@ fn bad_values(function: &Function, structs: &[Struct]) -> String {
         for size in ["0", "4", "UINT32_MAX"] {
             add(Fault::Field("struct_size".into(), size), "SI_INVALID_ARGUMENT", &format!("struct_size {size}"));
         }
-        // No count, enumeration or reserved field may be so large.
+        // No count, enumeration or reserved field may be so large. How many multiprocessors there are is the device's to say.
         let fields = &structs.iter().find(|it| it.name == name).expect("a declared struct").fields;
-        let is_bounded = |field: &&Variable| field.ty == "uint32_t" && field.name != "in_flight_max";
+        let is_bounded = |field: &&Variable| {
+            field.ty == "uint32_t" && !["in_flight_max", "multiprocessors"].contains(&field.name.as_str())
+        };
         for field in fields.iter().filter(is_bounded).filter(|_| parameter.ty.starts_with("const ")) {
             let what = format!("{} beyond bounds", field.name);
             add(Fault::Field(field.name.clone(), "UINT32_MAX"), "SI_INVALID_ARGUMENT", &what);

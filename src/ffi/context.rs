@@ -521,7 +521,8 @@ pub extern "C" fn si_context_timings(
 }
 
 /// Frees a context. A request in flight is cancelled first; its memory and threads go when the device is done, and the call
-/// does not wait for that. A thread that is inside a call on it leaves that call first.
+/// does not wait for that. A thread that is inside a call on it leaves that call first. A freed memory that nothing else uses goes
+/// with it: on a GPU, parked requests of the engine may be told of their ends later by the time that the driver takes for that.
 ///
 /// @param context Consumed. The zero handle is a no-op.
 /// @param error Receives the failure. Owned by the caller, may be null.

@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 /// Memory that a host takes from an engine's device or lends it, beside the inputs and outputs that contexts have anyway. Inputs and
 /// outputs of contexts can be attached to host memory, so that a host with buffers of its own copies nothing. Device memory is for
 /// hosts that keep data on the device and copy to and from it. Any thread may use it, several at once. It may be freed before the contexts
-/// that it is attached to; they keep it until they are freed and drained.
+/// that it is attached to; they, and those that are linked to them, keep it until they are freed and drained.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct si_memory {
@@ -78,8 +78,9 @@ pub struct si_memory_info {
     pub row_bytes: u64,
     /// Bytes from the start of a row to that of the next.
     pub pitch_bytes: u64,
-    /// Inputs and outputs of contexts that are attached to it, those of freed contexts that drain included. A host that wants its registered
-    /// memory back frees the contexts and waits for 0 before it frees this.
+    /// Inputs and outputs that are attached to it. One counts until its context, and every context that is linked to that one, is freed
+    /// and drained. A host that wants its registered memory back frees the contexts, waits for 0, and frees this while no other thread
+    /// is inside a call with it.
     pub attached_count: u32,
     /// Zero.
     pub reserved: u32,
@@ -113,41 +114,41 @@ fn size(value: u64, name: &str) -> Result<usize> {
 }
 
 impl si_memory_options {
-    /// That fields which the kind has no use for are zero.
-    fn ensure_unused(&self, fields: &[(&str, bool)]) -> Result<()> {
+    /// That fields other than those which the kind has a use for are zero.
+    fn ensure_only(&self, used: &[&str]) -> Result<()> {
         ensure!(self.reserved == 0, InvalidArgument, "options.reserved is {}, and must be zero", self.reserved);
-        let used = fields.iter().find(|(_, is_zero)| !is_zero);
-        ensure!(
-            used.is_none(),
-            InvalidArgument,
-            "options.{} is set, and memory of kind {} has none",
-            used.map_or("", |(name, _)| name),
-            self.kind
-        );
-        Ok(())
+        let are_set = [
+            ("address", !self.address.is_null()),
+            ("bytes", self.bytes != 0),
+            ("row_count", self.row_count != 0),
+            ("row_bytes", self.row_bytes != 0),
+            ("element_bytes", self.element_bytes != 0),
+        ];
+        match are_set.iter().find(|(name, is_set)| *is_set && !used.contains(name)) {
+            Some((name, _)) => {
+                Err(fail!(InvalidArgument, "options.{name} is set, and memory of kind {} has none", self.kind))
+            }
+            None => Ok(()),
+        }
     }
 
     fn make(&self, engine: &Engine) -> Result<Memory> {
-        let address = ("address", self.address.is_null());
-        let bytes = ("bytes", self.bytes == 0);
-        let rows = [("row_count", self.row_count == 0), ("row_bytes", self.row_bytes == 0)];
-        let element = ("element_bytes", self.element_bytes == 0);
         match self.kind {
             SI_MEMORY_PINNED => {
-                self.ensure_unused(&[address, rows[0], rows[1], element])?;
+                self.ensure_only(&["bytes"])?;
                 Memory::pinned(engine, size(self.bytes, "options.bytes")?)
             }
             SI_MEMORY_REGISTERED => {
-                self.ensure_unused(&[rows[0], rows[1], element])?;
+                self.ensure_only(&["address", "bytes"])?;
                 Memory::registered(engine, self.address.lend(size(self.bytes, "options.bytes")?))
             }
             SI_MEMORY_PITCHED => {
-                self.ensure_unused(&[address, bytes])?;
+                self.ensure_only(&["row_count", "row_bytes", "element_bytes"])?;
                 let element = if self.element_bytes == 0 { 16 } else { self.element_bytes as usize };
                 Memory::rows(engine, self.layout(Some(element))?)
             }
             SI_MEMORY_LINEAR => {
-                self.ensure_unused(&[address, bytes, element])?;
+                self.ensure_only(&["row_count", "row_bytes"])?;
                 Memory::rows(engine, self.layout(None)?)
             }
             other => Err(fail!(InvalidArgument, "options.kind {other} is no SI_MEMORY_ value")),
@@ -298,7 +299,8 @@ pub extern "C" fn si_memory_read(
 /// Makes an input of a context lie in host memory of the host's choice: the device reads it there, and nothing is copied. What is there
 /// stays, but for values of shape inputs and what padding fills. It needs as many bytes as the input has in the largest bucket.
 ///
-/// @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it is freed and drained.
+/// @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it, and every context that is
+///     linked to it, is freed and drained.
 /// @param input_index The context's input. `si_context_input` then gives an address in the memory.
 /// @param memory Borrowed for the call; SI_MEMORY_PINNED or SI_MEMORY_REGISTERED, of the context's engine.
 /// @param byte_offset Where in the memory the input begins: a multiple of SI_MEMORY_ALIGNMENT.
@@ -328,7 +330,8 @@ pub extern "C" fn si_context_attach_input(
 /// Makes an output of a context lie in host memory of the host's choice: the device writes it there, and nothing is copied.
 /// si_context_prepare may write there, too. It needs as many bytes as the output has in the largest bucket.
 ///
-/// @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it is freed and drained.
+/// @param target The context. Borrowed for the call; not prepared yet. It keeps the memory until it, and every context that is
+///     linked to it, is freed and drained.
 /// @param output_index The context's output. `si_context_output` then gives an address in the memory.
 /// @param memory Borrowed for the call; SI_MEMORY_PINNED or SI_MEMORY_REGISTERED, of the context's engine.
 /// @param byte_offset Where in the memory the output begins: a multiple of SI_MEMORY_ALIGNMENT.
@@ -353,8 +356,10 @@ pub extern "C" fn si_context_attach_output(
 }
 
 /// Frees a memory, now or when the last context that it is attached to is freed and drained. On the host device a freed memory's
-/// addresses lead to nothing, as those of a freed context's inputs. Registered memory is the host's own again: at once if `attached_count`
-/// was 0.
+/// addresses lead to nothing, as those of a freed context's inputs. Registered memory is the host's own again at once if `attached_count`
+/// was 0; if another thread is inside a call with this memory, when that call returns. Otherwise the end of the last context gives it
+/// back, on a thread of the engine's: on a GPU, parked requests of the engine may be told of their ends later by the time that the
+/// driver takes for it.
 ///
 /// @param memory Consumed. The zero handle is a no-op.
 /// @param error Receives the failure. Owned by the caller, may be null.

@@ -107,7 +107,8 @@ pub struct si_model_options {
     /// Elements of overridables.
     pub overridable_count: u32,
     /// Multiprocessors of the GPU that this model's contexts run on, at least; other models that ask for some get others. The driver
-    /// gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back with the model's last context.
+    /// gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back when the model is freed and
+    /// its last context is gone.
     /// 0: the whole GPU, which models without a number share. The host device has none. It needs a driver for CUDA 12.5 or newer.
     pub multiprocessors: u32,
 }
@@ -291,7 +292,9 @@ impl si_bucket {
 /// @param error Receives the failure. Owned by the caller, may be null.
 /// @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE, SI_NOT_FOUND, SI_IO,
 ///     SI_FORBIDDEN_PATH, SI_MALFORMED, SI_UNSUPPORTED, SI_UNSUPPORTED_DYNAMIC, SI_TOO_LARGE, SI_SHAPE_MISMATCH (a bucket does
-///     not suit the model), SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST.
+///     not suit the model), SI_LIMIT_REACHED, SI_OUT_OF_MEMORY, SI_DRIVER, SI_DEVICE_LOST. For multiprocessors: SI_TOO_LARGE (the GPU
+///     does not have so many), SI_LIMIT_REACHED (other models have the rest), SI_UNSUPPORTED (the host device has none; the GPU cannot
+///     give some of them, or not with this driver).
 /// Threads: any. Since: 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn si_model_load(
@@ -431,7 +434,7 @@ pub extern "C" fn si_model_output(
     })
 }
 
-/// Frees a model. Its weights go with its last context.
+/// Frees a model. Its weights and multiprocessors are given back when its last context is gone.
 ///
 /// @param model Consumed. The zero handle is a no-op.
 /// @param error Receives the failure. Owned by the caller, may be null.

@@ -1,5 +1,6 @@
 //! Memories: what a host program takes from a device or lends it, beside the inputs and outputs of contexts.
 
+use super::claims::{Claims, Part, overlap};
 use super::engine::{Engine, EngineCore};
 use super::ledger::{Account, Entry};
 use crate::device::host::memory::PAGE_BYTES;
@@ -38,7 +39,7 @@ pub struct MemoryInfo {
     pub row_bytes: usize,
     /// Bytes from the start of a row to that of the next.
     pub pitch_bytes: usize,
-    /// Inputs and outputs of contexts that lie in it, those of freed contexts that drain included.
+    /// Inputs and outputs that lie in it. One counts until its context, and every context that is linked to that one, is dropped and drained.
     pub attached: usize,
 }
 
@@ -63,10 +64,6 @@ pub struct Registrations(Mutex<Vec<Range<usize>>>);
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
-    a.start < b.end && b.start < a.end
 }
 
 /// A range's entry, taken out when dropped.
@@ -114,57 +111,23 @@ enum Body {
 struct Core {
     kind: MemoryKind,
     body: Body,
-    claims: Mutex<Claims>,
+    claims: Claims,
     _registration: Option<Registration>,
-    _entries: [Entry; 2],
+    _entries: Vec<Entry>,
 }
 
-/// Parts that inputs and outputs of contexts lie in, each with its number. No two overlap.
-#[derive(Default)]
-struct Claims {
-    parts: Vec<(u64, Range<usize>)>,
-    /// The last number.
-    last: u64,
-}
-
-impl Claims {
-    /// Gives a part to the claim of that number, in place of what it had.
-    fn give(&mut self, number: u64, part: Range<usize>) -> Result<()> {
-        let taken = self.parts.iter().find(|(other, taken)| *other != number && overlap(taken, &part));
-        if let Some((_, taken)) = taken {
-            return Err(fail!(
-                InvalidArgument,
-                "bytes {}..{} of the memory overlap {}..{}, which another input or output has",
-                part.start,
-                part.end,
-                taken.start,
-                taken.end
-            ));
-        }
-        self.parts.retain(|(other, _)| *other != number);
-        self.parts.push((number, part));
-        Ok(())
-    }
-}
-
-/// A part of a memory for one input or output, given back when dropped.
+/// A part of a memory for one input or output. Fields are dropped in this order: whoever finds the part given back finds the memory let go,
+/// too.
 pub struct Claim {
     core: Arc<Core>,
-    number: u64,
+    part: Part,
     start: usize,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        locked(&self.core.claims).parts.retain(|(number, _)| *number != self.number);
-    }
 }
 
 impl Claim {
     /// Makes it as large as so many bytes need; on failure it stays as it is.
     pub(super) fn resize(&self, bytes: usize) -> Result<()> {
-        let part = self.start..part_end(&self.core, self.start, bytes)?;
-        locked(&self.core.claims).give(self.number, part)
+        self.part.change(self.start..part_end(&self.core, self.start, bytes)?)
     }
 
     /// For a lane.
@@ -188,7 +151,8 @@ fn part_end(core: &Core, start: usize, bytes: usize) -> Result<usize> {
     })
 }
 
-/// Memory of one engine's device. Dropping it gives it back; contexts that it is attached to keep it until they are gone.
+/// Memory of one engine's device. Dropping it gives it back, unless it is attached: contexts, and those that are linked to them, keep it until
+/// they are gone. The end of the last one gives it back on the engine's thread, which tells of no parked request meanwhile.
 pub struct Memory {
     engine: Arc<EngineCore>,
     core: Arc<Core>,
@@ -243,18 +207,20 @@ impl Memory {
         let least =
             least.ok_or_else(|| fail!(TooLarge, "{rows} rows of {row_bytes} bytes exceed the address space"))?;
         ensure_size(least)?;
-        engine.core.ensure_alive()?;
+        // Only the device knows the pitch, and only when it has taken the memory: what is needed at least is asked for before.
+        let mut entries = Self::enter(engine, Account::Memory, least)?;
         let memory = engine.core.device.rows(&layout)?;
         let bytes = memory.pitch_bytes().saturating_mul(rows);
-        let entries = Self::enter(engine, Account::Memory, bytes)?;
+        ensure_size(bytes)?;
+        entries.push(engine.core.ledger.enter(Account::Memory, bytes.saturating_sub(least))?);
         let kind = if element_bytes.is_some() { MemoryKind::Pitched } else { MemoryKind::Linear };
         Ok(Self::new(engine, kind, Body::Rows(memory, layout), None, entries))
     }
 
-    fn enter(engine: &Engine, account: Account, bytes: usize) -> Result<[Entry; 2]> {
+    fn enter(engine: &Engine, account: Account, bytes: usize) -> Result<Vec<Entry>> {
         engine.core.ensure_alive()?;
         let ledger = &engine.core.ledger;
-        Ok([ledger.enter(Account::Memories, 1)?, ledger.enter(account, bytes)?])
+        Ok(vec![ledger.enter(Account::Memories, 1)?, ledger.enter(account, bytes)?])
     }
 
     fn new(
@@ -262,15 +228,15 @@ impl Memory {
         kind: MemoryKind,
         body: Body,
         registration: Option<Registration>,
-        entries: [Entry; 2],
+        entries: Vec<Entry>,
     ) -> Memory {
-        let core = Core { kind, body, claims: Mutex::default(), _registration: registration, _entries: entries };
+        let core = Core { kind, body, claims: Claims::default(), _registration: registration, _entries: entries };
         Memory { engine: engine.core.clone(), core: Arc::new(core) }
     }
 
     /// What it is and where.
     pub fn info(&self) -> MemoryInfo {
-        let attached = locked(&self.core.claims).parts.len();
+        let attached = self.core.claims.count();
         let kind = self.core.kind;
         match &self.core.body {
             Body::Shared(memory) => {
@@ -345,11 +311,60 @@ impl Memory {
             InvalidArgument,
             "a tensor begins at a multiple of {ATTACHMENT_ALIGNMENT} bytes of the memory, not at byte {offset}"
         );
-        let mut claims = locked(&self.core.claims);
-        let number = claims.last + 1;
-        claims.give(number, part)?;
-        claims.last = number;
-        drop(claims);
-        Ok(Claim { core: self.core.clone(), number, start: offset })
+        let part = self.core.claims.take(part)?;
+        Ok(Claim { core: self.core.clone(), part, start: offset })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::ledger::Ledger;
+    use std::sync::mpsc::{Sender, channel};
+
+    /// A memory that tells, when it goes, whether a part of it is still taken.
+    struct Probe {
+        claims: Claims,
+        bytes: [u8; 64],
+        tell: Sender<usize>,
+    }
+
+    impl SharedMemory for Probe {
+        fn address(&self) -> *mut u8 {
+            self.bytes.as_ptr().cast_mut()
+        }
+
+        fn bytes(&self) -> usize {
+            self.bytes.len()
+        }
+
+        fn bytes_mut(&mut self) -> &mut [u8] {
+            &mut self.bytes
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.tell.send(self.claims.count()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_part_is_taken_until_the_memory_is_gone() {
+        let (claims, (tell, told)) = (Claims::default(), channel());
+        let probe = Arc::new(Probe { claims: claims.clone(), bytes: [0; 64], tell });
+        let core = Arc::new(Core {
+            kind: MemoryKind::Pinned,
+            body: Body::Shared(probe),
+            claims: claims.clone(),
+            _registration: None,
+            _entries: vec![Ledger::new(64).enter(Account::Memory, 64).unwrap()],
+        });
+        let claim = Arc::new(Claim { part: claims.take(0..64).unwrap(), core, start: 0 });
+        let attachment = claim.attachment().unwrap();
+        drop(claim);
+        assert_eq!((claims.count(), told.try_recv().ok()), (1, None));
+        drop(attachment);
+        assert_eq!((claims.count(), told.try_recv()), (0, Ok(1)));
     }
 }

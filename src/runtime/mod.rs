@@ -17,6 +17,7 @@
 
 mod batcher;
 mod bucket;
+mod claims;
 mod completion;
 mod context;
 mod engine;

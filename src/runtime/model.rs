@@ -10,7 +10,7 @@ use crate::device::{Loader, LoaderOrder, Precision, Program};
 use crate::error::{Result, ensure, fail};
 use crate::ir::import::ImportOptions;
 use crate::ir::{DType, Graph, TensorType};
-use crate::limits::{BUCKETS_MAX, MULTIPROCESSORS_MAX};
+use crate::limits::BUCKETS_MAX;
 use crate::plan;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,7 @@ pub struct ModelOptions {
     /// Buckets to make programs for. With none, a model whose inputs all have fixed shapes gets that one.
     pub buckets: Vec<Bucket>,
     /// Multiprocessors at least that the model's contexts run on, alone among the models that ask for some; 0: all of the GPU, shared. The
-    /// host device has none.
+    /// host device has none. They are given back when the model is dropped and its last context is gone.
     pub multiprocessors: usize,
     /// Names of initializers that become inputs.
     pub overridables: Vec<String>,
@@ -208,12 +208,6 @@ impl Model {
         choose: impl FnOnce(&[InputInfo]) -> Result<Vec<Bucket>>,
     ) -> Result<Model> {
         engine.ensure_alive()?;
-        ensure!(
-            options.multiprocessors <= MULTIPROCESSORS_MAX,
-            InvalidArgument,
-            "{} multiprocessors are above {MULTIPROCESSORS_MAX}",
-            options.multiprocessors
-        );
         let loader = engine
             .device
             .loader(LoaderOrder { precision: options.precision, multiprocessors: options.multiprocessors })?;

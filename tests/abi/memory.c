@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <streaminfer.h>
 
 static si_engine engine;
@@ -47,6 +48,7 @@ static void tensors(const char *path)
     si_stats stats;
     float *own = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     float *result;
+    time_t start;
     must("pages", own != MAP_FAILED);
 
     options = wanted(SI_MEMORY_REGISTERED);
@@ -83,8 +85,9 @@ static void tensors(const char *path)
     must("stats", si_engine_stats(engine, &stats, &error) == SI_OK && stats.memories == 2);
     must("bytes", stats.memory_bytes == 100 && stats.registered_bytes == 8192);
     must("free", si_context_free(context, &error) == SI_OK && si_model_free(model, &error) == SI_OK);
-    while (info_of(lent).attached_count != 0) {
-    }
+    start = time(NULL);
+    while (info_of(lent).attached_count != 0)
+        must("an end of its use within 20 seconds", time(NULL) - start <= 20);
     must("free", si_memory_free(lent, &error) == SI_OK);
     must("unmap", munmap(own, 8192) == 0);
 }

@@ -102,6 +102,8 @@ struct Handles {
     /// Nodes of graphs, by handle.
     nodes: HashMap<usize, (usize, usize)>,
     calls: HashMap<&'static str, usize>,
+    /// How many streams there have been of each priority, and whether in a green context.
+    priorities: HashMap<(bool, c_int), usize>,
 }
 
 pub struct Driver {
@@ -248,6 +250,9 @@ impl Driver {
         if let Some(path) = &self.options.log {
             let mut lines: Vec<String> = handles.calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
             lines.push(format!("kernels {}", self.kernels.load(SeqCst)));
+            lines.extend(handles.priorities.iter().map(|((is_green, priority), count)| {
+                format!("{}stream of priority {priority} {count}", if *is_green { "green " } else { "" })
+            }));
             lines.sort();
             std::fs::write(path, lines.join("\n") + "\n").expect("a log");
         }
@@ -379,6 +384,8 @@ impl Driver {
         let handle = self.handle();
         let stream = Arc::new(Stream::start(self.options.seed ^ handle as u64));
         let mut handles = self.handles();
+        let is_green = handles.greens.is_live(context);
+        *handles.priorities.entry((is_green, priority)).or_default() += 1;
         handles.greens.count_stream(context, 1);
         handles.streams.insert(handle, Seated { what: stream, context, priority: Some(priority) });
         handle

@@ -37,6 +37,27 @@ pub fn wake_all(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX) };
 }
 
+/// Has the kernel write the word at an address as it is, in one step, so that no write of another thread is lost: there is memory behind its
+/// page then. An error if the page is not there or cannot be written; no signal.
+pub fn touch(word: usize) -> std::io::Result<()> {
+    // FUTEX_WAKE_OP writes `word | 0`, and wakes whoever sleeps on it if the word was below -2048: they look again, as after any wake.
+    const OR_NOTHING: u32 = (libc::FUTEX_OP_OR as u32) << 28 | (libc::FUTEX_OP_CMP_LT as u32) << 24 | 0x800;
+    let own = AtomicU32::new(0);
+    // SAFETY: the own word outlives the call; what is at the other address stays, and what cannot be written is answered with EFAULT.
+    let code = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            own.as_ptr(),
+            libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG,
+            0,
+            std::ptr::null::<libc::timespec>(),
+            word,
+            OR_NOTHING,
+        )
+    };
+    if code >= 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Something that changes from time to time, and threads that sleep until it is as they want it.
 #[derive(Debug, Default)]
 pub struct Changes {

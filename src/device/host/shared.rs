@@ -1,9 +1,11 @@
 //! Memory that a host program takes from this device or lends it.
 
+use super::futex;
 use super::memory::{PAGE_BYTES, Pages};
 use super::quarantine::Quarantine;
 use crate::device::{Rectangle, RowLayout, RowMemory, SharedMemory};
 use crate::error::{Error, Result, Status, ensure, fail};
+use crate::limits::MEMORY_BYTES_MAX;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Rows begin at multiples of this: a cache line, and the widest register.
@@ -59,18 +61,17 @@ impl HostRange {
     /// Puts memory behind every page, so that no request meets a page fault. `InvalidArgument` if a page is not there or cannot be written.
     pub(in crate::device) fn populate(&self) -> Result<()> {
         let bytes = self.bytes.next_multiple_of(PAGE_BYTES);
-        let Err(error) = populate(self.address, bytes) else { return Ok(()) };
-        let is_range_at_fault = match error.raw_os_error() {
-            Some(libc::ENOMEM | libc::EFAULT) => true,
+        let populated = match populate(self.address, bytes) {
             // Pages without the right to write, or a kernel that is older than the advice: then it is no use on any page.
-            Some(libc::EINVAL) => Pages::map(PAGE_BYTES).is_ok_and(|page| populate(page.address(), PAGE_BYTES).is_ok()),
-            _ => false,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !is_advice_known() => {
+                touch_all(self.address, bytes)
+            }
+            populated => populated,
         };
-        if is_range_at_fault {
+        populated.map_err(|error| {
             let what = format_args!("{bytes} bytes at {:p} cannot all be read and written", self.address);
-            return Err(Error::io(Status::InvalidArgument, what, &error));
-        }
-        Ok(())
+            Error::io(Status::InvalidArgument, what, &error)
+        })
     }
 }
 
@@ -79,6 +80,16 @@ fn populate(address: *mut u8, bytes: usize) -> std::io::Result<()> {
     // SAFETY: the kernel looks at the pages and changes no contents; it answers with an error for what is not there.
     let code = unsafe { libc::madvise(address.cast(), bytes, libc::MADV_POPULATE_WRITE) };
     if code == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Whether the kernel populates a page that surely can be: Linux does from 5.14 on.
+fn is_advice_known() -> bool {
+    Pages::map(PAGE_BYTES).is_ok_and(|page| populate(page.address(), PAGE_BYTES).is_ok())
+}
+
+/// Does the same on any kernel, page by page.
+fn touch_all(address: *mut u8, bytes: usize) -> std::io::Result<()> {
+    (0..bytes).step_by(PAGE_BYTES).try_for_each(|offset| futex::touch(address.addr() + offset))
 }
 
 impl SharedMemory for HostRange {
@@ -145,6 +156,12 @@ pub fn rows(layout: &RowLayout, quarantine: &Quarantine) -> Result<Box<dyn RowMe
     let (Some(pitch_bytes), Some(bytes)) = (pitch, bytes) else {
         return Err(fail!(TooLarge, "{} rows of {} bytes exceed the address space", layout.rows, layout.row_bytes));
     };
+    ensure!(
+        bytes <= MEMORY_BYTES_MAX,
+        TooLarge,
+        "{} rows, {pitch_bytes} bytes apart, are above {MEMORY_BYTES_MAX} bytes",
+        layout.rows
+    );
     let mut pages = Pages::map_beside(bytes, quarantine)?;
     pages.touch();
     Ok(Box::new(HostRows { layout: *layout, pitch_bytes, pages: Mutex::new(HostPinned { pages, bytes }) }))
@@ -228,6 +245,39 @@ mod tests {
         assert_eq!(check(address.wrapping_add(PAGE_BYTES), PAGE_BYTES), Ok(()));
     }
 
+    /// What kernels without the advice do.
+    #[test]
+    fn pages_are_touched_one_by_one_and_keep_their_contents() {
+        let mut pages = HostRange::from(Pages::map(3 * PAGE_BYTES).unwrap());
+        pages.bytes_mut().fill(7);
+        let address = pages.address();
+        touch_all(address, 3 * PAGE_BYTES).unwrap();
+        assert!(pages.bytes_mut().iter().all(|&byte| byte == 7));
+        let fault = |address, bytes| touch_all(address, bytes).unwrap_err().raw_os_error();
+        assert_eq!(fault(std::ptr::null_mut(), PAGE_BYTES), Some(libc::EFAULT));
+        // SAFETY: pages of the test's own, which it uses no more.
+        assert_eq!(unsafe { libc::mprotect(address.wrapping_add(PAGE_BYTES).cast(), PAGE_BYTES, libc::PROT_READ) }, 0);
+        assert_eq!(fault(address, 3 * PAGE_BYTES), Some(libc::EFAULT));
+        touch_all(address.wrapping_add(2 * PAGE_BYTES), PAGE_BYTES).unwrap();
+    }
+
+    /// Pages of a file behind its end are mapped, and cannot be touched without a signal.
+    #[test]
+    fn pages_behind_the_end_of_a_file_are_refused() {
+        // SAFETY: a file of the test's own with one page, and a fresh mapping of two.
+        let address = unsafe {
+            let file = libc::memfd_create(c"pages".as_ptr(), 0);
+            assert!(file >= 0 && libc::ftruncate(file, PAGE_BYTES as libc::off_t) == 0);
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), 2 * PAGE_BYTES, access, libc::MAP_SHARED, file, 0).cast::<u8>()
+        };
+        for (bytes, is_there) in [(PAGE_BYTES, true), (2 * PAGE_BYTES, false)] {
+            // SAFETY: not used further.
+            let range = unsafe { HostRange::new(address, bytes) };
+            assert_eq!((range.populate().is_ok(), touch_all(address, bytes).is_ok()), (is_there, is_there));
+        }
+    }
+
     #[test]
     fn rows_are_padded_to_cache_lines_unless_they_are_dense() {
         let layout = RowLayout { rows: 3, row_bytes: 100, element_bytes: Some(4) };
@@ -235,5 +285,9 @@ mod tests {
         assert_eq!((pitch(layout), pitch(RowLayout { element_bytes: None, ..layout })), (128, 100));
         let endless = RowLayout { rows: usize::MAX, ..layout };
         assert_eq!(rows(&endless, &Quarantine::default()).err().unwrap().status, Status::TooLarge);
+        // The gaps between rows count.
+        let sparse = RowLayout { rows: MEMORY_BYTES_MAX / 64 + 1, row_bytes: 1, element_bytes: Some(4) };
+        let refusal = rows(&sparse, &Quarantine::default()).err().unwrap();
+        assert!(refusal.status == Status::TooLarge && refusal.message.contains("64 bytes apart"), "{refusal}");
     }
 }
