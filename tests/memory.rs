@@ -71,6 +71,29 @@ fn an_attached_input_and_output_are_used_in_place() {
     }
 }
 
+/// Of tensors whose bytes are no multiple of what a copy moves at once.
+#[test]
+fn what_lies_behind_an_attached_tensor_is_left_alone() {
+    const OTHERS: u8 = 0xAB;
+    let engine = engine();
+    let bucket = Bucket::new([vec![1, 2]]);
+    let options = ModelOptions { buckets: vec![bucket], ..ModelOptions::default() };
+    let model = engine.load_bytes(models::dense(), &options).unwrap();
+    let mut memory = Memory::registered(&engine, Pages::map(4096).unwrap().into()).unwrap();
+    memory.bytes_mut().unwrap().fill(OTHERS);
+    let mut context = new(&model);
+    context.attach_input(0, &memory, 0).unwrap();
+    context.attach_output(0, &memory, 64).unwrap();
+    context.prepare().unwrap();
+    context.input_mut::<f32>(0).unwrap().fill(1.0);
+    context.run().unwrap();
+    drop(context);
+    wait_until("nothing is attached", || memory.info().attached == 0);
+    let bytes = memory.bytes_mut().unwrap();
+    assert_eq!(bytes[64..76], [5.0f32, 7.0, 0.0].map(f32::to_ne_bytes).concat());
+    assert!(bytes[8..64].iter().chain(&bytes[76..]).all(|&byte| byte == OTHERS));
+}
+
 #[test]
 fn a_memory_lives_as_long_as_a_context_that_uses_it() {
     let engine = engine();
