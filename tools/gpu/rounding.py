@@ -17,13 +17,14 @@ PRECISIONS = ("tf32", "fp16", "bf16")
 
 def rounded(values: np.ndarray, precision: str) -> np.ndarray:
     """Binary32 values with the mantissa of a precision, ties to even."""
+    shape = np.shape(values)  # ascontiguousarray gives a scalar an axis
     values = np.ascontiguousarray(values, np.float32)
     if precision == "fp16":
         most = np.finfo(np.float16).max
-        return np.clip(values, -most, most).astype(np.float16).astype(np.float32)
+        return np.clip(values, -most, most).astype(np.float16).astype(np.float32).reshape(shape)
     bits, drop = values.view(np.uint32).astype(np.uint64), DROPPED[precision]
     bits = (bits + (1 << drop - 1) - 1 + (bits >> drop & 1)) >> drop << drop
-    return bits.astype(np.uint32).view(np.float32).reshape(values.shape)
+    return bits.astype(np.uint32).view(np.float32).reshape(shape)
 
 
 def constants(graph: onnx.GraphProto):

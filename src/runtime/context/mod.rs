@@ -1,7 +1,7 @@
 //! Contexts: one lane of a model, one request in flight, one thread at a time.
 //!
-//! `setup.rs` brings a context to `prepare`, `attach.rs` puts its inputs and outputs into memory of the host program's, `stage.rs` is what it has from then on, `flight.rs` its requests, `batch.rs` what a
-//! batcher does with it.
+//! `setup.rs` brings a context to `prepare`, `attach.rs` puts its inputs and outputs into memory of the host program's, `stage.rs` is
+//! what it has from then on, `flight.rs` its requests, `batch.rs` what a batcher does with it.
 
 mod attach;
 mod batch;
