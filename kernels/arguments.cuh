@@ -209,6 +209,20 @@ static_assert(offsetof(MatMulArguments, partials) == 232);
 static_assert(offsetof(MatMulArguments, batch) == 240);
 static_assert(offsetof(MatMulArguments, chain) == 392);
 
+struct alignas(64) TensorMap {
+    uint64_t words[16];
+};
+
+struct TmaArguments {
+    TensorMap left;
+    TensorMap right;
+    MatMulArguments product;
+};
+static_assert(sizeof(TmaArguments) == 1024);
+static_assert(offsetof(TmaArguments, left) == 0);
+static_assert(offsetof(TmaArguments, right) == 128);
+static_assert(offsetof(TmaArguments, product) == 256);
+
 struct NormArguments {
     Space space;
     uint32_t extent;

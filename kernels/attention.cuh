@@ -488,10 +488,10 @@ template <class S> __device__ __forceinline__ void attend(const AttentionArgumen
 
 }  // namespace
 
-// The entries of one arithmetic: for many queries, and for few.
-#define ATTENTIONS(name, T) \
-    ENTRY(attention_##name##_32, AttentionArguments, 128) { attend<Tiles<T, 32, 1>>(arguments); } \
-    ENTRY(attention_##name##_64, AttentionArguments, 128) { attend<Tiles<T, 64, 1>>(arguments); } \
+// The entries of one arithmetic: for many queries, of which so many blocks share a multiprocessor by size of heads, and for few.
+#define ATTENTIONS(name, T, blocks_32, blocks_64) \
+    ENTRY_BLOCKS(attention_##name##_32, AttentionArguments, 128, blocks_32) { attend<Tiles<T, 32, 1>>(arguments); } \
+    ENTRY_BLOCKS(attention_##name##_64, AttentionArguments, 128, blocks_64) { attend<Tiles<T, 64, 1>>(arguments); } \
     ENTRY(attention_##name##_128, AttentionArguments, 128) { attend<Tiles<T, 128, 1>>(arguments); } \
     ENTRY(attention_##name##_32_few, AttentionArguments, 128) { attend<Tiles<T, 32, 4>>(arguments); } \
     ENTRY(attention_##name##_64_few, AttentionArguments, 128) { attend<Tiles<T, 64, 4>>(arguments); } \

@@ -1,4 +1,4 @@
 // Attention: binary16 operands, tensor cores.
 #include "attention.cuh"
 
-ATTENTIONS(f16, __half)
+ATTENTIONS(f16, __half, 4, 3)

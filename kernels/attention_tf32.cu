@@ -1,4 +1,4 @@
 // Attention: binary32 operands, TensorFloat-32 tensor cores.
 #include "attention.cuh"
 
-ATTENTIONS(tf32, float)
+ATTENTIONS(tf32, float, 1, 1)

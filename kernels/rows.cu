@@ -126,19 +126,19 @@ struct NormLines {
         }
     }
 
-    // All threads of the block call it, and come together before the first element.
-    static __device__ __forceinline__ NormLines of(const NormArguments& arguments) {
-        __shared__ Line lines[COUNT];
+    // Of this row. The threads that share it call it, `index` being the number of each among them, and come together before the first
+    // element; there are at least COUNT of them.
+    static __device__ __forceinline__ NormLines of(const NormArguments& arguments, uint32_t row_index, Line* lines, uint32_t index) {
         const Space& space = arguments.space;
-        Row row = {space, int(space.rank - arguments.axes), blockIdx.x};
-        if (threadIdx.x < COUNT) {
-            const Operand& operand = NormLines::operand(apart(arguments), threadIdx.x);
+        Row row = {space, int(space.rank - arguments.axes), row_index};
+        if (index < COUNT) {
+            const Operand& operand = NormLines::operand(apart(arguments), index);
             int bytes = bytes_of(operand.dtype);
             bool exists = operand.address != nullptr, deep = arguments.axes != 1;
             char* base = exists ? static_cast<char*>(operand.address) + row.start(operand) * bytes : nullptr;
             int32_t step = deep ? 0 : operand.strides[row.outer];
             bool together = step == 1 && is_float(operand.dtype) && (reinterpret_cast<uint64_t>(base) & (4 * bytes - 1)) == 0;
-            lines[threadIdx.x] = {base, step, operand.dtype, together, deep};
+            lines[index] = {base, step, operand.dtype, together, deep};
         }
         return {arguments, row, lines};
     }
@@ -472,6 +472,84 @@ __device__ __forceinline__ void normalize_in_turns(const NormArguments& argument
     }
 }
 
+// The groups of four elements that a lane has of its warp's row: every 32nd. Those behind the row's end are zeros, and not addressed.
+struct Groups {
+    static constexpr int COUNT = 8;
+
+    uint32_t first, extent;
+
+    __device__ __forceinline__ explicit Groups(uint32_t extent) : first(threadIdx.x % 32 * 4), extent(extent) {}
+    __device__ __forceinline__ uint32_t element(int group) const { return group * 128 + first; }
+    __device__ __forceinline__ bool has(int group) const { return element(group) < extent; }
+
+    __device__ __forceinline__ void fetch(const Line& line, float (&x)[COUNT][4]) const {
+        with_float_type(line.base, line.dtype, [&](auto* typed) {
+#pragma unroll
+            for (int group = 0; group < COUNT; ++group)
+                if (has(group)) load_four(typed + element(group), x[group]);
+        });
+    }
+
+    __device__ __forceinline__ void store(const Line& line, const float (&x)[COUNT][4]) const {
+        with_float_type(line.base, line.dtype, [&](auto* typed) {
+#pragma unroll
+            for (int group = 0; group < COUNT; ++group)
+                if (has(group)) store_four(typed + element(group), x[group]);
+        });
+    }
+
+    // Adds up the parts of a split product, in their order.
+    __device__ __forceinline__ void add_parts(const NormArguments& arguments, uint32_t row, float (&x)[COUNT][4]) const {
+        const float* part = static_cast<const float*>(arguments.partials) + int64_t(row) * extent;
+#pragma unroll 1
+        for (uint32_t index = 0; index < arguments.splits; ++index, part += arguments.space.count) {
+            float y[COUNT][4] = {};
+            fetch({const_cast<char*>(reinterpret_cast<const char*>(part)), 1, F32_TYPE, 1, 0}, y);
+#pragma unroll
+            for (int lane = 0; lane < 4 * COUNT; ++lane) x[lane / 4][lane % 4] += y[lane / 4][lane % 4];
+        }
+    }
+};
+
+// A row a warp. Rows are whole groups of four elements, and so are those of all operands (NormArguments::launch).
+__device__ __forceinline__ void normalize_in_warp(const NormArguments& arguments, const NormLines& lines) {
+    constexpr int COUNT = Groups::COUNT;
+    Groups groups(arguments.extent);
+    float x[COUNT][4] = {};
+    if (arguments.splits == 0) groups.fetch(lines.lines[NormLines::INPUT], x);
+    else groups.add_parts(arguments, lines.row.row, x);
+    if (arguments.splits != 0) {
+#pragma unroll
+        for (int lane = 0; lane < 4 * COUNT; ++lane) x[lane / 4][lane % 4] *= arguments.alpha;
+        apply_chain(arguments.chain, x, [&](uint32_t operand, float (&y)[COUNT][4]) { groups.fetch(lines.lines[NormLines::CHAIN + operand], y); });
+    }
+    if (lines.has(NormLines::SUM)) groups.store(lines.lines[NormLines::SUM], x);
+    float total = 0.0f, mean = 0.0f;
+#pragma unroll
+    for (int group = 0; group < COUNT; ++group)
+        if (groups.has(group)) total += x[group][0] + x[group][1] + (x[group][2] + x[group][3]);
+    if (arguments.centered) mean = warp_all(total, sum_of) / float(arguments.extent);
+    Moments moments = {0.0f, 0.0f};
+#pragma unroll
+    for (int lane = 0; lane < 4 * COUNT; ++lane) {
+        float difference = x[lane / 4][lane % 4] - mean;
+        if (groups.has(lane / 4)) moments.first += difference, moments.second += difference * difference;
+    }
+    release_launch();
+    Scaling scaling(arguments, mean, {warp_all(moments.first, sum_of), warp_all(moments.second, sum_of)});
+    // All rows have the same scale and shift, mostly: they are near, and come late so that fewer registers are held.
+    float y[COUNT][4] = {};
+    groups.fetch(lines.lines[NormLines::SCALE], y);
+#pragma unroll
+    for (int lane = 0; lane < 4 * COUNT; ++lane) x[lane / 4][lane % 4] = scaling.of(x[lane / 4][lane % 4]) * y[lane / 4][lane % 4];
+    if (lines.has(NormLines::BIAS)) {
+        groups.fetch(lines.lines[NormLines::BIAS], y);
+#pragma unroll
+        for (int lane = 0; lane < 4 * COUNT; ++lane) x[lane / 4][lane % 4] += y[lane / 4][lane % 4];
+    }
+    groups.store(lines.lines[NormLines::OUTPUT], x);
+}
+
 }  // namespace
 
 ENTRY(combine, MatMulArguments, 128) {
@@ -490,12 +568,24 @@ ENTRY(combine, MatMulArguments, 128) {
 }
 
 ENTRY(normalize, NormArguments, 512) {
-    NormLines lines = NormLines::of(arguments);
+    __shared__ Line operands[NormLines::COUNT];
+    NormLines lines = NormLines::of(arguments, blockIdx.x, operands, threadIdx.x);
     __syncthreads();
     bool once = lines.are_whole();
     await_launch();
     if (once) normalize_at_once(arguments, lines);
     else normalize_in_turns(arguments, lines);
+}
+
+ENTRY_BLOCKS(normalize_warps, NormArguments, 128, 5) {
+    constexpr int WARPS = 4;
+    __shared__ Line operands[WARPS][NormLines::COUNT];
+    uint32_t warp = threadIdx.x / 32, row = blockIdx.x * WARPS + warp;
+    bool exists = uint64_t(row) * arguments.extent < arguments.space.count;
+    NormLines lines = NormLines::of(arguments, exists ? row : 0, operands[warp], threadIdx.x % 32);
+    __syncwarp();
+    await_launch();
+    if (exists) normalize_in_warp(arguments, lines);
 }
 
 ENTRY(softmax_warp, SoftmaxArguments, 128) {

@@ -70,20 +70,31 @@ fn the_ptx_is_that_of_the_sources() {
         assert!(text.lines().any(|line| line == architecture), "{family} is not for {target}");
         assert!(text.contains(".version 9.0\n"), "{family}: the oldest supported driver takes PTX 9.0");
     }
-    let portable: BTreeSet<String> =
-        manifest.keys().filter(|(_, target)| target == "compute_80").map(|(family, _)| family.clone()).collect();
+    let of = |wanted: &str| -> BTreeSet<String> {
+        manifest.keys().filter(|(_, target)| target == wanted).map(|(family, _)| family.clone()).collect()
+    };
+    let alone = |family: &String| {
+        fs::read_to_string(kernels().join(format!("{family}.cu"))).unwrap().contains("ARCH_90A_ALONE")
+    };
+    let families: BTreeSet<String> =
+        of("compute_80").into_iter().chain(of("compute_90a").into_iter().filter(alone)).collect();
     let sources: BTreeSet<String> =
         files(&kernels(), "cu").iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
-    assert_eq!(portable, sources, "every family has portable PTX, and nothing else has");
+    assert_eq!(
+        families, sources,
+        "every family has portable PTX or says that it is for one GPU alone, and nothing else has"
+    );
+    assert!(!of("compute_80").iter().any(alone), "portable PTX of what is for one GPU alone");
     assert_eq!(files(&kernels().join("ptx"), "ptx").len(), manifest.len(), "a file that the manifest does not list");
 }
 
 #[test]
-fn every_entry_is_in_the_portable_ptx_of_its_family() {
+fn every_entry_is_in_the_ptx_of_its_family() {
     let manifest = manifest();
     let mut known = 0;
     for entry in entry::entries() {
-        let (_, entries) = &manifest[&(entry.family.to_owned(), "compute_80".to_owned())];
+        let of = |target: &str| manifest.get(&(entry.family.to_owned(), target.to_owned()));
+        let (_, entries) = of("compute_80").or_else(|| of("compute_90a")).unwrap();
         assert!(entries.contains(entry.name), "{} is not in {}", entry.name, entry.family);
         known += 1;
     }

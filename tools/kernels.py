@@ -3,7 +3,8 @@
     kernels.py NVCC
     kernels.py NVCC --images FOLDER
 
-Each family becomes kernels/ptx/<family>.compute_80.ptx, and .compute_90a.ptx if its source mentions ARCH_90A. A line of
+Each family becomes kernels/ptx/<family>.compute_80.ptx, and .compute_90a.ptx if its source mentions ARCH_90A; only that if it mentions
+ARCH_90A_ALONE. A line of
 kernels/ptx/manifest.txt is: family, target, hash of the sources (FNV-1a, 64 bits, over <family>.cu and then, in order of name, every
 .cuh that it includes, directly or not), entries. tests/kernels.rs proves that the manifest fits the sources, the PTX and the library's list of entries. Compiled for
 compute capability 9.0, every entry must wait for the launch before it writes anything: replays start launches early.
@@ -49,8 +50,13 @@ def source_hash(source):
     return f"{state:016x}"
 
 
+def is_90a_alone(source):
+    return "ARCH_90A_ALONE" in source.read_text()
+
+
 def targets(source):
-    yield "compute_80"
+    if not is_90a_alone(source):
+        yield "compute_80"
     if "ARCH_90A" in source.read_text():
         yield "compute_90a"
 
@@ -86,7 +92,8 @@ def compile_image(nvcc, source, folder):
     start = time.monotonic()
     partial = output.with_suffix(".part")
     flags = ["--fatbin", "-t", "2", "-Xfatbin=-compress-all", *FLAGS[1:]]
-    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in ARCHITECTURES]
+    architectures = ["90a"] if is_90a_alone(source) else ARCHITECTURES
+    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]
     subprocess.run([nvcc, *flags, *targets, str(source.relative_to(ROOT)), "-o", str(partial)], cwd=ROOT, check=True)
     partial.rename(output)
     print(f"{output.name}: {output.stat().st_size >> 10} KiB in {time.monotonic() - start:.0f} s", flush=True)

@@ -19,6 +19,7 @@ mod driver;
 mod green;
 mod memory;
 mod stream;
+mod tensor;
 
 use driver::{Code, Driver, PRIORITIES, driver, fault};
 use green::Resource;
@@ -421,6 +422,7 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
         let entry = driver.check_launch(node.kernel, node.grid, node.block, node.shared_bytes)?;
         // SAFETY: one parameter of the entry's size.
         let arguments = unsafe { std::slice::from_raw_parts(*node.parameters, entry.argument_bytes) }.to_vec();
+        tensor::check(&entry, &arguments);
         let after =
             unsafe { std::slice::from_raw_parts(if after_count == 0 { [].as_ptr() } else { after }, after_count) };
         let waits = driver.waits(node.kernel);

@@ -8,11 +8,12 @@ use super::program::LoadedProgram;
 use super::reactor::{Station, Watch};
 use super::registered::MappedRange;
 use super::sys::CuAddress;
+use super::tensor;
 use crate::device::host::clock;
 use crate::device::{Attachment, InputSource, Lane, LaneMemory, LaneOrder, Launch, Mark, SharedMemory};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::entry::transfer::{self, Control, FetchArguments, FinishArguments, SEGMENTS_MAX, Segment};
-use crate::kernels::entry::{self, Address, Arguments, Field};
+use crate::kernels::entry::{self, Address, Arguments, Field, TensorMap};
 use crate::lower::cuda::Region;
 use std::any::Any;
 use std::sync::Arc;
@@ -226,6 +227,10 @@ impl Builder<'_> {
                     let base = self.memory.resolve(operand.region, self.program);
                     (base + operand.byte_offset as u64).put(field);
                 }
+            }
+            for map in (launch.entry.maps)(&arguments) {
+                let encoded = tensor::encode(current, &map).map_err(|error| error.within(&launch.node))?;
+                encoded.put(&mut arguments[map.position..map.position + TensorMap::BYTES]);
             }
             line.kernel(function, &launch.geometry, &arguments).map_err(|error| error.within(&launch.node))?;
         }

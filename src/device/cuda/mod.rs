@@ -18,6 +18,7 @@ mod record;
 mod registered;
 mod rows;
 mod sys;
+mod tensor;
 
 pub use device::CudaDevice;
 pub use module::MACHINE_CODE;

@@ -5,6 +5,7 @@
 //! is not known here is a value like any other.
 
 use crate::error::{Result, ensure, fail};
+use crate::kernels::entry::TensorMap;
 use libloading::os::unix::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
@@ -158,6 +159,11 @@ table! {
     /// Takes rows of device memory, each of which begins where elements of so many bytes are accessed best.
     fn memory_allocate_rows = "cuMemAllocPitch_v2"(
         out: *mut CuAddress, pitch: *mut usize, row_bytes: usize, rows: usize, element_bytes: c_uint
+    );
+    /// Describes a tensor for the tensor memory accelerator.
+    fn tensor_map = "cuTensorMapEncodeTiled"(
+        out: *mut TensorMap, dtype: c_int, rank: c_uint, address: *mut c_void, extents: *const u64, strides: *const u64,
+        extents_of_box: *const c_uint, steps: *const c_uint, interleave: c_int, swizzle: c_int, promotion: c_int, fill: c_int
     );
     /// Copies rows, in the stream's order.
     fn copy_rows = "cuMemcpy2DAsync_v2"(copy: *const CuCopyRows, stream: CuStream);

@@ -48,12 +48,20 @@ pub struct Declarations {
 }
 
 impl Declarations {
+    /// Whether a struct has not been declared; from now on it has.
+    pub fn is_new(&mut self, name: &str) -> bool {
+        let is_new = !self.names.iter().any(|known| known == name);
+        if is_new {
+            self.names.push(name.to_owned());
+        }
+        is_new
+    }
+
     /// Declares a struct of `bytes` bytes with fields (type, name, suffix, offset), unless it has been declared.
     pub fn add(&mut self, name: &str, bytes: usize, fields: &[(String, &str, String, usize)]) {
-        if self.names.iter().any(|known| known == name) {
+        if !self.is_new(name) {
             return;
         }
-        self.names.push(name.to_owned());
         let text = &mut self.text;
         let _ = writeln!(text, "\nstruct {name} {{");
         for (ty, field, suffix, _) in fields {

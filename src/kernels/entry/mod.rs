@@ -23,6 +23,7 @@ mod rows;
 mod scan;
 mod scatter;
 mod slide;
+mod tma;
 mod topk;
 pub mod transfer;
 
@@ -46,6 +47,7 @@ pub use rows::{NormArguments, ReduceArguments, SoftmaxArguments};
 pub use scan::CumSumArguments;
 pub use scatter::{ScatterArguments, Tuples};
 pub use slide::{Quads, Slide, lifted, lifted_window, spatial_operand};
+pub use tma::{BOX_ELEMENTS, BOX_LINES, MatrixMap, TensorMap, TmaArguments, TmaTile};
 pub use topk::TopKArguments;
 
 use crate::error::Result;
@@ -66,6 +68,8 @@ pub struct Entry {
     pub argument_bytes: usize,
     /// Positions of the addresses in the struct.
     pub addresses: fn() -> Vec<usize>,
+    /// The matrices that the driver shall encode into a struct whose addresses are known.
+    pub maps: fn(arguments: &[u8]) -> Vec<MatrixMap>,
     /// The most dynamic shared memory that a launch asks for, in bytes.
     pub shared_bytes_max: u32,
     /// The reference twin.
@@ -78,9 +82,14 @@ const fn entry<T: Arguments>(family: &'static str, name: &'static str, shared_by
         family,
         argument_bytes: T::BYTES,
         addresses: T::address_positions,
+        maps: no_maps,
         shared_bytes_max: shared_bytes_max as u32,
         twin,
     }
+}
+
+fn no_maps(_: &[u8]) -> Vec<MatrixMap> {
+    Vec::new()
 }
 
 /// The entries besides the products.
@@ -92,6 +101,7 @@ const OTHERS: &[Entry] = &[
     entry::<MatMulArguments>("integers", "matmul_i32", 0, matmul::matmul_twin),
     entry::<MatMulArguments>("rows", "combine", 0, matmul::combine_twin),
     entry::<NormArguments>("rows", "normalize", 48 << 10, rows::norm_twin),
+    entry::<NormArguments>("rows", "normalize_warps", 0, rows::norm_twin),
     entry::<SoftmaxArguments>("rows", "softmax_warp", 0, rows::softmax_twin),
     entry::<SoftmaxArguments>("rows", "softmax_block", 48 << 10, rows::softmax_twin),
     entry::<ReduceArguments>("rows", "reduce_threads", 0, rows::reduce_twin),
@@ -144,7 +154,11 @@ pub fn entries() -> impl Iterator<Item = Entry> {
     });
     let attentions = attention::entries()
         .map(|(family, name, shared)| entry::<AttentionArguments>(family, name, shared, attention::attention_twin));
-    OTHERS.iter().copied().chain(products).chain(convolutions).chain(attentions)
+    let brought = tma::entries().map(|(family, name, shared)| Entry {
+        maps: tma::maps,
+        ..entry::<TmaArguments>(family, name, shared, tma::tma_twin)
+    });
+    OTHERS.iter().copied().chain(products).chain(convolutions).chain(attentions).chain(brought)
 }
 
 /// The entry of this name.
@@ -177,6 +191,7 @@ fn declare_all(declarations: &mut Declarations) {
     ChainArguments::declare(declarations);
     CopyArguments::declare(declarations);
     MatMulArguments::declare(declarations);
+    TmaArguments::declare(declarations);
     NormArguments::declare(declarations);
     SoftmaxArguments::declare(declarations);
     ReduceArguments::declare(declarations);

@@ -11,9 +11,12 @@ use crate::kernels::{Family, Norm, NormKind, Reduce, ReduceOp, Softmax};
 
 /// Elements of a row that a block keeps in shared memory.
 const CACHED: usize = 12 << 10;
+/// Warps of a block of `normalize_warps`, and the most elements of a row that a warp holds.
+const WARPS: usize = 4;
+const WARP_ROW_MAX: u32 = 1024;
 
 arguments! {
-    /// Normalisation of rows. Entry `normalize`.
+    /// Normalisation of rows. Entries `normalize`, a block a row, and `normalize_warps`, a warp a row.
     ///
     /// The trailing axes of the space that make up a row have `extent` elements together. With `splits` the rows are the sums of partial
     /// results of a product `[splits, rows, extent]`, scaled, with a chain applied; then rows have at most [`NormArguments::PROLOGUE_MAX`]
@@ -123,12 +126,33 @@ impl NormArguments {
         })
     }
 
-    /// One block a row, four elements a thread and turn: most rows take one turn.
-    pub fn launch(&self) -> Geometry {
+    /// The entry, and its blocks and threads: a warp a row where all rows of all operands are short and whole groups of four, else a
+    /// block a row, four elements a thread and turn. The operands' addresses are multiples of `alignment` bytes.
+    pub fn launch(&self, alignment: usize) -> (&'static str, Geometry) {
+        let rows = rows(&self.space, self.extent);
+        if self.is_grouped(alignment) {
+            return ("normalize_warps", Geometry::line(rows.div_ceil(WARPS), 32 * WARPS as u32));
+        }
         let cached = self.extent as usize <= CACHED;
         let shared_bytes = if cached { self.extent * 4 } else { 0 };
         let threads = self.extent.div_ceil(4).next_multiple_of(32).clamp(64, 512);
-        Geometry { shared_bytes, ..Geometry::line(rows(&self.space, self.extent), threads) }
+        ("normalize", Geometry { shared_bytes, ..Geometry::line(rows, threads) })
+    }
+
+    /// Whether every row of every operand is whole groups of four elements that can be read together.
+    fn is_grouped(&self, alignment: usize) -> bool {
+        let outer = (self.space.rank as usize).saturating_sub(1);
+        let grouped = |operand: &Operand| {
+            let (steps, step) = (&operand.strides[..outer], operand.strides[outer]);
+            let is_float = dtype(operand.dtype).is_ok_and(DType::is_float);
+            operand.address.is_none() || is_float && step == 1 && steps.iter().all(|step| step % 4 == 0)
+        };
+        let operands = [&self.input, &self.sum, &self.scale, &self.bias, &self.output];
+        self.axes == 1
+            && self.extent.is_multiple_of(4)
+            && self.extent <= WARP_ROW_MAX
+            && alignment.is_multiple_of(16)
+            && operands.into_iter().chain(&self.chain.operands).all(grouped)
     }
 }
 
@@ -324,6 +348,32 @@ mod tests {
         let expected = norm.reference(&[floats(&[4, 6], &sums), wide, floats(&[4, 6], &[0.0; 24])]).unwrap();
         let got = heap.tensor(output.address, DType::F32, &[4, 6]);
         assert!(close(&got.to_f64s(), &expected[0].to_f64s(), 1e-6));
+    }
+
+    #[test]
+    fn a_warp_takes_rows_of_whole_groups() {
+        let norm = Norm { kind: NormKind::Layer, axes: 1, epsilon: 1e-5 };
+        let operand = |dtype, strides: &[isize]| operand(Address(256), dtype, strides);
+        let new = |extent: usize, input, output| {
+            let row = operand(DType::F32, &[0, 1]);
+            NormArguments::new(&norm, &[9, extent], input, row, Operand::none(), output).unwrap()
+        };
+        let dense = |extent: usize| operand(DType::F16, &[extent as isize, 1]);
+        let entry = |arguments: &NormArguments, alignment| arguments.launch(alignment).0;
+        let whole = new(768, dense(768), dense(768));
+        assert_eq!(whole.launch(256), ("normalize_warps", Geometry::line(3, 128)));
+        let block = Geometry { shared_bytes: 4 * 768, ..Geometry::line(9, 192) };
+        assert_eq!(whole.launch(8), ("normalize", block), "an address between groups");
+        for (arguments, why) in [
+            (new(766, dense(766), dense(766)), "half a group"),
+            (new(1028, dense(1028), dense(1028)), "a long row"),
+            (new(768, dense(770), dense(768)), "rows that begin between groups"),
+            (new(768, operand(DType::F16, &[1, 9]), dense(768)), "columns"),
+            (new(768, operand(DType::I32, &[768, 1]), dense(768)), "integers"),
+            (NormArguments { axes: 2, ..whole }, "rows of two axes"),
+        ] {
+            assert_eq!(entry(&arguments, 256), "normalize", "{why}");
+        }
     }
 
     #[test]

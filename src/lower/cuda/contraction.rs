@@ -3,7 +3,9 @@
 use super::{Binding, Lowering, Region, Traits, alignment};
 use crate::error::{Result, fail};
 use crate::ir::DType;
-use crate::kernels::entry::{Arithmetic, Chain, MatMulArguments, Right, Tile, matmul_entry};
+use crate::kernels::entry::{
+    Arithmetic, Chain, Geometry, MatMulArguments, Right, Tile, TmaArguments, TmaTile, matmul_entry,
+};
 use crate::kernels::{Map, MatMul};
 use crate::lower::Precision;
 use crate::lower::operand::Operand;
@@ -93,20 +95,21 @@ impl Lowering<'_> {
         chain: Chain,
         further: &[Operand],
     ) -> Result<()> {
-        let split = self.sums(arithmetic, product, chain, further)?;
+        let split = self.sums(arithmetic, product, chain, further, 1)?;
         if let Some(Split { arguments, binding, .. }) = split {
             self.launch("combine", &arguments, binding, arguments.combine_launch())?;
         }
         Ok(())
     }
 
-    /// The launch that multiplies, and what it left to be done if the sums are split.
+    /// The launch that multiplies, with its sums in `fewest` parts or more, and what it left to be done if they are split.
     pub(super) fn sums(
         &mut self,
         arithmetic: Arithmetic,
         product: &Product<'_>,
         chain: Chain,
         further: &[Operand],
+        fewest: usize,
     ) -> Result<Option<Split>> {
         let c = &product.c;
         let [a, b] = [&product.a, &product.b].map(still);
@@ -115,16 +118,17 @@ impl Lowering<'_> {
         let extents = [c.shape[rows], c.shape[columns], a.shape[columns]];
         let batch = &c.shape[..rows];
         let right = if b.strides[columns] == 1 || b.strides[rows] != 1 { Right::Rows } else { Right::Columns };
-        let blocks = batch.iter().product();
-        let (tile, splits) = if arithmetic == Arithmetic::I32 {
-            (Tile::Medium, 1)
-        } else {
-            let tile = tile(&self.traits, extents, blocks);
-            (tile, splits(&self.traits, tile, extents, blocks))
-        };
         let mut binding = Binding::default();
         let operands = [binding.matrix(a)?, binding.matrix(b)?, binding.matrix(c)?];
-        let mut arguments = MatMulArguments::new(extents, batch, operands, splits, alignment([a, b]))?;
+        let new = |splits| MatMulArguments::new(extents, batch, operands, splits, alignment([a, b]));
+        let whole = new(1)?;
+        let takes = self.traits.has_warpgroups() && TmaArguments::takes(arithmetic, &whole);
+        let (way, splits) = if arithmetic == Arithmetic::I32 {
+            (Way::Fetched(Tile::Medium), 1)
+        } else {
+            way(&self.traits, extents, whole.batch.count as usize, takes)
+        };
+        let mut arguments = new(splits.max(fewest))?;
         arguments.alpha = product.alpha;
         arguments.b_constant = matches!(b.region, Region::Constant(_)).into();
         arguments.chain = chain;
@@ -138,10 +142,28 @@ impl Lowering<'_> {
             let binding = Binding { locations: binding.locations.clone() };
             split = Some(Split { arguments, binding, partials });
         }
-        let geometry = arguments.launch(arithmetic, tile, right, self.traits.has_warpgroups());
-        self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
+        match way {
+            Way::Brought(tile) => {
+                let arguments = TmaArguments::new(arguments);
+                let (name, geometry) = arguments.launch(arithmetic, tile, right);
+                self.launch(name, &arguments, binding, geometry)?;
+            }
+            Way::Fetched(tile) => {
+                let geometry: Geometry = arguments.launch(arithmetic, tile, right, self.traits.has_warpgroups());
+                self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
+            }
+        }
         Ok(split)
     }
+}
+
+/// How the tiles of the factors come to shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The threads that multiply fetch them.
+    Fetched(Tile),
+    /// The tensor memory accelerator brings them.
+    Brought(TmaTile),
 }
 
 /// The operand with no step along axes of one element, so that what its view happens to say there decides nothing.
@@ -174,17 +196,50 @@ pub(super) fn tile(traits: &Traits, extents @ [m, n, k]: [usize; 3], batch: usiz
     }
 }
 
+/// The same where the tensor memory accelerator brings tiles. Measured: one block of small tiles on a multiprocessor waits least, until
+/// there are half as many again as multiprocessors; then larger ones, which read less, as soon as there are that many.
+fn tma_tile(traits: &Traits, [m, n, _]: [usize; 3]) -> TmaTile {
+    let few = |tile: TmaTile| {
+        let (rows, columns) = tile.extents();
+        2 * m.div_ceil(rows) * n.div_ceil(columns) <= 3 * traits.multiprocessors as usize
+    };
+    if few(TmaTile::Small) {
+        TmaTile::Small
+    } else if few(TmaTile::Large) {
+        TmaTile::Broad
+    } else {
+        TmaTile::Large
+    }
+}
+
+/// Way and parts of a product of floats; `takes`: the tensor memory accelerator can bring its factors.
+fn way(traits: &Traits, extents: [usize; 3], batch: usize, takes: bool) -> (Way, usize) {
+    if takes && extents[0] > Tile::Flat.extents().0 {
+        let tile = tma_tile(traits, extents);
+        return (Way::Brought(tile), parts(traits, tile.extents(), extents, batch));
+    }
+    let tile = tile(traits, extents, batch);
+    (Way::Fetched(tile), splits(traits, tile, extents, batch))
+}
+
 /// Into how many parts the sums are cut so that the product fills the GPU.
-pub(super) fn splits(traits: &Traits, tile: Tile, [m, n, k]: [usize; 3], batch: usize) -> usize {
-    let (rows, columns) = tile.extents();
+pub(super) fn splits(traits: &Traits, tile: Tile, extents: [usize; 3], batch: usize) -> usize {
+    parts(traits, tile.extents(), extents, batch)
+}
+
+fn parts(traits: &Traits, (rows, columns): (usize, usize), [m, n, k]: [usize; 3], batch: usize) -> usize {
     let blocks = (m.div_ceil(rows) * n.div_ceil(columns) * batch).max(1);
     let wanted = if k < SPLIT_TERMS_MIN { 1 } else { traits.multiprocessors as usize / blocks };
     wanted.min(k / SPLIT_DEPTH_MIN).clamp(1, SPLITS_MAX)
 }
 
-/// Whether the sums of a product of floats are split.
-pub(super) fn is_split(traits: &Traits, extents: [usize; 3], batch: usize) -> bool {
-    splits(traits, tile(traits, extents, batch), extents, batch) > 1
+/// Whether the sums of a product of floats, stored as `dtype`, are split.
+pub(super) fn is_split(traits: &Traits, extents: [usize; 3], batch: usize, dtype: DType) -> bool {
+    let takes = traits.has_warpgroups()
+        && dtype.bytes() == 2
+        && batch == 1
+        && extents[1..].iter().all(|extent| extent % 8 == 0);
+    way(traits, extents, batch, takes).1 > 1
 }
 
 #[cfg(test)]
@@ -215,10 +270,31 @@ mod tests {
     }
 
     #[test]
+    fn tiles_that_are_brought_are_as_large_as_leaves_no_multiprocessor_idle() {
+        for (extents, wanted) in [
+            ([128, 2304, 768], (TmaTile::Small, 1)),
+            ([128, 768, 768], (TmaTile::Small, 2)),
+            ([128, 768, 3072], (TmaTile::Small, 5)),
+            ([1024, 768, 3072], (TmaTile::Small, 1)),
+            ([1024, 3072, 768], (TmaTile::Broad, 1)),
+            ([4096, 3072, 768], (TmaTile::Large, 1)),
+        ] {
+            assert_eq!(way(&TRAITS, extents, 1, true), (Way::Brought(wanted.0), wanted.1), "{extents:?}");
+        }
+        assert_eq!(way(&TRAITS, [32, 2304, 768], 1, true).0, Way::Fetched(Tile::Flat), "few rows");
+    }
+
+    #[test]
     fn sums_are_split_where_that_is_worth_a_launch() {
-        assert!(is_split(&TRAITS, [128, 768, 3072], 1));
-        assert!(!is_split(&TRAITS, [128, 768, SPLIT_TERMS_MIN - 1], 1));
-        assert!(!is_split(&Traits { multiprocessors: 1, ..TRAITS }, [128, 768, 3072], 1));
+        for dtype in [DType::F32, DType::F16] {
+            assert!(is_split(&TRAITS, [128, 768, 3072], 1, dtype));
+            assert!(!is_split(&TRAITS, [128, 768, SPLIT_TERMS_MIN - 1], 1, dtype));
+            assert!(!is_split(&Traits { multiprocessors: 1, ..TRAITS }, [128, 768, 3072], 1, dtype));
+        }
+        // Large tiles of 1024 rows and as many columns would be split; the small ones that are brought fill the GPU.
+        assert!(
+            is_split(&TRAITS, [1024, 768, 3072], 1, DType::F32) && !is_split(&TRAITS, [1024, 768, 3072], 1, DType::F16)
+        );
         let longest = [1, 64, 1 << 20];
         assert_eq!(splits(&TRAITS, Tile::Flat, longest, 1), SPLITS_MAX);
     }

@@ -367,7 +367,7 @@ fn a_network_keeps_its_channels_side_by_side() {
     check_plan(&net.builder.plan, &[image], 1e-4);
     let program = lower(&net.builder.plan, Precision::Fp16, &TRAITS).unwrap();
     let names: Vec<&str> = program.launches.iter().map(|launch| launch.entry.name).collect();
-    assert!(names.contains(&"matmul_f16_32x64_nn"), "{names:?}");
+    assert!(names.contains(&"matmul_f16_tma_64x64_nn"), "{names:?}");
     assert!(!names.contains(&"copy"), "{names:?}");
 }
 

@@ -1,7 +1,7 @@
 //! A product whose sums are split, and the normalisation of its result: the launch that normalises adds the parts up itself.
 
 use super::contraction::{Product, is_split};
-use super::{Binding, Lowering, Traits};
+use super::{Binding, Lowering, Traits, alignment};
 use crate::error::{Result, fail};
 use crate::kernels::entry::{Chain, NormArguments, Operand};
 use crate::kernels::{Kernel, Map, MatMul, Norm};
@@ -36,7 +36,7 @@ fn fits(plan: &Plan, traits: &Traits, (product, step): (&MatMul, &Step), (norm, 
         && extents[1] <= NormArguments::PROLOGUE_MAX
         && plan.tensor(a.tensor).ty.dtype.is_float()
         && chain_of(plan, product, step, &rows.shape).is_some()
-        && is_split(traits, extents, batch)
+        && is_split(traits, extents, batch, plan.tensor(a.tensor).ty.dtype)
 }
 
 /// What is done with the sums, and its operands seen with the axes of `shape`.
@@ -61,24 +61,28 @@ impl Lowering<'_> {
         let c = self.operand(&step.outputs[0])?;
         let arithmetic = self.arithmetic(a.dtype)?;
         let bare = Product { alpha: 1.0, a, b, c, epilogue: None };
-        let split = self.sums(arithmetic, &bare, Chain::empty(), &[])?;
+        let split = self.sums(arithmetic, &bare, Chain::empty(), &[], 2)?;
         let split = split.ok_or_else(|| fail!(Internal, "the sums of a pair are not split"))?;
         let mut binding = Binding::default();
-        for (index, view) in views.iter().enumerate() {
-            let operand = self.operand(view)?;
-            chain = chain.with(index, binding.strided(&operand)?);
+        let mut operands = self.operands(&views)?;
+        for (index, operand) in operands.iter().enumerate() {
+            chain = chain.with(index, binding.strided(operand)?);
         }
         let (scale, bias) = (self.operand(&next.inputs[1])?, self.operand(&next.inputs[2])?);
         let output = self.operand(&next.outputs[0])?;
-        let (scale, bias, to) = (binding.strided(&scale)?, binding.strided(&bias)?, binding.strided(&output)?);
-        let mut arguments = NormArguments::new(norm, &output.shape, Operand::none(), scale, bias, to)?;
+        let bound = [&scale, &bias, &output].map(|operand| binding.strided(operand));
+        let [scale_at, bias_at, to] = bound;
+        let mut arguments = NormArguments::new(norm, &output.shape, Operand::none(), scale_at?, bias_at?, to?)?;
         (arguments.splits, arguments.alpha, arguments.chain) = (split.arguments.splits, product.alpha, chain);
         arguments.partials = binding.address(&split.partials);
+        operands.extend([scale, bias, output]);
         if self.is_needed(step.outputs[0].tensor) {
             let sum = self.operand(&next.inputs[0])?;
             arguments.sum = binding.strided(&sum)?;
+            operands.push(sum);
         }
-        self.launch("normalize", &arguments, binding, arguments.launch())
+        let (entry, geometry) = arguments.launch(alignment(&operands));
+        self.launch(entry, &arguments, binding, geometry)
     }
 
     /// Whether a tensor is read by more than one step, or delivered.
@@ -138,7 +142,7 @@ mod tests {
             check_plan(&plan, &inputs, 1e-4);
             let program = lower(&plan, Precision::Fp32, &TRAITS).unwrap();
             let names: Vec<&str> = program.launches.iter().map(|launch| launch.entry.name).collect();
-            assert_eq!(names, ["map_chain", "matmul_f32_32x64_nn", "normalize", "map_chain"]);
+            assert_eq!(names, ["map_chain", "matmul_f32_32x64_nn", "normalize_warps", "map_chain"]);
             // The residual is read while the result is written.
             let places: Vec<&Location> = program.launches[2].operands.iter().collect();
             assert_eq!(places.iter().collect::<HashSet<_>>().len(), places.len(), "{places:?}");

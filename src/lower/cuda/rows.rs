@@ -1,6 +1,6 @@
 //! Softmax, normalisation, reductions.
 
-use super::{Binding, Lowering};
+use super::{Binding, Lowering, alignment};
 use crate::error::Result;
 use crate::kernels::entry::{NormArguments, ReduceArguments, SoftmaxArguments};
 use crate::kernels::{Norm, Reduce, Softmax};
@@ -33,7 +33,8 @@ impl Lowering<'_> {
         let mut binding = Binding::default();
         let [x, scale, bias] = [0, 1, 2].map(|index| binding.strided(&inputs[index]));
         let arguments = NormArguments::new(norm, &output.shape, x?, scale?, bias?, binding.strided(&output)?)?;
-        self.launch("normalize", &arguments, binding, arguments.launch())
+        let (entry, geometry) = arguments.launch(alignment(inputs.iter().chain([&output])));
+        self.launch(entry, &arguments, binding, geometry)
     }
 
     pub(super) fn reduce(&mut self, reduce: &Reduce, step: &Step) -> Result<()> {

@@ -21,8 +21,18 @@ const EXTENTS: &[[usize; 3]] = &[
     [257, 1, 31],
     [48, 40, 1],
 ];
-const HEAVY: &[[usize; 3]] =
-    &[[128, 768, 768], [128, 2304, 768], [128, 768, 3072], [1024, 384, 384], [515, 771, 129], [1, 30522, 384]];
+/// The last three end within tiles of 64 and 128 rows and columns, and within stages.
+const HEAVY: &[[usize; 3]] = &[
+    [128, 768, 768],
+    [128, 2304, 768],
+    [128, 768, 3072],
+    [1024, 384, 384],
+    [515, 771, 129],
+    [1, 30522, 384],
+    [130, 72, 3080],
+    [1000, 904, 72],
+    [1900, 1800, 136],
+];
 
 fn deviation(terms: usize) -> f64 {
     (terms as f64).powf(-0.5)
@@ -93,7 +103,7 @@ fn gemm(m: usize, n: usize, k: usize, [is_left, is_right]: [bool; 2]) -> Case {
 fn epilogues() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in ["Relu", "Gelu", "Sigmoid", "Tanh", "HardSwish", "LeakyRelu", "Mish"] {
-        for (m, n, k) in [(9, 34, 50), (65, 130, 1100)] {
+        for (m, n, k) in [(9, 34, 50), (65, 130, 1100), (200, 136, 72)] {
             cases.push(case(format!("{kind} of {m}x{n}x{k} and bias"), move |net| {
                 let (x, w, b) = (net.floats(&[m, k]), net.weight(&[k, n], deviation(k)), net.weight(&[n], 1.0));
                 let y = net.op("MatMul", &[&x, &w], []);

@@ -50,26 +50,32 @@ fn norms() -> Vec<Case> {
         let y = net.op("LayerNormalization", &[&x, &scale], [int("axis", 1)]);
         net.result(&y);
     }));
-    // A mean that is large against the deviation: a sum of squares would lose everything.
-    cases.push(
-        case("LayerNormalization far from zero", |net| {
-            let (x, scale) = (net.input(DType::F32, &[9, 129], Draw::Within(1000.0, 1001.0)), net.weight(&[129], 1.0));
-            let y = net.op("LayerNormalization", &[&x, &scale], []);
+    // By blocks, and by warps, which take whole groups of four.
+    for length in [129, 132] {
+        // A mean that is large against the deviation: a sum of squares would lose everything.
+        cases.push(
+            case(format!("LayerNormalization {length} far from zero"), move |net| {
+                let x = net.input(DType::F32, &[9, length], Draw::Within(1000.0, 1001.0));
+                let scale = net.weight(&[length], 1.0);
+                let y = net.op("LayerNormalization", &[&x, &scale], []);
+                net.result(&y);
+            })
+            .exact(),
+        );
+    }
+    for length in [65, 68] {
+        cases.push(case(format!("RMS normalisation of {length} in parts"), move |net| {
+            let (x, two, scale) = (net.floats(&[4, 5, length]), net.constant(&[], &[2.0]), net.weight(&[length], 1.0));
+            let (axes, epsilon) = (net.longs(&[-1]), net.constant(&[], &[1e-6]));
+            let square = net.op("Pow", &[&x, &two], []);
+            let mean = net.op("ReduceMean", &[&square, &axes], []);
+            let mean = net.op("Add", &[&mean, &epsilon], []);
+            let root = net.op("Sqrt", &[&mean], []);
+            let y = net.op("Div", &[&x, &root], []);
+            let y = net.op("Mul", &[&y, &scale], []);
             net.result(&y);
-        })
-        .exact(),
-    );
-    cases.push(case("RMS normalisation in parts", |net| {
-        let (x, two, scale) = (net.floats(&[4, 5, 65]), net.constant(&[], &[2.0]), net.weight(&[65], 1.0));
-        let (axes, epsilon) = (net.longs(&[-1]), net.constant(&[], &[1e-6]));
-        let square = net.op("Pow", &[&x, &two], []);
-        let mean = net.op("ReduceMean", &[&square, &axes], []);
-        let mean = net.op("Add", &[&mean, &epsilon], []);
-        let root = net.op("Sqrt", &[&mean], []);
-        let y = net.op("Div", &[&x, &root], []);
-        let y = net.op("Mul", &[&y, &scale], []);
-        net.result(&y);
-    }));
+        }));
+    }
     for kind in ["InstanceNormalization", "BatchNormalization", "GroupNormalization"] {
         cases.push(case(kind, move |net| {
             let x = net.floats(&[3, 6, 5, 9]);

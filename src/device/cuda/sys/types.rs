@@ -40,6 +40,18 @@ pub const NOT_READY: CuResult = 600;
 /// `CUDA_ERROR_NOT_SUPPORTED`.
 pub const NOT_SUPPORTED: CuResult = 801;
 
+/// `CU_TENSOR_MAP_DATA_TYPE_FLOAT16`.
+pub const TENSOR_F16: c_int = 6;
+/// `CU_TENSOR_MAP_DATA_TYPE_BFLOAT16`.
+pub const TENSOR_BF16: c_int = 9;
+/// `CU_TENSOR_MAP_INTERLEAVE_NONE`.
+pub const TENSOR_INTERLEAVE_NONE: c_int = 0;
+/// `CU_TENSOR_MAP_SWIZZLE_128B`.
+pub const TENSOR_SWIZZLE_128: c_int = 3;
+/// `CU_TENSOR_MAP_L2_PROMOTION_L2_256B`.
+pub const TENSOR_PROMOTE_256: c_int = 3;
+/// `CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE`: what lies outside is zero.
+pub const TENSOR_FILL_ZERO: c_int = 0;
 /// `CU_STREAM_NON_BLOCKING`.
 pub const STREAM_NON_BLOCKING: c_uint = 1;
 /// `CU_STREAM_WAIT_VALUE_GEQ`.
