@@ -323,6 +323,25 @@ template <class T> __device__ __forceinline__ void reduce_in_warps(const ReduceA
     if (threadIdx.x % 32 == 0) state.store(arguments, result);
 }
 
+// 32 neighbouring results a block, so that what its warps read lies side by side; each warp has a part of the elements.
+template <class T> __device__ __forceinline__ void reduce_in_columns(const ReduceArguments& arguments) {
+    constexpr int PARTS = 8;
+    __shared__ T values[PARTS][32];
+    __shared__ int32_t indices[PARTS][32];
+    uint32_t lane = threadIdx.x % 32, part = threadIdx.x / 32, result = blockIdx.x * 32 + lane;
+    bool exists = result < results(arguments);
+    if (exists) {
+        Reduction<T> state = partly<T>(arguments, result, part, PARTS);
+        values[part][lane] = state.value, indices[part][lane] = state.index;
+    }
+    __syncthreads();
+    if (part != 0 || !exists) return;
+    Reduction<T> state = {values[0][lane], indices[0][lane]};
+#pragma unroll 1
+    for (int other = 1; other < PARTS; ++other) state.merge(arguments, {values[other][lane], indices[other][lane]});
+    state.store(arguments, result);
+}
+
 template <class T> __device__ __forceinline__ void reduce_in_blocks(const ReduceArguments& arguments) {
     __shared__ T values[32];
     __shared__ int32_t indices[32];
@@ -657,6 +676,12 @@ ENTRY(reduce_warps, ReduceArguments, 128) {
     begin();
     if (is_float(arguments.input.dtype)) reduce_in_warps<float>(arguments);
     else reduce_in_warps<int64_t>(arguments);
+}
+
+ENTRY(reduce_columns, ReduceArguments, 256) {
+    begin();
+    if (is_float(arguments.input.dtype)) reduce_in_columns<float>(arguments);
+    else reduce_in_columns<int64_t>(arguments);
 }
 
 ENTRY(reduce_blocks, ReduceArguments, 512) {

@@ -105,6 +105,7 @@ const OTHERS: &[Entry] = &[
     entry::<SoftmaxArguments>("rows", "softmax_warp", 0, rows::softmax_twin),
     entry::<SoftmaxArguments>("rows", "softmax_block", 48 << 10, rows::softmax_twin),
     entry::<ReduceArguments>("rows", "reduce_threads", 0, rows::reduce_twin),
+    entry::<ReduceArguments>("rows", "reduce_columns", 0, rows::reduce_twin),
     entry::<ReduceArguments>("rows", "reduce_warps", 0, rows::reduce_twin),
     entry::<ReduceArguments>("rows", "reduce_blocks", 0, rows::reduce_twin),
     entry::<GatherArguments>("gather", "gather", 0, gather::gather_twin),

@@ -73,7 +73,8 @@ arguments! {
 }
 
 arguments! {
-    /// Reduction of the trailing axes. Entries `reduce_threads` (a thread a result), `reduce_warps` and `reduce_blocks`.
+    /// Reduction of the trailing axes. Entries `reduce_threads` (a thread a result), `reduce_columns` (eight
+    /// threads a result, for results side by side), `reduce_warps` and `reduce_blocks`.
     pub struct ReduceArguments {
         /// Axes kept, then the axes reduced.
         pub space: Space,
@@ -223,8 +224,10 @@ impl ReduceArguments {
         let rank = self.space.rank as usize;
         let kept_runs = self.kept > 0 && self.input.strides[self.kept as usize - 1].unsigned_abs() == 1;
         let reduced_runs = rank > self.kept as usize && self.input.strides[rank - 1].unsigned_abs() == 1;
-        if self.extent <= 8 || (kept_runs && !reduced_runs && self.results() >= 1024) {
+        if self.extent <= 8 {
             "reduce_threads"
+        } else if kept_runs && !reduced_runs {
+            "reduce_columns"
         } else if self.extent <= 2048 {
             "reduce_warps"
         } else {
@@ -236,6 +239,7 @@ impl ReduceArguments {
     pub fn launch(&self) -> Geometry {
         match self.entry() {
             "reduce_threads" => Geometry::line(self.results().div_ceil(128), 128),
+            "reduce_columns" => Geometry::line(self.results().div_ceil(32), 256),
             "reduce_warps" => Geometry::line(self.results().div_ceil(4), 128),
             _ => Geometry::line(self.results(), 512),
         }

@@ -171,7 +171,7 @@ fn positions() -> Vec<Case> {
         for (axis, is_last) in [(0, 0), (1, 1), (2, 0), (2, 1)] {
             cases.push(
                 case(format!("{kind} {axis} {is_last}"), move |net| {
-                    let x = net.input(DType::I32, &[5, 6, 67], Draw::Within(-3.0, 4.0));
+                    let x = net.input(DType::I32, &[9, 12, 67], Draw::Within(-3.0, 4.0));
                     let x = net.op("Cast", &[&x], [int("to", 1)]);
                     let y =
                         net.op(kind, &[&x], [int("axis", axis), int("keepdims", 0), int("select_last_index", is_last)]);
