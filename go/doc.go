@@ -57,7 +57,7 @@
 // A device computes several requests at once at the price of little more than one. A [Batcher] merges requests of many
 // goroutines into batches: [Batcher.Infer] copies a request into rows of a batch that forms, and the batch runs when it is full,
 // after a delay, or in time for the earliest deadline in it. Requests that find all batches taken wait in a bounded queue, the
-// earliest deadline first. Load the model with a padding of kind [PaddingBatch] and with a bucket for each batch size that is to
+// earliest deadline first, and those that cannot be in time are refused at once, as by a pool. Load the model with a padding of kind [PaddingBatch] and with a bucket for each batch size that is to
 // have a replay of its own:
 //
 //	rows := func(n int64) streaminfer.Bucket { return streaminfer.Bucket{Shapes: streaminfer.Shapes{"input": {n, 784}}} }
