@@ -145,7 +145,7 @@ func (g *gpu) peak(goroutines int, lasting time.Duration) float64 {
 // At twice the peak the batches stay full, nearly whoever cannot be in time is told so at once, and few wait in vain, be the batches' times
 // steady or not.
 func TestBatcherUnderOverload(t *testing.T) {
-	const ms = time.Millisecond
+	const ms, lasting = time.Millisecond, 600 * time.Millisecond
 	for _, test := range []struct {
 		batches  int
 		deadline time.Duration
@@ -158,11 +158,11 @@ func TestBatcherUnderOverload(t *testing.T) {
 				peak := g.peak(1024, time.Second/2)
 				before, err := g.batcher.Stats()
 				g.ok(err)
-				c := g.open(2*peak, time.Second, test.deadline)
+				c := g.open(2*peak, lasting, test.deadline)
 				time.Sleep(time.Second) // batches whose requests were given up end
 				after, err := g.batcher.Stats()
 				g.ok(err)
-				part, rows := float64(c.inTime)/peak, float64(after.Rows-before.Rows)/float64(after.Batches-before.Batches)
+				part, rows := float64(c.inTime)/lasting.Seconds()/peak, float64(after.Rows-before.Rows)/float64(after.Batches-before.Batches)
 				t.Logf("peak %.0f, in time %.3f of it, %d refused within %v, %d expired, %d other, %.1f rows a batch", peak, part,
 					c.refused, c.refusedMost, c.expired, c.other, rows)
 				if part < 0.9 || rows < 0.9*rowsMax || c.refusedMost > 0 || c.other > 0 || float64(c.expired) > (0.01+test.noise/5)*float64(c.inTime) {

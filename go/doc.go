@@ -29,8 +29,9 @@
 //
 // A [Bound] is such a worker ready made: a goroutine with a thread and a session of its own, to which others send functions.
 //
-// Run spends at most a short budget reading the completion record and then sleeps until the engine's one reaper
-// goroutine wakes it, so a waiting goroutine costs no thread. A bound Session may block its thread instead.
+// Run reads the completion record for a while, for requests of up to a millisecond to their end as long as processors are idle, and
+// then sleeps until the engine's one reaper goroutine wakes it, so a waiting goroutine costs no thread. A bound Session may block its
+// thread instead. [SessionOptions].SpinBudget says otherwise.
 //
 // # Pools
 //
