@@ -30,7 +30,7 @@ build: ## the library and the command line, in target/release
 
 models: $(ALL_MODELS) ## fetch and generate every model
 
-test: lint test-rust test-cuda examples test-go test-go-linked test-go-module parity conformance ## everything that continuous integration runs
+test: lint test-rust test-cuda examples test-go test-go-memory test-go-linked test-go-module parity conformance ## everything that continuous integration runs
 	@echo "make test: every check has passed"
 
 lint: ## formatting and lints

@@ -22,6 +22,8 @@ type BatcherOptions struct {
 	// number that none waits. They wait in one order, whatever their shapes: one that finds no room holds up those behind it, those
 	// included whose batch has room. Where requests of different lengths come in overload, make a batcher for each.
 	QueueMax int
+	// Admission says whether requests are refused that cannot be expected to end by their deadline; see [Batcher.Infer].
+	Admission Admission
 	// Delay is how long a batch waits for more requests after its first; 0 means a millisecond.
 	Delay time.Duration
 	// Buckets are those of the model's buckets to use; none means all that it has now.
@@ -36,6 +38,8 @@ type BatcherStats struct {
 	Slots, Forming, Running int
 	// Queued requests wait for a batch that takes them; QueuedMax is the most that did at once.
 	Queued, QueuedMax int
+	// RefusedDeadline were refused by admission on arrival, without asking for a slot.
+	RefusedDeadline uint64
 	// Reservations of slots were made; Refusals is how often one was not because every batch was taken: those that then waited are
 	// included, and each time that the first of them looked again.
 	Reservations, Refusals uint64
@@ -47,6 +51,9 @@ type BatcherStats struct {
 	// Spans say where the time of successful Infers went: Queue is the time until the batch closed, the others are as for a pool.
 	Spans Spans
 }
+
+// batchesDefault is the library's.
+const batchesDefault = 2
 
 // Batcher merges requests to one model into batches, so that a device computes several at the price of little more than one.
 //
@@ -74,9 +81,16 @@ type Batcher struct {
 	free   []*ticket
 	// requests counts those that have come, vacated how often rows were given back.
 	requests, vacated uint64
-	queue             tickets
-	queuedMax         int
-	spans             Spans
+	// queue has room for all that may wait, up to queueRoomMax; waiting is their weight.
+	queue           queue[*ticket]
+	waiting         int64
+	pace            pace
+	queuedMax       int
+	refusedDeadline uint64
+	// kinds of requests, those with the smallest rows first; lanes are the batches, as numbers of rows are.
+	kinds []*kind
+	lanes int64
+	spans Spans
 }
 
 // NewBatcher makes a batcher, and measures what batches take. It is a control call. Close the batcher when done with it; closing
@@ -107,7 +121,11 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	if err != nil {
 		return nil, failure(op, ExecutedNo, err)
 	}
-	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}), queue: make(tickets, 0, min(max(o.QueueMax, 0), queueRoomMax))}
+	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}),
+		queue: make(queue[*ticket], 0, min(max(o.QueueMax, 0), queueRoomMax)), kinds: m.kinds(o.Buckets), lanes: batchesDefault}
+	if o.Batches > 0 {
+		b.lanes = int64(o.Batches)
+	}
 	b.idle.L = &b.mu
 	m.engine.startReaper()
 	if b.token, err = adopt(m.engine.registry, b, nil); err != nil {
@@ -122,6 +140,12 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 // input must be given, in any order; the outermost extents count rows, of which a request may have several. in and out are the
 // caller's again when Infer returns, whatever it returns. While all batches are taken it waits for its turn, the earliest deadline
 // first, those without as if due a second after their arrival, and those of all shapes in one order (see [BatcherOptions].QueueMax).
+//
+// Admission: the batcher knows what requests take from leaving the queue to giving their rows back, and how fast the queue moves, both
+// measured while requests wait. One with a deadline that finds all batches taken is expected to wait for the batch that becomes free
+// first and for those that are due earlier; if that, its own batch and half as much for what is not as usual end after its
+// deadline, or if one that waits would become late because of it, it is refused at once with [ErrDeadline]. One that turns out to be too
+// late for a full batch when its turn comes is refused then, so that batches stay full: an overloaded batcher does as much as it can, and in time.
 //
 // Errors: [ErrDeadline] (the result cannot be had by the context's deadline; never without one), [ErrQueueFull], [ErrNoBucket];
 // StatusInvalidArgument and StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed;
@@ -158,12 +182,13 @@ func (b *Batcher) enter(op string) (*ticket, error) {
 	if last := len(b.free) - 1; last >= 0 {
 		t := b.free[last]
 		b.free = b.free[:last]
-		t.number, t.entered, t.committed, t.batch = b.requests, false, false, backend.BatchStamps{}
+		t.number, t.left, t.batch = b.requests, 0, backend.BatchStamps{}
+		t.entered, t.committed, t.isTooLate = false, false, false
 		return t, nil
 	}
 	inputs := len(b.model.inputs)
-	t := &ticket{batcher: b, ticket: b.batcher.NewTicket(), done: make(chan backend.Completion, 1), turn: make(chan struct{}, 1),
-		number: b.requests}
+	t := &ticket{batcher: b, ticket: b.batcher.NewTicket(), done: make(chan backend.Completion, 1), turn: make(chan struct{}, 1)}
+	t.number = b.requests
 	t.token = b.model.engine.expect(t.done)
 	t.request = backend.Bucket{Shapes: make([][]int64, inputs), Values: make([][]int64, inputs)}
 	t.cleanup = runtime.AddCleanup(t, forgotten.free, forgotten{b.model.engine.registry, t.token, t.ticket})
@@ -186,12 +211,12 @@ func (b *Batcher) Stats() (BatcherStats, error) {
 	raw, err := b.batcher.Stats()
 	runtime.KeepAlive(b)
 	b.mu.Lock()
-	spans, queued, queuedMax := b.spans, len(b.queue), b.queuedMax
+	spans, queued, queuedMax, refusedDeadline := b.spans, len(b.queue), b.queuedMax, b.refusedDeadline
 	b.mu.Unlock()
 	return BatcherStats{Classes: raw.Classes, Slots: raw.Slots, Forming: raw.Forming, Running: raw.Running,
 		Reservations: raw.Reservations, Refusals: raw.Refusals, Completed: raw.Completed, Abandoned: raw.Abandoned,
 		Expired: raw.Expired, Cancelled: raw.Cancelled, Failed: raw.Failed, Batches: raw.Batches, Rows: raw.Rows,
-		PaddingRows: raw.PaddingRows, Queued: queued, QueuedMax: queuedMax, Spans: spans}, failure("stats", ExecutedNo, err)
+		PaddingRows: raw.PaddingRows, Queued: queued, QueuedMax: queuedMax, RefusedDeadline: refusedDeadline, Spans: spans}, failure("stats", ExecutedNo, err)
 }
 
 // Close gives up the requests that wait or run, whose Infers return StatusStaleHandle, returns when all have left, and frees the batcher.

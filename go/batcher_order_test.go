@@ -14,20 +14,20 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 	b := &Batcher{options: BatcherOptions{QueueMax: 2}}
 	tickets := [3]*ticket{}
 	for i := range tickets {
-		tickets[i] = &ticket{batcher: b, number: uint64(i), turn: make(chan struct{}, 1)}
+		tickets[i] = &ticket{batcher: b, place: place{number: uint64(i)}, turn: make(chan struct{}, 1)}
 	}
-	vacated, isFirst := b.look(tickets[0])
-	b.vacate()
+	vacated, isFirst, _ := b.look(tickets[0])
+	b.vacate(&ticket{}, nil)
 	if queued, err := b.enqueue(tickets[0], "infer", vacated, isFirst); queued || err != nil || !isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
-	vacated, isFirst = b.look(tickets[0])
+	vacated, isFirst, _ = b.look(tickets[0])
 	if queued, err := b.enqueue(tickets[0], "infer", vacated, isFirst); !queued || err != nil {
 		t.Errorf("not queued, %v", err)
 	}
 	// Who is not the first is woken by the first, whatever has been given back.
-	vacated, isFirst = b.look(tickets[1])
-	b.vacate()
+	vacated, isFirst, _ = b.look(tickets[1])
+	b.vacate(&ticket{}, nil)
 	if queued, err := b.enqueue(tickets[1], "infer", vacated, isFirst); !queued || err != nil || isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
@@ -41,16 +41,16 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 	}
 	// The first leaves between another's look and its place in the queue: that one has never tried, and is to.
 	b.options.QueueMax = 3
-	b.leaveQueue(tickets[0])
+	b.leaveQueue(tickets[0], false)
 	if len(tickets[0].turn) != 0 || len(tickets[1].turn) != 1 {
 		t.Error("the turn has not passed on")
 	}
-	vacated, isFirst = b.look(tickets[2])
-	b.leaveQueue(tickets[1])
+	vacated, isFirst, _ = b.look(tickets[2])
+	b.leaveQueue(tickets[1], false)
 	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); queued || err != nil || isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
-	vacated, isFirst = b.look(tickets[2])
+	vacated, isFirst, _ = b.look(tickets[2])
 	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); !queued || err != nil || !isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}

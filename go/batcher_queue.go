@@ -1,41 +1,20 @@
 package streaminfer
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
 )
 
-// tickets are in the order in which they are due, the first at the end, where it is taken from.
-type tickets []*ticket
-
-func (t *ticket) compare(other *ticket) int {
-	return cmp.Or(cmp.Compare(other.due, t.due), cmp.Compare(other.number, t.number))
-}
-
-func (q *tickets) push(t *ticket) {
-	at, _ := slices.BinarySearchFunc(*q, t, (*ticket).compare)
-	*q = slices.Insert(*q, at, t)
-}
-
-func (q *tickets) remove(t *ticket) {
-	if at, found := slices.BinarySearchFunc(*q, t, (*ticket).compare); found {
-		*q = slices.Delete(*q, at, at+1)
-	}
-}
-
-func (q tickets) first() *ticket { return q[len(q)-1] }
-
 // placed gives a request its place in the order: that of its deadline, or, if it has none, of a deadline that is a while off.
 func (t *ticket) placed(ctx context.Context) {
 	now := backend.Now()
-	t.due = now + patience
+	t.due, t.deadline = now+patience, 0
 	if at, ok := ctx.Deadline(); ok {
-		t.due = now + time.Until(at)
+		t.deadline = now + time.Until(at)
+		t.due = t.deadline
 	}
 }
 
@@ -54,20 +33,24 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 	b := t.batcher
 	for queued := false; ; {
 		if ctx.Err() != nil {
-			b.leaveQueue(t)
+			b.leaveQueue(t, false)
 			return leftQueue(op, ctx)
 		}
 		select {
 		case <-b.closing:
-			b.leaveQueue(t)
+			b.leaveQueue(t, false)
 			return refusal(op, StatusStaleHandle, "the batcher was closed during the call")
 		default:
 		}
-		vacated, isFirst := b.look(t)
+		vacated, isFirst, isTooLate := b.look(t)
+		if isTooLate {
+			b.leaveQueue(t, false)
+			return late(op, "its turn came too late")
+		}
 		if isFirst {
 			err := t.ticket.Reserve(t.request, remaining(ctx))
 			if failed, ok := errors.AsType[*backend.Error](err); !ok || Status(failed.Status) != StatusAgain {
-				b.leaveQueue(t)
+				b.leaveQueue(t, err == nil)
 				return t.turnedAway(refused(op, err))
 			}
 		}
@@ -121,16 +104,17 @@ func remaining(ctx context.Context) time.Duration {
 	return 0
 }
 
-// look reports how often rows have been given back so far, and whether nobody waits who is due before t.
-func (b *Batcher) look(t *ticket) (vacated uint64, isFirst bool) {
+// look reports how often rows have been given back so far, whether nobody waits who is due before t, and whether t has been taken out of
+// the queue because it is too late.
+func (b *Batcher) look(t *ticket) (vacated uint64, isFirst, isTooLate bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.vacated, b.wouldBeFirst(t)
+	return b.vacated, b.wouldBeFirst(t), t.isTooLate
 }
 
 // wouldBeFirst reports whether nobody in the queue, but perhaps t itself, is due before t. It is called with the lock.
 func (b *Batcher) wouldBeFirst(t *ticket) bool {
-	return len(b.queue) == 0 || b.queue.first().compare(t) <= 0
+	return len(b.queue) == 0 || b.queue.first().compare(&t.place) <= 0
 }
 
 // enqueue puts t in the queue, unless it is the first by now and has to look again: it was not when it looked, or rows have been given
@@ -141,19 +125,28 @@ func (b *Batcher) enqueue(t *ticket, op string, vacated uint64, isFirst bool) (q
 	if b.wouldBeFirst(t) && (!isFirst || b.vacated != vacated) {
 		return false, nil
 	}
+	if refused := b.admit(t, op, backend.Now()); refused != nil {
+		return false, refused
+	}
 	if len(b.queue) >= b.options.QueueMax {
 		return false, &Error{Op: op, Status: StatusAgain, Message: "all batches are taken, and as many requests wait as may", cause: ErrQueueFull}
 	}
+	if len(b.queue) == 0 {
+		b.pace.begin(backend.Now())
+	}
+	b.waiting += t.weight
 	b.queue.push(t)
 	b.queuedMax = max(b.queuedMax, len(b.queue))
 	return true, nil
 }
 
 // leaveQueue takes t out of the queue, if it is there, and wakes the next.
-func (b *Batcher) leaveQueue(t *ticket) {
+func (b *Batcher) leaveQueue(t *ticket, hasRows bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.queue.remove(t)
+	if b.take(t) && hasRows {
+		b.measure(t, backend.Now())
+	}
 	select { // for its next request: turns come with the lock, and to the queue alone
 	case <-t.turn:
 	default:
@@ -161,20 +154,46 @@ func (b *Batcher) leaveQueue(t *ticket) {
 	b.wakeFirst()
 }
 
-// vacate wakes the first after rows have been given back.
-func (b *Batcher) vacate() {
+// take takes t out of the queue, if it is there. It is called with the lock.
+func (b *Batcher) take(t *ticket) (wasThere bool) {
+	if wasThere = b.queue.remove(t); wasThere {
+		b.waiting -= t.weight
+	}
+	return wasThere
+}
+
+// vacate wakes the first after t has given its rows back. err is how it ended, nil also if it was not committed.
+func (b *Batcher) vacate(t *ticket, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if t.left > 0 && t.committed {
+		now := backend.Now()
+		took := now - t.left
+		switch {
+		case err == nil:
+			if t.kind.learn(t.batch.Batch, took) {
+				b.pace.ran(int64(t.batch.Rows)*t.kind.weight, now, t.kind.service, b.lanes)
+			}
+		case errors.Is(err, context.DeadlineExceeded):
+			t.kind.lengthen(took)
+		}
+	}
 	b.vacated++
 	b.wakeFirst()
 }
 
-// wakeFirst is called with the lock. A turn that has not been taken yet is enough.
+// wakeFirst wakes whoever is first of those that are not too late. It is called with the lock.
 func (b *Batcher) wakeFirst() {
+	b.sweep()
 	if len(b.queue) > 0 {
-		select {
-		case b.queue.first().turn <- struct{}{}:
-		default:
-		}
+		b.queue.first().wake()
+	}
+}
+
+// wake gives t its turn. One that has not been taken yet is enough.
+func (t *ticket) wake() {
+	select {
+	case t.turn <- struct{}{}:
+	default:
 	}
 }

@@ -23,13 +23,16 @@ type ticket struct {
 	turn chan struct{}
 	pace *time.Timer
 
-	// What follows is of the present request: its number and when it is due, whether it has been let in to the queue or a batch and
-	// is committed to one, its moments, and its batch if that has run.
-	number             uint64
-	due                time.Duration
-	entered, committed bool
-	moments            moments
-	batch              backend.BatchStamps
+	// What follows is of the present request: its place, its kind, and the weight of its rows; when it left the queue for a batch, 0 if
+	// it has not waited; whether it has been let in to the queue or a batch, is committed to a batch, and has been taken out of the
+	// queue, with its lock, because it is too late; its moments, and its batch if that has run.
+	place
+	kind                          *kind
+	weight                        int64
+	left                          time.Duration
+	entered, committed, isTooLate bool
+	moments                       moments
+	batch                         backend.BatchStamps
 }
 
 // commitsMax is how often a request is written whose batch closes before it is: goroutines are not always scheduled at once. So many
@@ -39,6 +42,9 @@ const commitsMax = 64
 // run takes a request through a batch.
 func (t *ticket) run(ctx context.Context, op string, in, out []Tensor) error {
 	t.batcher.model.describe(&t.request, in)
+	if t.kind, t.weight = t.batcher.kindOf(in), 1; t.kind != nil {
+		t.weight = t.kind.weight * t.batcher.model.rows(t.request)
+	}
 	t.placed(ctx)
 	if err := t.start(ctx, op, in); err != nil {
 		return err
@@ -52,7 +58,7 @@ func (t *ticket) run(ctx context.Context, op string, in, out []Tensor) error {
 		err = t.read(op, out)
 	}
 	released := t.ticket.Release()
-	t.batcher.vacate()
+	t.batcher.vacate(t, err)
 	if err == nil {
 		err = failure(op, ExecutedMaybe, released)
 	}
@@ -62,8 +68,8 @@ func (t *ticket) run(ctx context.Context, op string, in, out []Tensor) error {
 // start commits a request to a batch. Whether it can be in time is said when it is reserved, of every attempt anew.
 func (t *ticket) start(ctx context.Context, op string, in []Tensor) error {
 	for attempt := 1; ; attempt++ {
-		err, overtaken := t.commit(ctx, op, in)
-		if !overtaken {
+		err := t.commit(ctx, op, in)
+		if err != errOvertaken {
 			return err
 		}
 		if attempt == commitsMax {
@@ -73,37 +79,48 @@ func (t *ticket) start(ctx context.Context, op string, in []Tensor) error {
 	}
 }
 
-// commit writes a request into a slot of its own. overtaken says that the batch has closed before that was done.
-func (t *ticket) commit(ctx context.Context, op string, in []Tensor) (err error, overtaken bool) {
+// errOvertaken says that a batch has closed before a request was written into its slot. It does not leave start.
+var errOvertaken = errors.New("overtaken")
+
+// commit writes a request into a slot of its own.
+func (t *ticket) commit(ctx context.Context, op string, in []Tensor) error {
 	if err := t.reserve(ctx, op); err != nil {
-		return err, false
+		return err
 	}
 	t.entered = true
-	for i := range t.batcher.model.inputs {
-		info := &t.batcher.model.inputs[i]
-		if info.ShapeInput {
-			continue // its values are the slot's already
-		}
-		if err = t.ticket.Input(i, &t.view); err != nil {
-			break
-		}
-		copyIn(&t.view, find(in, i, info.Name).Data)
-	}
+	err := t.write(in)
 	if err == nil {
 		t.moments.copied = backend.Now()
 		err = t.ticket.Commit(t.token)
 	}
 	if err == nil {
 		t.committed = true
-		return nil, false
+		return nil
 	}
-	err = refused(op, err)
 	abandoned := t.ticket.Abandon()
-	t.batcher.vacate()
+	t.batcher.vacate(t, nil)
 	if abandoned != nil {
-		return failure(op, ExecutedNo, abandoned), false
+		return failure(op, ExecutedNo, abandoned)
 	}
-	return err, errors.Is(err, StatusExpired)
+	if err = refused(op, err); errors.Is(err, StatusExpired) {
+		return errOvertaken
+	}
+	return err
+}
+
+// write copies the inputs to the slot.
+func (t *ticket) write(in []Tensor) error {
+	for i := range t.batcher.model.inputs {
+		info := &t.batcher.model.inputs[i]
+		if info.ShapeInput {
+			continue // its values are the slot's already
+		}
+		if err := t.ticket.Input(i, &t.view); err != nil {
+			return err
+		}
+		copyIn(&t.view, find(in, i, info.Name).Data)
+	}
+	return nil
 }
 
 // refused is the failure of a request that has not run.

@@ -154,8 +154,11 @@ func BenchmarkInfer(b *testing.B) {
 // BenchmarkWaiting compares ways to wait for a request of some ten microseconds: closed loops through a pool of 4 sessions.
 func BenchmarkWaiting(b *testing.B) {
 	for _, goroutines := range []int{1, 4, 16, 64, 1024} {
-		for _, budget := range []time.Duration{-1, 10 * time.Microsecond, 30 * time.Microsecond, 100 * time.Microsecond} {
+		for _, budget := range []time.Duration{0, -1, 10 * time.Microsecond, 30 * time.Microsecond, 100 * time.Microsecond} {
 			name := fmt.Sprintf("goroutines=%d/spin=%v", goroutines, max(budget, 0))
+			if budget == 0 {
+				name = fmt.Sprintf("goroutines=%d/default", goroutines)
+			}
 			b.Run(name, func(b *testing.B) { waiting(b, goroutines, budget) })
 		}
 	}

@@ -2,7 +2,7 @@
 //
 // An [Engine] is one opened device, a [Model] one ONNX file whose weights are loaded once, and a [Session] one lane of
 // execution: its own ordered stream, its own input and output memory and a prepared replay of the whole request. Each
-// worker of a service owns a Session; Sessions share the weights.
+// worker of a service owns a Session; Sessions share the weights. Sharing few sessions among many goroutines is what a [Pool] is for.
 //
 //	engine, err := streaminfer.Open(streaminfer.EngineOptions{})
 //	model, err := engine.Load("mlp.onnx", streaminfer.ModelOptions{
@@ -10,10 +10,14 @@
 //	})
 //	session, err := model.NewSession(streaminfer.SessionOptions{})
 //	input, err := streaminfer.Input[float32](session, "input")
-//	output, err := streaminfer.Output[float32](session, "output")
+//	output, err := streaminfer.Output[float32](session, "logits")
 //	copy(input.Data, pixels)  // written in place: the memory the device reads
 //	err = session.Run(ctx)    // no allocation, no copy at the border
 //	fmt.Println(output.Data)  // read in place
+//
+// The names, element types and shapes of a model's tensors are what [Model.Inputs] and [Model.Outputs] say, and what the command
+// "streaminfer inspect" prints. Open takes the first GPU, or the host if there is none; [Devices] lists them. Closing the engine closes all
+// that was made from it.
 //
 // # Shapes
 //
@@ -29,8 +33,9 @@
 //
 // A [Bound] is such a worker ready made: a goroutine with a thread and a session of its own, to which others send functions.
 //
-// Run spends at most a short budget reading the completion record and then sleeps until the engine's one reaper
-// goroutine wakes it, so a waiting goroutine costs no thread. A bound Session may block its thread instead.
+// Run reads the completion record for a while, for requests of up to a millisecond to their end as long as processors are idle, and
+// then sleeps until the engine's one reaper goroutine wakes it, so a waiting goroutine costs no thread. A bound Session may block its
+// thread instead. [SessionOptions].SpinBudget says otherwise.
 //
 // # Pools
 //
@@ -42,9 +47,11 @@
 //
 //	pool, err := streaminfer.NewPool(model, streaminfer.PoolOptions{Sessions: 8})
 //	in := []streaminfer.Tensor{streaminfer.NewTensor("input", pixels, 1, 784)}
-//	out := []streaminfer.Tensor{streaminfer.NewTensor("output", scores)}
+//	out := []streaminfer.Tensor{streaminfer.NewTensor("logits", scores)} // scores, of 10, are written to
 //	err = pool.Infer(ctx, in, out)
-//	if errors.Is(err, streaminfer.ErrDeadline) { ... } // it has not run: try elsewhere, or answer less
+//	if errors.Is(err, streaminfer.ErrDeadline) || errors.Is(err, streaminfer.ErrQueueFull) { ... } // overload: it has not run
+//
+// A request that was refused has not run, so it may be sent elsewhere or answered with less. Sending it again at once adds to the overload.
 //
 // A new version of a model is served by a new pool: warm it, exchange the pointer to it, and [Pool.Drain] and Close the old
 // one. A request that meets a pool that drains gets [ErrPoolClosed] and can be repeated; no other notices. A Batcher has no Drain, and
@@ -57,7 +64,7 @@
 // A device computes several requests at once at the price of little more than one. A [Batcher] merges requests of many
 // goroutines into batches: [Batcher.Infer] copies a request into rows of a batch that forms, and the batch runs when it is full,
 // after a delay, or in time for the earliest deadline in it. Requests that find all batches taken wait in a bounded queue, the
-// earliest deadline first. Load the model with a padding of kind [PaddingBatch] and with a bucket for each batch size that is to
+// earliest deadline first, and those that cannot be in time are refused at once, as by a pool. Load the model with a padding of kind [PaddingBatch] and with a bucket for each batch size that is to
 // have a replay of its own:
 //
 //	rows := func(n int64) streaminfer.Bucket { return streaminfer.Bucket{Shapes: streaminfer.Shapes{"input": {n, 784}}} }

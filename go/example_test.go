@@ -30,6 +30,47 @@ func double() (*streaminfer.Engine, *streaminfer.Model) {
 	return engine, model
 }
 
+func ExampleSession_Run() {
+	engine, model := double() // streaminfer.Open and Engine.Load, in a program
+	defer engine.Close()
+	session, err := model.NewSession(streaminfer.SessionOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer session.Close()
+	x, err := streaminfer.Input[float32](session, "x")
+	if err != nil {
+		fmt.Println(err) // it says which inputs there are
+		return
+	}
+	y, err := streaminfer.Output[float32](session, "y")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for i := range 2 { // the views stay valid from one request to the next
+		copy(x.Data, []float32{float32(i), 1, 2})
+		if err := session.Run(context.Background()); err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(y.Data)
+	}
+	// Output:
+	// [0 2 4]
+	// [2 2 4]
+}
+
+func ExampleModel_Inputs() {
+	engine, model := double()
+	defer engine.Close()
+	for _, info := range model.Inputs() {
+		fmt.Println(info.Name, info.DType, info.Shape)
+	}
+	// Output: x float32 [3]
+}
+
 func ExamplePool_Infer() {
 	engine, model := double()
 	defer engine.Close()

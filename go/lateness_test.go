@@ -59,7 +59,7 @@ func TestLateness(t *testing.T) {
 }
 
 func TestWaitersKeepTheirOrder(t *testing.T) {
-	var q waiters
+	var q queue[*waiter]
 	var all []*waiter
 	for i, due := range []time.Duration{5, 1, 3, 1, 9, 3} {
 		w := &waiter{place: place{due: due, number: uint64(i)}}

@@ -42,8 +42,7 @@ type Admission uint8
 
 const (
 	// AdmitFeasible refuses a request at once when measured service times and the queue say that it, or one that waits
-	// already, would end too late.
-	// It is the default.
+	// already, would end too late. It is the default.
 	AdmitFeasible Admission = iota
 	// AdmitAll lets every request wait as long as its deadline has not passed.
 	AdmitAll
@@ -101,7 +100,7 @@ type Pool struct {
 	idle []*lane
 	// busy counts the lanes handed out, draining those whose device is still at work on a request that was given up.
 	busy, draining int
-	queue          waiters // has room for all that may wait, up to queueRoomMax
+	queue          queue[*waiter] // has room for all that may wait, up to queueRoomMax
 	// free are waiters for reuse.
 	free *waiter
 	// arrived and loans number the waiters and the loans of sessions.
@@ -126,7 +125,7 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{model: m, options: o, quiet: make(chan struct{}), queue: make(waiters, 0, min(o.QueueMax, queueRoomMax))}
+	p := &Pool{model: m, options: o, quiet: make(chan struct{}), queue: make(queue[*waiter], 0, min(o.QueueMax, queueRoomMax))}
 	p.lifetime, p.end = context.WithCancel(context.Background())
 	if o.ProfileLabels {
 		p.labels = pprof.WithLabels(context.Background(), pprof.Labels("streaminfer_pool", o.Name))

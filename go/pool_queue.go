@@ -1,7 +1,6 @@
 package streaminfer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -21,36 +20,6 @@ type waiter struct {
 	queued bool
 	next   *waiter
 }
-
-// place decides the order in the queue: what is due first, then what came first. deadline is 0 for a request that has none.
-type place struct {
-	due, deadline time.Duration
-	number        uint64
-}
-
-// waiters are in the order in which they are due, the first at the end, where it is taken from.
-type waiters []*waiter
-
-// at returns where a waiter is, or where it belongs.
-func (q waiters) at(w *waiter) int {
-	index, _ := slices.BinarySearchFunc(q, w, func(a, b *waiter) int {
-		return cmp.Or(cmp.Compare(b.due, a.due), cmp.Compare(b.number, a.number))
-	})
-	return index
-}
-
-func (q *waiters) push(w *waiter) {
-	*q = slices.Insert(*q, q.at(w), w)
-	w.queued = true
-}
-
-func (q *waiters) remove(w *waiter) {
-	at := q.at(w)
-	*q = slices.Delete(*q, at, at+1)
-	w.queued = false
-}
-
-func (q waiters) first() *waiter { return q[len(q)-1] }
 
 // acquire returns a lane for a request, now or when it is its turn.
 func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now time.Duration) (*lane, error) {
@@ -81,6 +50,7 @@ func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now t
 		w.due = now + patience
 	}
 	p.queue.push(w)
+	w.queued = true
 	p.stats.QueuedMax = max(p.stats.QueuedMax, len(p.queue))
 	p.mu.Unlock()
 	l, err := p.await(ctx, op, w)
@@ -98,7 +68,7 @@ func (p *Pool) await(ctx context.Context, op string, w *waiter) (*lane, error) {
 	}
 	p.mu.Lock()
 	if w.queued {
-		p.queue.remove(w)
+		p.leave(w)
 		p.recycle(w)
 		p.settleQuiet()
 		p.mu.Unlock()
@@ -118,7 +88,7 @@ func (p *Pool) await(ctx context.Context, op string, w *waiter) (*lane, error) {
 func (p *Pool) refusal(op string, over time.Duration, refused error) error {
 	switch refused {
 	case ErrDeadline:
-		err := late(op, "it, or one that waits, would end "+over.String()+" after its deadline")
+		err := lateFor(op, over)
 		err.OnArrival = true
 		return err
 	case ErrQueueFull:
@@ -165,6 +135,12 @@ func (p *Pool) waiter() *waiter {
 	return w
 }
 
+// leave takes a waiter out of the queue.
+func (p *Pool) leave(w *waiter) {
+	p.queue.remove(w)
+	w.queued = false
+}
+
 func (p *Pool) recycle(w *waiter) {
 	w.bucket = nil
 	w.next, p.free = p.free, w
@@ -208,7 +184,7 @@ func (p *Pool) dispatch() {
 		first := p.queue.first()
 		now := backend.Now()
 		if p.options.Admission == AdmitFeasible && first.deadline > 0 && now+first.bucket.service > first.deadline {
-			p.queue.remove(first)
+			p.leave(first)
 			p.stats.Expired++
 			first.refused = ErrDeadline
 			first.ready <- nil
@@ -218,7 +194,7 @@ func (p *Pool) dispatch() {
 		if l == nil {
 			break
 		}
-		p.queue.remove(first)
+		p.leave(first)
 		p.hold(l, first.bucket, now)
 		first.ready <- l
 	}
@@ -229,7 +205,7 @@ func (p *Pool) dispatch() {
 func (p *Pool) flush(why error) {
 	for len(p.queue) > 0 {
 		w := p.queue.first()
-		p.queue.remove(w)
+		p.leave(w)
 		p.stats.RefusedClosed++
 		w.refused = why
 		w.ready <- nil

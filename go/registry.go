@@ -17,6 +17,8 @@ type registry struct {
 	recording recording
 	// bound counts the bound workers.
 	bound atomic.Int64
+	// workers are the threads of the library, as counted last.
+	workers atomic.Int32
 
 	mu       sync.Mutex
 	closed   bool
@@ -123,6 +125,7 @@ func (r *registry) close() error {
 		failures = append(failures, c.Close())
 	}
 	failures = append(failures, r.backend.Close())
+	r.countWorkers()
 	// If the reaper was never started, nobody else will say that it has stopped.
 	r.reaping.Do(func() { close(r.stopped) })
 	<-r.stopped

@@ -36,8 +36,9 @@ type SessionOptions struct {
 	Links []Link
 	// Attachments put inputs and outputs of this session into memory of the caller's choice.
 	Attachments []Attachment
-	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; 0 means 30 us,
-	// a negative budget means to sleep at once. docs/waiting.md has measurements.
+	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; a negative budget means to sleep
+	// at once. 0 means 30 us, and for requests that usually take longer, up to a millisecond: until they end, as long as there are more
+	// processors than goroutines, threads of the library and one more want. docs/waiting.md has measurements.
 	SpinBudget time.Duration
 	// Block lets Run and Wait block their thread in the library, while the session is bound, instead of spinning and putting
 	// the goroutine to sleep: the thread is nobody else's, and waking it directly spares a visit to Go's scheduler. It needs
@@ -143,9 +144,6 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 	}
 	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, block: options.Block, closing: make(chan struct{}),
 		done: make(chan backend.Completion, 1), shadow: newShadow()}
-	if s.spinBudget == 0 {
-		s.spinBudget = spinBudgetDefault
-	}
 	if err := s.prepare(op, options.Links, options.Attachments); err != nil {
 		_ = s.rest().Free()
 		return nil, err
@@ -157,6 +155,7 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 		return nil, failure(op, ExecutedNo, err)
 	}
 	s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, s.token, s.rest()})
+	m.engine.countWorkers()
 	s.traced(kind, nil, s.tracing(), "")
 	return s, nil
 }

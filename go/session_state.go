@@ -93,6 +93,7 @@ func (s *Session) free() error {
 	s.cleanup.Stop()
 	s.unbindIfOurs()
 	s.model.engine.forget(s.token)
+	defer s.model.engine.countWorkers()
 	return s.rest().Free()
 }
 

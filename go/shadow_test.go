@@ -12,7 +12,7 @@ import (
 
 // The misuses are planted in processes of their own, which the race detector must end.
 func TestRaceDetectorSeesViewsInFlight(t *testing.T) {
-	if !raceEnabled {
+	if !isInstrumented {
 		t.Skip("needs -race")
 	}
 	misuses := map[string]func(w *world, s *streaminfer.Session, x, y streaminfer.View[float32]){

@@ -478,8 +478,8 @@ func TestProfileLabels(t *testing.T) {
 }
 
 func TestProfileLabelsDoNotAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
+	if isInstrumented {
+		t.Skip("instrumented programs allocate")
 	}
 	inBothWorlds(t, func(w *world) {
 		pool := w.pool(w.load(affine), streaminfer.PoolOptions{Sessions: 1, Name: "suite", ProfileLabels: true})

@@ -3,28 +3,14 @@ package streaminfer
 import (
 	"context"
 	"errors"
-	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
 	"github.com/streaminfer/streaminfer/go/trace"
 )
 
-const (
-	// spinBudgetDefault is a little more than what sleeping and being woken costs, so spinning at most doubles it.
-	spinBudgetDefault = 30 * time.Microsecond
-	// tightReads of the completion record happen before the processor is offered to other goroutines.
-	tightReads = 64
-	// The pauses between two looks at a draining session.
-	drainPauseMin, drainPauseMax = 20 * time.Microsecond, time.Millisecond
-)
-
-// spinning counts the goroutines in spin. One processor always is left to those that do not wait.
-var spinning atomic.Int32
-
-// spinnersMax is set when an engine is opened: asking for GOMAXPROCS takes a lock.
-var spinnersMax atomic.Int32
+// The pauses between two looks at a draining session.
+const drainPauseMin, drainPauseMax = 20 * time.Microsecond, time.Millisecond
 
 // wait returns when the request in flight has ended, or gives it up when ctx or the session does.
 func (s *Session) wait(ctx context.Context, op string) error {
@@ -51,9 +37,7 @@ func (s *Session) await(ctx context.Context, op string) error {
 		}
 	}
 	for {
-		// Requests that regularly take much longer than the budget are not worth spinning for. Twice, because what is
-		// typical includes being woken, and a session that has once slept shall find its way back.
-		if s.typical > 2*s.spinBudget || !s.spin(ctx, started) {
+		if !s.spin(ctx, started) {
 			if err := s.park(ctx, op); err != nil {
 				return err
 			}
@@ -63,33 +47,6 @@ func (s *Session) await(ctx context.Context, op string) error {
 			return err
 		}
 	}
-}
-
-// spin reads the completion record until the request seems to have ended (true) or the budget is spent (false).
-func (s *Session) spin(ctx context.Context, started time.Duration) bool {
-	if s.spinBudget < 0 {
-		return false
-	}
-	if spinning.Add(1) > spinnersMax.Load() {
-		spinning.Add(-1)
-		return s.hinted()
-	}
-	defer spinning.Add(-1)
-	for range tightReads {
-		if s.hinted() {
-			return true
-		}
-	}
-	for backend.Now()-started < s.spinBudget {
-		runtime.Gosched()
-		if s.hinted() {
-			return true
-		}
-		if ctx.Err() != nil || s.state.Load() == stateClosing {
-			return false
-		}
-	}
-	return false
 }
 
 // blockThread waits in the library. It returns an error if the request was given up here.
@@ -115,12 +72,6 @@ func (s *Session) blockThread(ctx context.Context, op string) error {
 		return closedMeanwhile(op)
 	}
 	return givenUp(op, ExecutedMaybe, ctx)
-}
-
-// hinted reads the completion record. It is two loads: no call, no lock.
-func (s *Session) hinted() bool {
-	sequence := s.sequence.Load()
-	return atomic.LoadUint32(s.record.Done) == sequence || atomic.LoadUint32(s.record.Failed) == sequence
 }
 
 // park sleeps until the reaper delivers the request's completion. It returns an error if the request was given up here.

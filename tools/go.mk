@@ -6,7 +6,7 @@ GO_MUST := $(GO_WITH) STREAMINFER_REQUIRE=1
 # The library of the pinned wheel, once there is one.
 ORT = $(firstword $(wildcard $(CURDIR)/.cache/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*))
 
-.PHONY: demo test-go test-go-linked test-go-module bench-go bench-go-ort bench-tail
+.PHONY: demo test-go test-go-memory test-go-linked test-go-module bench-go bench-go-ort bench-tail
 demo: build $(DEMO_MODELS) ## two real models at work from Go: files named by type, sentences found by meaning, latencies
 	cd examples/go && $(GO) build -o ../../target/demo ./demo
 	$(GO_WITH) target/demo -models $(MODELS)
@@ -23,6 +23,11 @@ test-go: build $(DEMO_MODELS) $(MODELS)/mlp.onnx ## the Go tests: on the fake an
 	cd benches/go && $(GO) vet ./... && $(GO_MUST) $(GO) test ./...
 	cd benches/go/onnxruntime && $(GO) vet . && $(GO_MUST) ONNXRUNTIME_LIBRARY=$(ORT) $(GO) test .
 	$(GO_WITH) sh -c 'cd examples/go && $(GO) build -o ../../target/readme ./readme' && $(GO_WITH) target/readme
+
+# Collections without pause clobber what they free. STREAMINFER_CANCELS=1000000 gives up more requests than 20,000.
+test-go-memory: build ## the Go tests under collections without pause, and with the address sanitizer (gcc's or clang's)
+	cd go && $(GO_MUST) GOGC=1 GODEBUG=clobberfree=1 $(GO) test -tags streaminfer_gc .
+	cd go && $(GO_MUST) $(GO) test -asan .
 
 test-go-linked: ## the Go tests with the library linked at build time, as installed and described by pkg-config
 	$(MAKE) install DESTDIR= PREFIX=$(CURDIR)/target/prefix

@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -90,6 +91,8 @@ type result struct {
 type options struct {
 	models, out, device, precision string
 	only                           string
+	cells                          string
+	selected                       *regexp.Regexp
 	sessions, batches              int
 	seconds, warm, budget          float64
 	full                           bool
@@ -102,6 +105,7 @@ func main() {
 	flag.StringVar(&o.device, "device", "host", "device to measure")
 	flag.StringVar(&o.precision, "precision", "fp32", "fp32, tf32, fp16 or bf16")
 	flag.StringVar(&o.only, "only", "", "model, mlp, minilm or bert-base, whose cells alone are run")
+	flag.StringVar(&o.cells, "cells", "", "regular expression: cells alone are run whose name it finds, as in \"mlp pool closed 16\"; an open loop needs the results of the closed ones")
 	flag.IntVar(&o.sessions, "sessions", 0, "sessions of the pool, and bound workers at most; 0 means 16 on a GPU, else GOMAXPROCS and at least 2")
 	flag.IntVar(&o.batches, "batches", 3, "batches that form, run or are read at once in the way batch")
 	flag.Float64Var(&o.seconds, "seconds", 10, "time of a cell; those whose P99 is asked for run on to 10,000 samples, but at most four times as long")
@@ -125,6 +129,10 @@ func (o *options) complete() error {
 	}
 	if o.seconds <= 0 || o.warm < 0 || o.budget < 0 || o.sessions < 0 || o.batches < 1 {
 		return errors.New("-seconds and -batches must be above 0, -warm, -budget and -sessions not below")
+	}
+	var err error
+	if o.selected, err = regexp.Compile(o.cells); err != nil {
+		return fmt.Errorf("-cells: %w", err)
 	}
 	if o.sessions == 0 {
 		if o.sessions = max(2, runtime.GOMAXPROCS(0)); o.device != "host" {

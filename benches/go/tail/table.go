@@ -95,9 +95,11 @@ func claims(o *options, had map[cell]result, model string) (all []claim) {
 			most(way+" at twice its peak: P99 of a refusal on arrival", over.RefusedP99, 1, 1000, " us")
 		}
 	}
-	if after := find("pool", "recovery", 2, 1024); after != nil && after.Recovery != nil {
-		got := *after.Recovery
-		all = append(all, claim{"pool after twice its peak: normal again", "<= 5", got, " s", got >= 0 && got <= 5})
+	for _, way := range []string{"pool", "batch"} {
+		if after := find(way, "recovery", 2, 1024); after != nil && after.Recovery != nil {
+			got := *after.Recovery
+			all = append(all, claim{way + " after twice its peak: normal again", "<= 5", got, " s", got >= 0 && got <= 5})
+		}
 	}
 	return all
 }

@@ -107,7 +107,7 @@ func TestClaims(t *testing.T) {
 	}
 	for _, beyond := range []float64{0.9999, 1.01} {
 		all := claims(o, figures(beyond), "bert-base")
-		if len(all) != 10 {
+		if len(all) != 11 {
 			t.Errorf("%d claims", len(all))
 		}
 		for _, c := range all {
@@ -216,6 +216,13 @@ func TestRunIsResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if o.cells = "^mlp pool closed"; run(o, io.Discard) != nil || len(plan(o)) != 5 {
+		t.Errorf("of %q: %v", o.cells, plan(o))
+	}
+	if o.cells = "("; run(o, io.Discard) == nil {
+		t.Errorf("%q is an expression", o.cells)
+	}
+	o.cells, o.selected = "", nil
 	for _, change := range []func(*options){func(o *options) { o.sessions++ }, func(o *options) { o.batches++ }, func(o *options) { o.seconds *= 2 }} {
 		other := *o
 		change(&other)

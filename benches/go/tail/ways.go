@@ -157,18 +157,14 @@ func (p *perRequest) client(int) *client {
 
 func (p *perRequest) close() {}
 
-// batched merges requests. Those that have a deadline are refused at once when all batches are taken, so that refusals are quick.
+// batched merges requests.
 type batched struct {
 	w       *workload
 	batcher *streaminfer.Batcher
 }
 
 func newBatched(w *workload, c cell, o *options) (way, int, error) {
-	options := streaminfer.BatcherOptions{Batches: o.batches, QueueMax: max(c.Goroutines, 1024)}
-	if c.Deadline > 0 {
-		options.QueueMax = -1
-	}
-	batcher, err := streaminfer.NewBatcher(w.model, options)
+	batcher, err := streaminfer.NewBatcher(w.model, streaminfer.BatcherOptions{Batches: o.batches, QueueMax: max(c.Goroutines, 1024)})
 	return &batched{w: w, batcher: batcher}, o.batches, err
 }
 

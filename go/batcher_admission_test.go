@@ -1,0 +1,167 @@
+package streaminfer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/streaminfer/streaminfer/go/internal/backend"
+)
+
+const ms = time.Millisecond
+
+// judging is a batcher with two lanes of ten rows, of which each takes 20 ms, so that a row leaves the queue every millisecond.
+func judging(t *testing.T, deadlines ...time.Duration) (*Batcher, *kind) {
+	t.Helper()
+	k := &kind{poolBucket: poolBucket{service: 20 * ms}, rows: 10, weight: 1}
+	b := &Batcher{lanes: 2, options: BatcherOptions{QueueMax: 100}}
+	for i, deadline := range deadlines {
+		due := deadline
+		if deadline == 0 {
+			due = time.Hour
+		}
+		w := &ticket{batcher: b, kind: k, weight: 1, place: place{due: due, deadline: deadline, number: uint64(i)}, turn: make(chan struct{}, 1)}
+		b.queue.push(w)
+		b.waiting += w.weight
+	}
+	return b, k
+}
+
+func arriving(b *Batcher, k *kind, deadline time.Duration, rows int64) *ticket {
+	return &ticket{batcher: b, kind: k, weight: rows, place: place{due: deadline, deadline: deadline, number: 100}, turn: make(chan struct{}, 1)}
+}
+
+func TestBatcherLateness(t *testing.T) {
+	// A lane is free within 10 ms; then one's own batch takes 20 ms, and 10 more for what is not as usual.
+	for _, test := range []struct {
+		name     string
+		waiting  []time.Duration
+		deadline time.Duration
+		rows     int64
+		want     time.Duration
+	}{
+		{"alone", nil, 40 * ms, 1, 0},
+		{"alone, too late", nil, 39 * ms, 1, 1 * ms},
+		{"behind three", []time.Duration{35 * ms, 36 * ms, 37 * ms}, 43 * ms, 1, 0},
+		{"behind three, too late", []time.Duration{35 * ms, 36 * ms, 37 * ms}, 42 * ms, 1, 1 * ms},
+		{"before those due later", []time.Duration{35 * ms, 200 * ms, 300 * ms, 0}, 41 * ms, 1, 0},
+		{"in the way of one that is just in time", []time.Duration{35 * ms, 50 * ms}, 45 * ms, 20, 1 * ms},
+		{"in nobody's way", []time.Duration{35 * ms, 51 * ms}, 45 * ms, 20, 0},
+	} {
+		b, k := judging(t, test.waiting...)
+		if got := max(b.lateness(arriving(b, k, test.deadline, test.rows), 0), 0); got != test.want {
+			t.Errorf("%s: late by %v, not %v", test.name, got, test.want)
+		}
+	}
+}
+
+// A request is refused by admission before the queue is full, counted, and told how late it would be; one without deadline never is.
+func TestBatcherAdmits(t *testing.T) {
+	b, k := judging(t, 35*ms)
+	late := arriving(b, k, 40*ms, 1)
+	err := b.admit(late, "infer", 0)
+	if !errors.Is(err, ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) || b.refusedDeadline != 1 {
+		t.Errorf("%v, %d refused", err, b.refusedDeadline)
+	}
+	late.deadline = 0
+	if err := b.admit(late, "infer", 0); err != nil {
+		t.Error("without deadline:", err)
+	}
+	late.deadline, b.options.Admission = 40*ms, AdmitAll
+	if err := b.admit(late, "infer", 0); err != nil {
+		t.Error("all are admitted, but", err)
+	}
+	// What refuses although nobody waits is doubted, until one is let through.
+	b, k = judging(t)
+	for range 1000 {
+		if b.admit(arriving(b, k, 30*ms, 1), "infer", 0) == nil {
+			return
+		}
+	}
+	t.Error("an estimate refuses for ever:", k.service)
+}
+
+// Those at the front that are too late for a full batch make way for those behind them, but for the last.
+func TestBatcherSweeps(t *testing.T) {
+	now := backend.Now()
+	b, _ := judging(t, now+1*ms, now+20*ms, now+time.Hour, now+2*time.Hour)
+	all := slices.Clone(b.queue)
+	b.wakeFirst()
+	for i, want := range []bool{false, false, true, true} { // the queue has the first at its end
+		if w := all[i]; w.isTooLate != want || len(w.turn) != map[int]int{0: 0, 1: 1, 2: 1, 3: 1}[i] {
+			t.Errorf("due %v from now: too late %v, %d turns", w.due-now, w.isTooLate, len(w.turn))
+		}
+	}
+	if len(b.queue) != 2 || b.waiting != 2 {
+		t.Errorf("%d wait, of weight %d", len(b.queue), b.waiting)
+	}
+	b, _ = judging(t, now+1*ms)
+	if b.wakeFirst(); len(b.queue) != 1 || b.queue[0].isTooLate {
+		t.Error("the last one is not left to the library")
+	}
+}
+
+func TestPace(t *testing.T) {
+	const service = 10 * ms
+	var p pace
+	p.begin(100 * ms)
+	for i := range 40 { // one each half millisecond, 20 ms in all
+		p.leave(1, 100*ms+time.Duration(i+1)*ms/2, service)
+	}
+	if got := time.Duration(p.perUnit); got != ms/2 {
+		t.Errorf("%v for each", got)
+	}
+	// Slower by four: a quarter of the difference is believed at a time.
+	p.leave(10, 140*ms, service)
+	if got := time.Duration(p.perUnit); got != ms/2+(2*ms-ms/2)/4 {
+		t.Errorf("%v for each after a slower span", got)
+	}
+	// What batches run says something only if nothing was measured for a while, and if it is faster.
+	before := p.perUnit
+	if p.ran(100, 150*ms, service, 1); p.perUnit != before {
+		t.Error("what was measured just now is not believed")
+	}
+	if p.ran(1, time.Hour, service, 1); p.perUnit != before {
+		t.Error("a small batch makes the pace slower")
+	}
+	for range 100 {
+		p.ran(100, time.Hour, service, 1)
+	}
+	if got := time.Duration(p.perUnit).Round(time.Microsecond); got != service/100 {
+		t.Errorf("%v for each, though batches of a hundred run", got)
+	}
+	// A queue that was empty begins anew: nothing is known of that time.
+	p.begin(2 * time.Hour)
+	before = p.perUnit
+	if p.leave(1, 2*time.Hour+ms, service); p.perUnit != before {
+		t.Error("a span is not over yet")
+	}
+}
+
+// Of the batch sizes of one kind the largest counts, and kinds differ in what is not the batch.
+func TestKindsOfRequests(t *testing.T) {
+	m := &Model{inputs: []TensorInfo{{Name: "x", Shape: []int64{Dynamic, Dynamic}}, {Name: "mask", Shape: []int64{Dynamic, Dynamic}}}}
+	for axis := range 2 {
+		for input := range 2 {
+			m.padded = append(m.padded, backend.Padding{Input: input, Axis: axis})
+		}
+	}
+	for _, shape := range [][]int64{{1, 128}, {8, 128}, {4, 128}, {2, 16}, {16, 16}} {
+		m.remember(backend.Bucket{Shapes: [][]int64{shape, shape}, Values: make([][]int64, 2)})
+	}
+	b := &Batcher{model: m, kinds: m.kinds(nil)}
+	if len(b.kinds) != 2 || b.kinds[0].rows != 16 || b.kinds[0].weight != 32 || b.kinds[1].rows != 8 || b.kinds[1].weight != 256 {
+		t.Fatalf("%+v", b.kinds)
+	}
+	for _, test := range []struct {
+		shape []int64
+		want  *kind
+	}{{[]int64{3, 16}, b.kinds[0]}, {[]int64{16, 9}, b.kinds[0]}, {[]int64{3, 17}, b.kinds[1]}, {[]int64{9, 17}, nil}, {[]int64{1, 129}, nil}} {
+		in := []Tensor{{Name: "x", Shape: test.shape}, {Name: "mask", Shape: test.shape}}
+		if got := b.kindOf(in); got != test.want {
+			t.Errorf("%v: %+v", test.shape, got)
+		}
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !race && !asan
+
+package streaminfer_test
+
+const isInstrumented = false

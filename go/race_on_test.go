@@ -1,5 +1,0 @@
-//go:build race
-
-package streaminfer_test
-
-const raceEnabled = true
