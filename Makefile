@@ -58,6 +58,7 @@ test-cuda: $(NODE_TESTS)/cases.tsv ## on the simulated driver: the runtime's tes
 	@mkdir -p target/fakecuda && ln -sf ../debug/examples/libfakecuda.so target/fakecuda/libcuda.so.1
 	$(SIMULATED) $(CARGO) test --quiet --test runtime -- $(CUDA_SKIP:%=--skip %)
 	$(SIMULATED) $(CARGO) test --quiet --test memory -- --skip a_draining_context
+	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 STREAMINFER_RUNS=500 $(CARGO) test --quiet --test allocation
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --driver
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --cover 2 --list > target/fakecuda/cover.jsonl
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu

@@ -15,6 +15,6 @@ images: ## compile kernels/*.cu to machine code in target/images, which a build 
 BUNDLED_MODELS := $(addprefix $(MODELS)/,magika.onnx ppocr-det.onnx ppocr-rec.onnx ppocr-cls.onnx silero.onnx \
 	silero-ifless.onnx silero-sequence.onnx skills.onnx)
 gpu-bundle: build $(BUNDLED_MODELS) ## what is carried to a GPU, in target/gpu-bundle: its run-tests and run-bench say how
-	$(CARGO) test --quiet --no-run --test gpu --test runtime --test memory
+	$(CARGO) test --quiet --no-run --test gpu --test runtime --test memory --test allocation
 	$(PYTHON) tools/gpu/bundle.py $(BUNDLE) --release $(RELEASE) --debug target/debug --models $(MODELS) --go $(GO) \
 		$(if $(FATBIN),--images $(IMAGES))

@@ -113,7 +113,7 @@ def main() -> None:
         programs = folder / "programs"
         for name in ("libstreaminfer.so", "streaminfer"):
             strip(options.release / name, programs / name)
-        for test in ("gpu", "runtime", "memory"):
+        for test in ("gpu", "runtime", "memory", "allocation"):
             strip(newest(options.debug / "deps", test), programs / f"test-{test}")
         build_go(options.go, programs)
         write_all(folder / "node-tests", TOOLS.parent / "docs/conformance.md", collect()[0])

@@ -419,7 +419,9 @@ impl Lane for CudaLane {
         work.memory.submit_ns().store(now, Relaxed);
         self.station.begin(launch.ordinal, launch.sequence, now);
         self.watch.launched();
-        work.stream.launch(&current, replay).inspect_err(|_| self.station.unwind(launch.ordinal))
+        let answer = work.stream.launch(&current, replay);
+        self.station.answered(launch.ordinal, answer.is_err());
+        answer
     }
 
     fn settle(&self) {
