@@ -21,7 +21,7 @@ include tools/kernels.mk
 include tools/native.mk
 include tools/gpu.mk
 
-.PHONY: help build models parity footprint lint test test-rust test-cuda
+.PHONY: help build models parity footprint lint test test-rust test-cuda test-tools
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
@@ -30,12 +30,15 @@ build: ## the library and the command line, in target/release
 
 models: $(ALL_MODELS) ## fetch and generate every model
 
-test: lint test-rust test-cuda examples test-go test-go-memory test-go-linked test-go-module parity conformance ## everything that continuous integration runs
+test: lint test-tools test-rust test-cuda examples test-go test-go-memory test-go-linked test-go-module parity conformance ## everything that continuous integration runs
 	@echo "make test: every check has passed"
 
 lint: ## formatting and lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
+
+test-tools: ## the programs of tools/gpu, as far as they can be wrong without a GPU
+	$(PYTHON) tools/gpu/test_tools.py
 
 # The development profile checks arithmetic for overflow and plans after every pass.
 test-rust: build $(MODELS)/mlp.onnx $(MODELS)/magika.onnx $(MODELS)/minilm.onnx ## unit and integration tests
@@ -55,7 +58,9 @@ test-cuda: $(NODE_TESTS)/cases.tsv ## on the simulated driver: the runtime's tes
 	@mkdir -p target/fakecuda && ln -sf ../debug/examples/libfakecuda.so target/fakecuda/libcuda.so.1
 	$(SIMULATED) $(CARGO) test --quiet --test runtime -- $(CUDA_SKIP:%=--skip %)
 	$(SIMULATED) $(CARGO) test --quiet --test memory -- --skip a_draining_context
+	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 STREAMINFER_RUNS=500 $(CARGO) test --quiet --test allocation
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --driver
+	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --cover 2 --list > target/fakecuda/cover.jsonl
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu
 	$(SIMULATED) STREAMINFER_DEVICE=cuda:0 $(CARGO) test --quiet --test gpu -- --node-tests $(CURDIR)/$(NODE_TESTS)
 

@@ -1,4 +1,8 @@
-//! Between submit and completion nothing is allocated, on any thread.
+//! Between submit and completion nothing is allocated, on any thread: on the host, and on the GPU that `STREAMINFER_DEVICE` names, simulated
+//! or real.
+//!
+//! The allocator of this program counts, which has the library under test in it and no driver: a driver's shared object takes
+//! its memory from malloc itself, so what it needs for a launch does not count.
 
 mod models;
 
@@ -7,10 +11,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, Ordering::Acquire};
 use streaminfer::error::Status;
 use streaminfer::runtime::{
-    Batcher, BatcherOptions, Bucket, Context, ContextOptions, Engine, EngineOptions, ModelOptions, Padding,
-    PaddingKind, SlotView, SubmitOptions,
+    Batcher, BatcherOptions, Bucket, Context, ContextOptions, Engine, EngineOptions, Event, Memory, Model,
+    ModelOptions, Padding, PaddingKind, SlotView, SubmitOptions, WaitPolicy,
 };
 
 /// Counts while it is told to.
@@ -46,11 +51,14 @@ fn counted(rounds: usize, mut body: impl FnMut()) -> usize {
     ALLOCATIONS.load(SeqCst)
 }
 
-/// The models to try: small ones, and two real ones where `make test` has fetched them.
-fn models() -> Vec<(String, Bytes, ModelOptions)> {
+/// The models to try: small ones, and two real ones where `make test` has fetched them and they are not simulated, which takes minutes.
+fn models(engine: &Engine) -> Vec<(String, Bytes, ModelOptions)> {
     let small = [("affine", models::affine()), ("heavy", models::heavy(2))];
     let mut found: Vec<_> =
         small.into_iter().map(|(name, bytes)| (name.to_owned(), bytes, ModelOptions::default())).collect();
+    if engine.device().name.starts_with("Simulated") {
+        return found;
+    }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/models");
     for (name, shape) in [("mlp", vec![8, 784]), ("magika", vec![1, 2048])] {
         let path = folder.join(format!("{name}.onnx"));
@@ -123,28 +131,114 @@ fn batched(engine: &Engine, batcher: &Batcher, rows: &Bucket, is_full: bool) {
     }
 }
 
-/// One test, since the allocator is the process's. `STREAMINFER_RUNS=1000000` runs the full number.
-#[test]
-fn warm_requests_allocate_nothing() {
+/// The device under test: the one that the environment names, which then has to be there.
+fn engine(in_flight_max: usize) -> Engine {
+    let device = std::env::var("STREAMINFER_DEVICE").unwrap_or_default();
+    Engine::open(&EngineOptions { device, in_flight_max, ..EngineOptions::default() }).unwrap()
+}
+
+fn prepared(model: &Model, wait: WaitPolicy) -> Context {
+    let mut context = model.context(&ContextOptions { wait, ..ContextOptions::default() }).unwrap();
+    context.prepare().unwrap();
+    context
+}
+
+/// Contexts that wait in each way, linked ones, one that waits for another's event, one in memory of the program's own.
+fn related(engine: &Engine, rounds: usize) {
+    let load = |bytes| engine.load_bytes(bytes, &ModelOptions::default()).unwrap();
+    let (affine, accumulator) = (load(models::affine()), load(models::accumulator()));
+    for wait in [WaitPolicy::Hybrid, WaitPolicy::Spin, WaitPolicy::Yield, WaitPolicy::Block] {
+        let mut context = prepared(&affine, wait);
+        request(engine, &mut context);
+        assert_eq!(counted(rounds, || request(engine, &mut context)), 0, "{wait:?}");
+    }
+    let mut source = prepared(&affine, WaitPolicy::Hybrid);
+    let mut sink = accumulator.context(&ContextOptions::default()).unwrap();
+    sink.link(0, &source, 0).unwrap();
+    sink.link_self(1, 0).unwrap();
+    sink.prepare().unwrap();
+    let mut linked = || {
+        let first = source.submit(&SubmitOptions::default()).unwrap();
+        sink.run().unwrap();
+        source.wait(first, u64::MAX).unwrap();
+    };
+    linked();
+    assert_eq!(counted(rounds, linked), 0, "linked contexts");
+    let event = Event::new(engine).unwrap();
+    let (mut before, mut after) = (prepared(&affine, WaitPolicy::Hybrid), prepared(&affine, WaitPolicy::Hybrid));
+    let mut ordered = || {
+        let first = before.submit(&SubmitOptions::default()).unwrap();
+        event.record(&before).unwrap();
+        event.wait(&mut after).unwrap();
+        after.run().unwrap();
+        before.wait(first, u64::MAX).unwrap();
+    };
+    ordered();
+    assert_eq!(counted(rounds, ordered), 0, "an event");
+    let memory = Memory::pinned(engine, 4096).unwrap();
+    let mut attached = affine.context(&ContextOptions::default()).unwrap();
+    attached.attach_input(0, &memory, 0).unwrap();
+    attached.attach_output(0, &memory, 2048).unwrap();
+    attached.prepare().unwrap();
+    request(engine, &mut attached);
+    assert_eq!(counted(rounds, || request(engine, &mut attached)), 0, "attached memory");
+}
+
+/// A submit that finds no permit looks at all lanes, for a request has ended that nobody has looked at.
+fn without_a_permit(rounds: usize) {
+    let engine = engine(1);
+    let model = engine.load_bytes(models::affine(), &ModelOptions::default()).unwrap();
+    let (mut unseen, mut next) = (prepared(&model, WaitPolicy::Hybrid), prepared(&model, WaitPolicy::Hybrid));
+    let mut permitted = || {
+        let sequence = unseen.submit(&SubmitOptions::default()).unwrap();
+        // As a host that spins by itself; the library is not called.
+        // SAFETY: the record lives as long as its context; the device stores this number at once.
+        let done = unsafe { &*unseen.record_address().unwrap().cast::<AtomicU32>() };
+        while done.load(Acquire) != sequence {
+            std::hint::spin_loop();
+        }
+        next.run().unwrap();
+        unseen.wait(sequence, u64::MAX).unwrap();
+    };
+    permitted();
+    assert_eq!(counted(rounds, permitted), 0, "permits");
+}
+
+/// Inputs and outputs that the copy engines of a GPU move.
+fn large(engine: &Engine) {
+    let options = ModelOptions { buckets: vec![Bucket::new([[140_000, 2].to_vec()])], ..ModelOptions::default() };
+    let mut context = prepared(&engine.load_bytes(models::dense(), &options).unwrap(), WaitPolicy::Hybrid);
+    request(engine, &mut context);
+    assert_eq!(counted(3, || request(engine, &mut context)), 0, "large tensors");
+}
+
+/// `STREAMINFER_RUNS=1000000` runs the full number. No harness of cargo's: its thread allocates when a test takes long.
+fn main() {
+    let is_asked_for = |name: String| name.starts_with('-') || "warm_requests_allocate_nothing".contains(&name);
+    if !std::env::args().skip(1).all(is_asked_for) {
+        return;
+    }
     let runs = std::env::var("STREAMINFER_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_000);
     assert_eq!(counted(1, || drop(std::hint::black_box(vec![1u8]))), 1, "the counter counts");
-    let engine = Engine::open(&EngineOptions::default()).unwrap();
-    for (name, bytes, options) in models() {
+    let engine = engine(0);
+    for (name, bytes, options) in models(&engine) {
         let model = engine.load_bytes(bytes, &options).unwrap();
         for threads in [1, 3] {
             let mut context = model.context(&ContextOptions { threads, ..ContextOptions::default() }).unwrap();
             context.prepare().unwrap();
-            if name == "affine" && threads == 1 {
-                // What the process and this thread do once.
-                request(&engine, &mut context);
-            }
+            // What the process, this thread and the context do once.
+            request(&engine, &mut context);
             let rounds = if name == "affine" && threads == 1 { runs } else { 20 };
             assert_eq!(counted(rounds, || request(&engine, &mut context)), 0, "{name}, {threads} threads");
         }
     }
+    related(&engine, 100);
+    large(&engine);
     let (batcher, row) = (batcher(&engine), Bucket::new([vec![1, 2]]));
     for (is_full, rounds) in [(true, 500), (false, 10)] {
         batched(&engine, &batcher, &row, is_full);
         assert_eq!(counted(rounds, || batched(&engine, &batcher, &row, is_full)), 0, "batches, full: {is_full}");
     }
+    without_a_permit(100);
+    println!("allocation: none in warm requests on {}", engine.device().id);
 }

@@ -7,6 +7,10 @@ mod isolation;
 #[path = "cuda/memory.rs"]
 mod memory;
 mod models;
+#[path = "cuda/quiet.rs"]
+mod quiet;
+#[path = "cuda/refused.rs"]
+mod refused;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -101,6 +105,9 @@ fn scenario() {
         "batch" => batch(),
         "partition" => isolation::partition(),
         "permits" => isolation::permits(),
+        "quiet" => quiet::quiet(),
+        "crowd" => refused::crowd(),
+        "linked" => refused::linked(),
         "priorities" => isolation::priorities(),
         "lend" => memory::lend(),
         "leave" => memory::leave(),

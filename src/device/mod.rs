@@ -60,6 +60,15 @@ pub struct ImageInfo {
     pub load_ns: u64,
 }
 
+/// From which size on, in bytes, an input or output is moved by a copy engine of the GPU instead of by a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyEngines {
+    /// Of an input.
+    pub inputs_from: usize,
+    /// Of an output.
+    pub outputs_from: usize,
+}
+
 /// Whether a device can still be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceState {

@@ -119,6 +119,7 @@ impl si_engine_options {
             contexts_max: self.contexts_max as usize,
             memory_bytes_max: self.memory_bytes_max,
             guard_inputs: self.flags & SI_ENGINE_GUARD_INPUTS != 0,
+            copy_engines: None,
         })
     }
 }

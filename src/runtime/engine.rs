@@ -10,7 +10,7 @@ use super::source::Source;
 use super::timer::Timer;
 use crate::device::cuda::CudaDevice;
 use crate::device::host::HostDevice;
-use crate::device::{Device, DeviceInfo, DeviceState, ImageInfo};
+use crate::device::{CopyEngines, Device, DeviceInfo, DeviceState, ImageInfo};
 use crate::error::{Error, Result, ensure, fail};
 use crate::limits::{CONTEXT_THREADS_MAX, CONTEXTS_DEFAULT, CONTEXTS_MAX};
 use bytes::Bytes;
@@ -37,6 +37,9 @@ pub struct EngineOptions {
     /// For development: whoever writes to a context's input while its request runs faults there and then, on the host device. It
     /// costs two system calls a request.
     pub guard_inputs: bool,
+    /// For measurements: which inputs and outputs a GPU's copy engines move. `None`: those that they move faster.
+    #[doc(hidden)]
+    pub copy_engines: Option<CopyEngines>,
 }
 
 /// What is alive and what it takes, at one moment.
@@ -220,7 +223,7 @@ impl Engine {
     /// # Errors
     /// `NoDevice` with what was looked for, `InvalidArgument`, `Driver`.
     pub fn open(options: &EngineOptions) -> Result<Engine> {
-        let (device, passed_over) = open_device(&options.device)?;
+        let (device, passed_over) = open_device(&options.device, options.copy_engines)?;
         let threads = options.threads.max(1);
         ensure!(threads <= CONTEXT_THREADS_MAX, InvalidArgument, "{threads} threads are above {CONTEXT_THREADS_MAX}");
         let contexts_max = if options.contexts_max == 0 { CONTEXTS_DEFAULT } else { options.contexts_max };
@@ -331,15 +334,16 @@ impl Engine {
 }
 
 /// The device of that name; of `auto` also why it is not a GPU.
-fn open_device(name: &str) -> Result<(Box<dyn Device>, Option<Error>)> {
+fn open_device(name: &str, engines: Option<CopyEngines>) -> Result<(Box<dyn Device>, Option<Error>)> {
     match name {
-        "" | "auto" => Ok(match CudaDevice::open("cuda:0") {
+        "" | "auto" => Ok(match CudaDevice::open("cuda:0", engines) {
             Ok(gpu) => (Box::new(gpu), None),
             Err(error) => (Box::new(HostDevice::open()), Some(error)),
         }),
         "host" => Ok((Box::new(HostDevice::open()), None)),
         _ if name.starts_with("cuda:") || name.starts_with("GPU-") || name.starts_with("MIG-") => {
-            let gpu = CudaDevice::open(name).map_err(|error| error.within(format_args!("no device '{name}'")))?;
+            let gpu =
+                CudaDevice::open(name, engines).map_err(|error| error.within(format_args!("no device '{name}'")))?;
             Ok((Box::new(gpu), None))
         }
         _ => Err(fail!(

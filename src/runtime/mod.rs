@@ -35,6 +35,8 @@ mod timer;
 mod view;
 mod wait;
 
+#[doc(hidden)]
+pub use crate::device::CopyEngines;
 pub use crate::device::host::HostRange;
 pub use crate::device::host::memory::{Pages, Plain};
 pub use crate::device::{DeviceInfo, DeviceKind, DeviceState, ImageInfo, Precision, Priority, RowLayout, Stamps};

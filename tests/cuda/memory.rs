@@ -157,3 +157,23 @@ fn copies_of_rows_are_measured_on_a_gpu() {
     }));
     assert!(text.contains("\"cuda:0\"") && text.contains("\"pitch_bytes\":512"), "{text}");
 }
+
+#[test]
+fn requests_are_measured_with_and_without_copy_engines() {
+    let log = driver().join("copies.log");
+    let measure = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streaminfer"));
+        command.args(["bench-memory", "--requests", "--repeats", "1"]).args(words);
+        command.env("LD_LIBRARY_PATH", driver()).env("FAKECUDA_LOG", &log);
+        ended(command)
+    };
+    let text = said(&measure(&["--device", "cuda:0", "--bytes", "4096,300000"]));
+    for part in ["\"inputs\":[{\"bytes\":4096", "\"outputs\":[{\"bytes\":4096", "\"engines_us\"", "\"inputs_from\""] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    // Of each size an input and an output by the engines, and none by them where kernels are to move it.
+    let calls = fs::read_to_string(&log).unwrap();
+    assert!(calls.lines().any(|line| line == "cuGraphAddMemcpyNode 4"), "{calls}");
+    let refusal = measure(&["--device", "host"]);
+    assert!(!refusal.status.success() && said(&refusal).contains("only a GPU has copy engines"));
+}

@@ -3,7 +3,7 @@
 use crate::green::{Greens, Resource};
 use crate::memory::Memory;
 use crate::stream::{Node, Stream};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering::SeqCst;
@@ -136,6 +136,17 @@ pub fn driver() -> &'static Driver {
 
 thread_local! {
     static CURRENT: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// This thread calls the driver.
+pub fn note_call() {
+    CALLS.set(CALLS.get() + 1);
+}
+
+/// How often it has.
+pub fn calls_of_thread() -> usize {
+    CALLS.get()
 }
 
 /// The thread's current context is no longer current.

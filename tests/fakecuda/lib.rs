@@ -31,6 +31,7 @@ const MULTIPROCESSORS: c_int = 132;
 
 /// A function's body: counted, failed on demand, refused once the device is dead.
 fn call(name: &'static str, body: impl FnOnce(&Driver) -> Result<(), Code>) -> c_int {
+    driver::note_call();
     let driver = driver();
     match driver.admit(name) {
         Err(code) => code,
@@ -45,6 +46,12 @@ unsafe fn give<T>(out: *mut T, value: T) {
     }
     // SAFETY: the caller's place for it.
     unsafe { out.write(value) };
+}
+
+/// No function of the driver's: how many of those the calling thread has called.
+#[unsafe(no_mangle)]
+pub extern "C" fn fakecudaCallsOfThread() -> usize {
+    driver::calls_of_thread()
 }
 
 #[unsafe(no_mangle)]
@@ -188,6 +195,7 @@ pub unsafe extern "C" fn cuCtxPushCurrent_v2(context: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxPopCurrent_v2(out: *mut usize) -> c_int {
+    driver::note_call();
     // Never fails on demand: a thread that has pushed pops.
     match driver::pop() {
         Some(context) => {

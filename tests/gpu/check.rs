@@ -138,15 +138,17 @@ pub struct Subject<'a> {
     pub is_rounded: bool,
 }
 
-/// The subject at one precision: right, right again after another request, and the same in another context.
-pub fn check(engine: &Engine, subject: &Subject<'_>, precision: Precision, report: &mut Report) {
+/// The subject at one precision: right, right again after another request, and the same in another context. Answers whether it is.
+pub fn check(engine: &Engine, subject: &Subject<'_>, precision: Precision, report: &mut Report) -> bool {
     let outcome = match attempt(engine, subject, precision) {
         Ok(None) => Outcome::Passed,
         Ok(Some(text)) => Outcome::Failed(text),
         Err(error) if error.status == Status::Unsupported => Outcome::Refused(error.message),
         Err(error) => Outcome::Failed(error.to_string()),
     };
+    let is_right = matches!(outcome, Outcome::Passed);
     report.add(subject.name, subject.layout, precision.name(), outcome);
+    is_right
 }
 
 /// What is wrong; nothing if all is right.

@@ -2,6 +2,7 @@
 
 use crate::check::{answer, precisions, prepared};
 use crate::net::{Layout, Net};
+use crate::options::{CONCURRENT, Options};
 use crate::report::{Outcome, Report};
 use std::thread;
 use std::time::Instant;
@@ -27,8 +28,15 @@ fn net(seed: u64) -> Net {
     net
 }
 
-/// Eight contexts of a model on so many multiprocessors, 0 for all; what was wrong.
-fn contexts(engine: &Engine, precision: Precision, seed: u64, multiprocessors: usize) -> Result<Vec<String>> {
+/// Eight contexts of a model on so many multiprocessors, 0 for all; what was wrong. Rounds end early when the time is up.
+fn contexts(
+    engine: &Engine,
+    options: &Options,
+    precision: Precision,
+    seed: u64,
+    multiprocessors: usize,
+) -> Result<Vec<String>> {
+    let is_late = || options.is_late();
     let mut net = net(seed);
     let options = ModelOptions { precision, multiprocessors, ..ModelOptions::default() };
     let model = engine.load_bytes(net.bytes(), &options)?;
@@ -47,7 +55,7 @@ fn contexts(engine: &Engine, precision: Precision, seed: u64, multiprocessors: u
         let mut context = model.context(&ContextOptions { priority, ..ContextOptions::default() })?;
         context.prepare()?;
         context.bind()?;
-        for round in 0..ROUNDS {
+        for round in (0..ROUNDS).take_while(|_| !is_late()) {
             let which = (thread + round) % THREADS;
             if answer(&mut context, &feeds[which], 1)? != wanted[which] {
                 return Ok(Some(format!("thread {thread}, round {round}: other bits")));
@@ -88,28 +96,48 @@ fn differs(got: &[Tensor], wanted: &[Tensor]) -> Option<String> {
     None
 }
 
-/// Two models at once, each on a third of the multiprocessors, and once more: they have been given back.
-fn partitions(engine: &Engine, seed: u64, report: &mut Report) {
+/// Reports how a check ended; answers 1 if it was cut short, and so has proved nothing.
+fn add(report: &mut Report, options: &Options, place: &str, precision: Precision, ended: Result<Vec<String>>) -> usize {
+    if options.is_late() && ended.as_ref().is_ok_and(Vec::is_empty) {
+        return 1;
+    }
+    report.add("eight contexts", place, precision.name(), outcome(ended));
+    0
+}
+
+/// Two models at once, each on a third of the multiprocessors, and once more: they have been given back. Answers how many had no time.
+fn partitions(engine: &Engine, options: &Options, seed: u64, report: &mut Report) -> usize {
     let third = engine.device().processors / 3;
+    let mut left_out = 0;
     for round in 0..2 {
+        if options.is_late() {
+            left_out += 2;
+            continue;
+        }
         let ended: Vec<_> = thread::scope(|scope| {
-            let one = |model: u64| scope.spawn(move || contexts(engine, Precision::Fp32, seed + model, third));
+            let one = |model: u64| scope.spawn(move || contexts(engine, options, Precision::Fp32, seed + model, third));
             let models: Vec<_> = [round, round + 1].map(one).into_iter().collect();
             models.into_iter().map(|model| model.join().expect("a thread does not panic")).collect()
         });
-        for ended in ended {
-            report.add("eight contexts", "a third of the multiprocessors", "fp32", outcome(ended));
-        }
+        let place = "a third of the multiprocessors";
+        left_out += ended.into_iter().map(|ended| add(report, options, place, Precision::Fp32, ended)).sum::<usize>();
     }
+    left_out
 }
 
-/// All precisions; gives the number of failures.
-pub fn run(engine: &Engine, seed: u64, is_verbose: bool) -> usize {
-    let (start, mut report) = (Instant::now(), Report::new("concurrent", is_verbose));
+/// All precisions; gives the number of failures, and of checks for which there was no time.
+pub fn run(engine: &Engine, seed: u64, options: &Options) -> (usize, usize) {
+    let (start, mut report) = (Instant::now(), Report::new(CONCURRENT, options.is_verbose));
+    let mut left_out = 0;
     for precision in precisions(engine) {
-        let outcome = outcome(contexts(engine, precision, seed, 0));
-        report.add("eight contexts", "dense", precision.name(), outcome);
+        if options.is_progress {
+            println!("{}", serde_json::json!({ "at": "eight contexts", "precision": precision.name() }));
+        }
+        left_out += match options.is_late() {
+            true => 1,
+            false => add(&mut report, options, "dense", precision, contexts(engine, options, precision, seed, 0)),
+        };
     }
-    partitions(engine, seed, &mut report);
-    report.close(start.elapsed().as_secs_f64())
+    left_out += partitions(engine, options, seed, &mut report);
+    (report.close(start.elapsed().as_secs_f64()), left_out)
 }

@@ -113,7 +113,7 @@ def main() -> None:
         programs = folder / "programs"
         for name in ("libstreaminfer.so", "streaminfer"):
             strip(options.release / name, programs / name)
-        for test in ("gpu", "runtime", "memory"):
+        for test in ("gpu", "runtime", "memory", "allocation"):
             strip(newest(options.debug / "deps", test), programs / f"test-{test}")
         build_go(options.go, programs)
         write_all(folder / "node-tests", TOOLS.parent / "docs/conformance.md", collect()[0])
@@ -126,7 +126,7 @@ def main() -> None:
             pack(out, folder / name)
     shutil.copytree(TOOLS / "zoo", out / "zoo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TOOLS / "cases.py", out)
-    for script in ("zoo_models.py", "launches.py", "run-tests", "run-bench", "peer.py"):
+    for script in ("zoo_models.py", "launches.py", "sanitizer.py", "run-tests", "run-bench", "peer.py"):
         shutil.copy(TOOLS / "gpu" / script, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"bundle: {out}, {size:.1f} MB")

@@ -206,7 +206,16 @@ pub struct BenchMemory {
     /// Bytes of the elements that pitched rows are to be accessed by: 4, 8 or 16.
     #[arg(long, default_value_t = 16)]
     pub element_bytes: u32,
-    /// Copies there and back of each kind.
+    /// Instead: whole requests whose input, or output, is moved by kernels, and by the GPU's copy engines.
+    #[arg(long, conflicts_with_all = ["rows", "row_bytes", "element_bytes"])]
+    pub requests: bool,
+    /// Bytes of that input or output; several separated by commas.
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', requires = "requests",
+        value_parser = clap::value_parser!(u32).range(64..),
+        default_values_t = [4 << 10, 16 << 10, 32 << 10, 64 << 10, 96 << 10, 128 << 10, 192 << 10, 256 << 10, 384 << 10, 512 << 10,
+            768 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20])]
+    pub bytes: Vec<u32>,
+    /// Copies there and back of each kind, or requests; of the latter ten times as many.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: u32,
     /// Also write the JSON object to a file.

@@ -4,6 +4,7 @@ mod args;
 mod arrays;
 mod bench;
 mod beside;
+mod copies;
 mod doctor;
 mod feed;
 mod inspect;

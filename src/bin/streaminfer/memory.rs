@@ -1,6 +1,7 @@
-//! `bench-memory`: what copies between the host and rows of device memory cost.
+//! `bench-memory`: what copies between the host and rows of device memory cost. `copies.rs` has those of requests.
 
 use crate::args::BenchMemory;
+use crate::copies;
 use serde_json::{Value, json};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,6 +9,17 @@ use streaminfer::error::{Error, Result, Status};
 use streaminfer::runtime::{CopyOptions, Engine, EngineOptions, Memory, MemoryKind, Pages, RowLayout};
 
 pub fn bench(args: &BenchMemory) -> Result<()> {
+    let report = if args.requests { copies::requests(args)? } else { rows(args)? };
+    let report = report.to_string();
+    println!("{report}");
+    if let Some(path) = &args.json {
+        fs::write(path, report + "\n").map_err(|error| Error::io(Status::Io, path.display(), &error))?;
+    }
+    Ok(())
+}
+
+/// Copies of rows of each width.
+fn rows(args: &BenchMemory) -> Result<Value> {
     let engine = Engine::open(&EngineOptions { device: args.device.clone(), ..EngineOptions::default() })?;
     if let Some(error) = engine.passed_over() {
         eprintln!("note: measuring the host, because no GPU can be used: {error}");
@@ -15,7 +27,7 @@ pub fn bench(args: &BenchMemory) -> Result<()> {
     let start = Instant::now();
     let widths = args.row_bytes.iter().map(|&row_bytes| width(&engine, args, row_bytes as usize));
     let widths = widths.collect::<Result<Vec<_>>>()?;
-    let report = json!({
+    Ok(json!({
         "device": engine.device().id,
         "name": engine.device().name,
         "rows": args.rows,
@@ -23,13 +35,7 @@ pub fn bench(args: &BenchMemory) -> Result<()> {
         "repeats": args.repeats,
         "widths": widths,
         "seconds": (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-    });
-    let report = report.to_string();
-    println!("{report}");
-    if let Some(path) = &args.json {
-        fs::write(path, report + "\n").map_err(|error| Error::io(Status::Io, path.display(), &error))?;
-    }
-    Ok(())
+    }))
 }
 
 /// One side of the copies on the host.
@@ -111,18 +117,18 @@ fn round_trips(device: &Memory, host: &mut [u8], repeats: u32) -> Result<[Durati
     Ok([median(writes), median(reads)])
 }
 
-fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
+pub fn timed<T>(call: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
     let start = Instant::now();
     call().map(|value| (value, start.elapsed()))
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+pub fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let middle = times.len() / 2;
     if times.len() % 2 == 1 { times[middle] } else { (times[middle - 1] + times[middle]) / 2 }
 }
 
-fn micros(time: Duration) -> f64 {
+pub fn micros(time: Duration) -> f64 {
     (time.as_nanos() as f64 / 100.0).round() / 10.0
 }
 

@@ -2,7 +2,7 @@
 
 use super::gpu::{self, Gpu};
 use super::graph::Stream;
-use super::lane::CudaLane;
+use super::lane::{COPY_ENGINES, CudaLane};
 use super::memory::DeviceMemory;
 use super::program::CudaLoader;
 use super::reactor::Reactor;
@@ -11,8 +11,8 @@ use super::registered::MappedRange;
 use super::rows::CudaRows;
 use crate::device::host::HostRange;
 use crate::device::{
-    Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Priority, Progress, RowLayout,
-    RowMemory, SharedMemory,
+    CopyEngines, Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Priority, Progress,
+    RowLayout, RowMemory, SharedMemory,
 };
 use crate::error::Result;
 use crate::kernels::entry::transfer::Clock;
@@ -26,20 +26,22 @@ pub struct CudaDevice {
     records: Records,
     /// What its lanes know of the GPU's clock.
     clock: Arc<DeviceMemory>,
+    engines: CopyEngines,
     gpu: Arc<Gpu>,
 }
 
 impl CudaDevice {
-    /// Opens the GPU called `cuda:N`, `GPU-...` or `MIG-...`.
+    /// Opens the GPU called `cuda:N`, `GPU-...` or `MIG-...`. `engines` is for who measures; else what was found best.
     ///
     /// # Errors
     /// `NoDevice` with what is missing, `Unsupported` for a GPU that is too old, `Driver`, `OutOfMemory`.
-    pub fn open(name: &str) -> Result<Self> {
+    pub fn open(name: &str, engines: Option<CopyEngines>) -> Result<Self> {
         let gpu = Gpu::open(name)?;
         let clock = Arc::new(DeviceMemory::take(&gpu, Clock::BYTES)?);
         let stream = Stream::new(&gpu, Priority::Normal, None)?;
         stream.upload(&gpu.enter()?, clock.address(), &Clock::unknown().encode())?;
-        Ok(CudaDevice { reactor: Reactor::start(&gpu)?, records: Records::default(), clock, gpu })
+        let (reactor, engines) = (Reactor::start(&gpu)?, engines.unwrap_or(COPY_ENGINES));
+        Ok(CudaDevice { reactor, records: Records::default(), clock, engines, gpu })
     }
 
     /// The GPUs that this process may use; an error says why there is none.
@@ -71,7 +73,7 @@ impl Device for CudaDevice {
     }
 
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
-        Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), &self.clock, order)?))
+        Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), &self.clock, self.engines, order)?))
     }
 
     fn in_flight(&self) -> Arc<AtomicUsize> {

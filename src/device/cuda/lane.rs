@@ -10,7 +10,7 @@ use super::registered::MappedRange;
 use super::sys::CuAddress;
 use super::tensor;
 use crate::device::host::clock;
-use crate::device::{Attachment, InputSource, Lane, LaneMemory, LaneOrder, Launch, Mark, SharedMemory};
+use crate::device::{Attachment, CopyEngines, InputSource, Lane, LaneMemory, LaneOrder, Launch, Mark, SharedMemory};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::entry::transfer::{self, Control, FetchArguments, FinishArguments, SEGMENTS_MAX, Segment};
 use crate::kernels::entry::{self, Address, Arguments, Field, TensorMap};
@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// From this size on an input or output is moved by a copy engine instead of by a kernel.
-const COPY_ENGINE_BYTES: usize = 1 << 20;
+/// What `streaminfer bench-memory --requests` has found.
+pub const COPY_ENGINES: CopyEngines = CopyEngines { inputs_from: 1 << 20, outputs_from: 1 << 20 };
 
 /// Where an input or output lies.
 #[derive(Clone, Copy, Debug)]
@@ -206,6 +206,7 @@ struct Builder<'a> {
     program: &'a LoadedProgram,
     sources: &'a [InputSource],
     transfers: Transfers,
+    engines: CopyEngines,
     record: CuAddress,
     clock: CuAddress,
 }
@@ -243,7 +244,7 @@ impl Builder<'_> {
         for (index, port) in self.program.program().inputs.iter().enumerate() {
             let place = &self.memory.inputs[index];
             let Some(home) = place.host.filter(|_| port.bytes > 0) else { continue };
-            if port.bytes >= COPY_ENGINE_BYTES {
+            if port.bytes >= self.engines.inputs_from {
                 let from = End::Host(self.memory.host_address(home));
                 line.copy(from, End::Device(place.device), port.bytes)?;
             } else {
@@ -276,7 +277,7 @@ impl Builder<'_> {
         }
         for (place, port) in self.memory.outputs.iter().zip(&program.outputs) {
             let Some(home) = place.host.filter(|_| port.bytes > 0) else { continue };
-            if port.bytes >= COPY_ENGINE_BYTES {
+            if port.bytes >= self.engines.outputs_from {
                 let to = End::Host(self.memory.host_address(home));
                 line.copy(End::Device(place.device), to, port.bytes)?;
             } else {
@@ -312,7 +313,13 @@ pub struct CudaLane {
 
 impl CudaLane {
     /// Takes memory and makes the replays. Each is run once, so that the first request is like any other.
-    pub fn open(gpu: &Arc<Gpu>, watch: &Arc<Watch>, clock: &Arc<DeviceMemory>, order: LaneOrder) -> Result<Self> {
+    pub fn open(
+        gpu: &Arc<Gpu>,
+        watch: &Arc<Watch>,
+        clock: &Arc<DeviceMemory>,
+        engines: CopyEngines,
+        order: LaneOrder,
+    ) -> Result<Self> {
         let downcast = |program: &Arc<dyn crate::device::Program>| {
             let any: Arc<dyn Any + Send + Sync> = program.clone();
             any.downcast::<LoadedProgram>()
@@ -329,8 +336,8 @@ impl CudaLane {
         stream.clear(&current, memory.device.address(), memory.device.bytes())?;
         let build = |program: &Arc<LoadedProgram>| {
             let (memory, sources) = (&*memory, &order.inputs[..]);
-            let builder =
-                Builder { gpu, memory, program, sources, transfers, record: record.device(), clock: clock.address() };
+            let (record, clock) = (record.device(), clock.address());
+            let builder = Builder { gpu, memory, program, sources, transfers, engines, record, clock };
             let replay = builder.build(&current, &stream)?;
             stream.launch(&current, &replay)?;
             stream.synchronize(&current)?;
@@ -424,7 +431,9 @@ impl Lane for CudaLane {
         work.memory.submit_ns().store(now, Relaxed);
         self.station.begin(launch.ordinal, launch.sequence, now);
         self.watch.launched();
-        work.stream.launch(&current, replay).inspect_err(|_| self.station.unwind(launch.ordinal))
+        let answer = work.stream.launch(&current, replay);
+        self.station.answered(launch.ordinal, answer.is_err());
+        answer
     }
 
     fn settle(&self) {

@@ -29,6 +29,8 @@ pub struct Station {
     launched: AtomicU64,
     sequence: AtomicU32,
     launched_ns: AtomicU64,
+    /// Whether the driver has not answered yet to the launch of that request, which it may still refuse.
+    launching: AtomicBool,
     /// Ordinal of the last request that somebody has begun to tell the sink of.
     claimed: AtomicU64,
     /// Ordinal of the last request that the sink has been told of.
@@ -45,6 +47,7 @@ impl Station {
             launched: AtomicU64::new(0),
             sequence: AtomicU32::new(0),
             launched_ns: AtomicU64::new(0),
+            launching: AtomicBool::new(false),
             claimed: AtomicU64::new(0),
             settled: AtomicU64::new(0),
         }
@@ -54,12 +57,16 @@ impl Station {
     pub fn begin(&self, ordinal: u64, sequence: u32, now_ns: u64) {
         self.sequence.store(sequence, Relaxed);
         self.launched_ns.store(now_ns, Relaxed);
+        self.launching.store(true, SeqCst);
         self.launched.store(ordinal, SeqCst);
     }
 
-    /// The launch was refused.
-    pub fn unwind(&self, ordinal: u64) {
-        self.launched.store(ordinal - 1, SeqCst);
+    /// The driver has answered to the launch; a refused one is as if it had never been.
+    pub fn answered(&self, ordinal: u64, is_refused: bool) {
+        if is_refused {
+            self.launched.store(ordinal - 1, SeqCst);
+        }
+        self.launching.store(false, SeqCst);
     }
 
     /// Whether the last request has ended, by the record alone.
@@ -92,9 +99,14 @@ impl Station {
         true
     }
 
-    /// Ends the request in flight because its GPU is lost.
+    /// Ends the request in flight because its GPU is lost. One that the driver may still refuse is not, or it would be told of twice; the
+    /// thread comes again.
     fn lose(&self) {
         let ordinal = self.launched.load(SeqCst);
+        // A refusal takes the ordinal back before it says that it has answered.
+        if self.launching.load(SeqCst) || self.launched.load(SeqCst) != ordinal {
+            return;
+        }
         if !self.progress.has_reached(ordinal) {
             let now = clock::monotonic_ns();
             let start_ns = self.launched_ns.load(Relaxed);
@@ -236,6 +248,8 @@ impl Watch {
             }
             if flying && self.gpu.state() == DeviceState::Dead {
                 self.lose_all();
+                // What the driver has not answered to is lost the next time.
+                futex::wait_until(&self.signal, seen, now + PAUSE_NS_MIN);
                 continue;
             }
             let until_ns = match (flying, waited_for) {
@@ -309,5 +323,43 @@ impl Drop for Reactor {
         {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts who is told.
+    #[derive(Default)]
+    struct Told(AtomicU32);
+
+    impl Sink for Told {
+        fn ending(&self, _: Status) {}
+
+        fn ended(&self, _: u64, _: Status) {
+            self.0.fetch_add(1, SeqCst);
+        }
+
+        fn is_awaited(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_request_that_the_driver_may_still_refuse_is_not_lost_with_its_gpu() {
+        let told = Arc::new(Told::default());
+        let station = Station::new(Arc::default(), told.clone(), 0);
+        station.begin(1, 1, 5);
+        station.lose();
+        assert!(!station.settle(), "the driver has not answered");
+        station.answered(1, true);
+        station.lose();
+        assert!(station.settle() && told.0.load(SeqCst) == 0, "the caller knows of the refusal, nobody else is told");
+        station.begin(1, 1, 6);
+        station.answered(1, false);
+        station.lose();
+        assert!(station.settle() && station.settle() && told.0.load(SeqCst) == 1, "a launched one is told of once");
+        assert_eq!(station.progress.status_of(1), Status::DeviceLost);
     }
 }

@@ -149,7 +149,11 @@ pub(super) fn collect_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> 
     let taps: usize = kernel.iter().product();
     let mut steps = arguments.columns.steps(rank);
     steps.insert(2, arguments.tap_step as isize);
-    let columns = read(memory, &arguments.columns, &[&[shape[0], channels, taps], &input[..]].concat(), &steps)?;
+    // Without the axes of one element by which windows are lifted: a tensor has not so many axes as those and the taps.
+    let extents = [&[shape[0], channels, taps], &input[..]].concat();
+    let axes = (0..extents.len()).filter(|&axis| axis < 3 || extents[axis] > 1);
+    let (extents, steps): (Vec<usize>, Vec<isize>) = axes.map(|axis| (extents[axis], steps[axis])).unzip();
+    let columns = read(memory, &arguments.columns, &extents, &steps)?;
     // Every product is a channel of its own, whose weights pick one tap.
     let x = columns.reshaped([&[shape[0], channels * taps], &input[..]].concat())?;
     let identity: Vec<f32> = (0..channels * taps * taps).map(|at| f32::from(at / taps % taps == at % taps)).collect();

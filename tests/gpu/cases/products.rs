@@ -21,7 +21,8 @@ const EXTENTS: &[[usize; 3]] = &[
     [257, 1, 31],
     [48, 40, 1],
 ];
-/// The last three end within tiles of 64 and 128 rows and columns, and within stages.
+/// Three end within tiles of 64 and 128 rows and columns that are brought, and within stages; of the last two the largest tile is fetched,
+/// with sums that are soon done.
 const HEAVY: &[[usize; 3]] = &[
     [128, 768, 768],
     [128, 2304, 768],
@@ -32,6 +33,8 @@ const HEAVY: &[[usize; 3]] = &[
     [130, 72, 3080],
     [1000, 904, 72],
     [1900, 1800, 136],
+    [1536, 1536, 32],
+    [1536, 1532, 36],
 ];
 
 fn deviation(terms: usize) -> f64 {

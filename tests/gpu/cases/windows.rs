@@ -42,6 +42,7 @@ const CONVS: &[Conv] = &[
     conv(&[1, 16, 13, 15], &[16, 1, 5, 5], &[2, 2], &[2, 1, 2, 3], &[1, 1], 16),
     conv(&[1, 6, 12, 12], &[12, 1, 3, 3], &[1, 1], &[2, 2, 2, 2], &[2, 2], 6),
     conv(&[1, 3, 5, 7, 6], &[4, 3, 2, 3, 3], &[1, 2, 1], &[0, 1, 1, 1, 1, 1], &[1, 1, 1], 1),
+    conv(&[1, 3, 4, 3, 5, 4], &[4, 3, 2, 1, 3, 2], &[1, 1, 2, 1], &[0, 0, 1, 1, 1, 0, 1, 0], &[1, 1, 1, 1], 1),
     conv(&[3, 64, 8, 8], &[72, 64, 3, 3], &[1, 1], &[1, 1, 1, 1], &[1, 1], 1),
     // Pads wider than the window, so that whole windows lie outside.
     conv(&[1, 2, 4, 4], &[3, 2, 3, 3], &[1, 1], &[4, 0, 3, 5], &[1, 1], 1),
@@ -50,6 +51,8 @@ const HEAVY_CONVS: &[Conv] = &[
     conv(&[1, 3, 224, 224], &[64, 3, 7, 7], &[2, 2], &[3, 3, 3, 3], &[1, 1], 1),
     conv(&[2, 256, 14, 14], &[256, 256, 3, 3], &[1, 1], &[1, 1, 1, 1], &[1, 1], 1),
     conv(&[1, 512, 28, 28], &[1024, 512, 1, 1], &[2, 2], &[0, 0, 0, 0], &[1, 1], 1),
+    // The largest tile, with sums that are soon done.
+    conv(&[1, 16, 48, 48], &[1024, 16, 1, 2], &[1, 1], &[0, 0, 0, 1], &[1, 1], 1),
 ];
 
 fn apply(net: &mut Net, conv: &Conv, is_constant: bool) -> String {
@@ -91,16 +94,20 @@ fn convolutions() -> Vec<Case> {
         let y = net.op("Relu", &[&y], []);
         net.result(&y);
     }));
-    cases.push(
-        case("ConvInteger", |net| {
-            let x = net.input(DType::U8, &[2, 5, 9, 8], Draw::Within(0.0, 256.0));
-            let w = net.drawn(DType::I8, &[7, 5, 3, 3], Draw::Within(-128.0, 128.0));
+    let integers: [(&'static [usize], &'static [usize], &'static [i64]); 2] = [
+        (&[2, 5, 9, 8], &[7, 5, 3, 3], &[1, 1, 1, 1]),
+        (&[1, 3, 4, 3, 5, 4], &[4, 3, 2, 1, 3, 2], &[0, 0, 1, 1, 1, 0, 1, 0]),
+    ];
+    for (x, w, pads) in integers {
+        let integer = case(format!("ConvInteger in {} dimensions", w.len() - 2), move |net| {
+            let x = net.input(DType::U8, x, Draw::Within(0.0, 256.0));
+            let w = net.drawn(DType::I8, w, Draw::Within(-128.0, 128.0));
             let zero = net.drawn(DType::U8, &[], Draw::Within(7.0, 8.0));
-            let y = net.op("ConvInteger", &[&x, &w, &zero], [ints("pads", &[1, 1, 1, 1])]);
+            let y = net.op("ConvInteger", &[&x, &w, &zero], [ints("pads", pads)]);
             net.output(&y, DType::I32);
-        })
-        .exact(),
-    );
+        });
+        cases.push(integer.exact());
+    }
     cases
 }
 
@@ -123,6 +130,10 @@ fn transposed() -> Vec<Case> {
         of(conv(&[2, 6, 5, 7], &[6, 4, 2, 2], &[2, 2], &[0, 0, 0, 0], &[1, 1], 1), &[0, 0]),
         of(conv(&[1, 6, 5, 7], &[6, 2, 3, 3], &[2, 3], &[1, 0, 0, 1], &[1, 1], 3), &[1, 2]),
         of(conv(&[1, 2, 6, 6], &[2, 3, 3, 3], &[1, 1], &[0, 2, 1, 0], &[2, 2], 1), &[0, 0]),
+        of(
+            conv(&[1, 3, 3, 2, 4, 3], &[3, 2, 2, 1, 3, 2], &[1, 1, 2, 1], &[0, 0, 1, 1, 1, 0, 0, 0], &[1, 1, 1, 1], 1),
+            &[0, 0, 1, 0],
+        ),
     ]
 }
 
@@ -131,13 +142,14 @@ type Window = (&'static [usize], &'static [i64], &'static [i64], &'static [i64])
 
 fn pools() -> Vec<Case> {
     let mut cases = Vec::new();
-    let windows: [Window; 6] = [
+    let windows: [Window; 7] = [
         (&[2, 3, 17], &[3], &[2], &[1, 0]),
         (&[2, 5, 13, 15], &[3, 3], &[2, 2], &[1, 1, 1, 1]),
         (&[1, 3, 12, 10], &[2, 2], &[2, 2], &[0, 0, 0, 0]),
         (&[1, 4, 11, 12], &[3, 5], &[1, 3], &[0, 2, 2, 1]),
         (&[1, 2, 7, 8, 9], &[2, 3, 2], &[1, 2, 2], &[1, 1, 0, 0, 1, 1]),
         (&[2, 3, 6, 6], &[6, 6], &[1, 1], &[0, 0, 0, 0]),
+        (&[1, 3, 4, 3, 5, 4], &[2, 1, 3, 2], &[1, 1, 2, 2], &[1, 0, 1, 0, 0, 0, 1, 1]),
     ];
     for (x, kernel, strides, pads) in windows {
         for ceil in [0, 1] {
