@@ -169,7 +169,7 @@ func (w *world) cancels(way string, count int) {
 			}
 		})
 	}
-	group.Wait()
+	watch(&group, func() int64 { return given() + of(endedWell) + of(turnedAway) })
 	w.Logf("%d were given up: %d in flight, %d before they began, %d ended well before that; %d others ended well, %d were turned away", given(),
 		of(givenUpInFlight), of(neverBegun), of(overtakenByEnd), of(endedWell), of(turnedAway))
 	if of(givenUpInFlight) == 0 || of(neverBegun) == 0 || of(endedWell)+of(overtakenByEnd) == 0 {
@@ -188,6 +188,23 @@ func (w *world) cancels(way string, count int) {
 		}
 		return isQuiet && (way == "session" || after.Sessions == before.Sessions && after.ArenaBytes == before.ArenaBytes && after.PinnedBytes == before.PinnedBytes)
 	})
+}
+
+// watch waits for a group, and panics, so that all goroutines are seen, if nothing moves on: a request is stuck.
+func watch(group *sync.WaitGroup, progress func() int64) {
+	done := make(chan struct{})
+	go func() { group.Wait(); close(done) }()
+	for last := int64(-1); ; {
+		select {
+		case <-done:
+			return
+		case <-time.After(20 * time.Second):
+			if progress() == last {
+				panic("a request is stuck")
+			}
+			last = progress()
+		}
+	}
 }
 
 // inPlace is a session of one's own, whose views are written and read in place.
