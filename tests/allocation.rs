@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::atomic::{AtomicU32, Ordering::Acquire};
 use streaminfer::error::Status;
 use streaminfer::runtime::{
-    Batcher, BatcherOptions, Bucket, Context, ContextOptions, Engine, EngineOptions, Event, Memory, Model,
+    Batcher, BatcherOptions, Bucket, Context, ContextOptions, CopyEngines, Engine, EngineOptions, Event, Memory, Model,
     ModelOptions, Padding, PaddingKind, SlotView, SubmitOptions, WaitPolicy,
 };
 
@@ -132,9 +132,13 @@ fn batched(engine: &Engine, batcher: &Batcher, rows: &Bucket, is_full: bool) {
 }
 
 /// The device under test: the one that the environment names, which then has to be there.
+/// The device to try.
+fn options() -> EngineOptions {
+    EngineOptions { device: std::env::var("STREAMINFER_DEVICE").unwrap_or_default(), ..EngineOptions::default() }
+}
+
 fn engine(in_flight_max: usize) -> Engine {
-    let device = std::env::var("STREAMINFER_DEVICE").unwrap_or_default();
-    Engine::open(&EngineOptions { device, in_flight_max, ..EngineOptions::default() }).unwrap()
+    Engine::open(&EngineOptions { in_flight_max, ..options() }).unwrap()
 }
 
 fn prepared(model: &Model, wait: WaitPolicy) -> Context {
@@ -204,12 +208,26 @@ fn without_a_permit(rounds: usize) {
     assert_eq!(counted(rounds, permitted), 0, "permits");
 }
 
-/// Inputs and outputs that the copy engines of a GPU move.
-fn large(engine: &Engine) {
-    let options = ModelOptions { buckets: vec![Bucket::new([[140_000, 2].to_vec()])], ..ModelOptions::default() };
-    let mut context = prepared(&engine.load_bytes(models::dense(), &options).unwrap(), WaitPolicy::Hybrid);
-    request(engine, &mut context);
-    assert_eq!(counted(3, || request(engine, &mut context)), 0, "large tensors");
+/// Inputs and outputs that the copy engines of a GPU move, and move right.
+fn large() {
+    let copy_engines = Some(CopyEngines { inputs_from: 1 << 20, outputs_from: 1 << 20 });
+    let engine = Engine::open(&EngineOptions { copy_engines, ..options() }).unwrap();
+    let of_model = ModelOptions { buckets: vec![Bucket::new([[140_000, 2].to_vec()])], ..ModelOptions::default() };
+    let model = engine.load_bytes(models::dense(), &of_model).unwrap();
+    let mut context = prepared(&model, WaitPolicy::Hybrid);
+    let fill = |context: &mut Context, first: usize| {
+        let rows = context.input_mut::<f32>(0).unwrap().chunks_exact_mut(2);
+        rows.enumerate().for_each(|(row, x)| x.copy_from_slice(&[(row + first) as f32, 1.0]));
+    };
+    for first in [5, 900] {
+        fill(&mut context, first);
+        request(&engine, &mut context);
+        for (row, y) in context.output::<f32>(0).unwrap().chunks_exact(3).enumerate() {
+            let x = (row + first) as f32;
+            assert_eq!(y, [x + 4.0, 2.0 * x + 5.0, (3.0 * x - 94.0).max(0.0)], "row {row}");
+        }
+    }
+    assert_eq!(counted(3, || request(&engine, &mut context)), 0, "large tensors");
 }
 
 /// `STREAMINFER_RUNS=1000000` runs the full number. No harness of cargo's: its thread allocates when a test takes long.
@@ -233,7 +251,7 @@ fn main() {
         }
     }
     related(&engine, 100);
-    large(&engine);
+    large();
     let (batcher, row) = (batcher(&engine), Bucket::new([vec![1, 2]]));
     for (is_full, rounds) in [(true, 500), (false, 10)] {
         batched(&engine, &batcher, &row, is_full);
