@@ -37,8 +37,9 @@ type SessionOptions struct {
 	// Attachments put inputs and outputs of this session into memory of the caller's choice.
 	Attachments []Attachment
 	// SpinBudget is how long Run may spend reading the completion record before the goroutine sleeps; a negative budget means to sleep
-	// at once. 0 means 30 us, and for requests that usually take longer, up to a millisecond: until they end, as long as there are more
-	// processors than goroutines, threads of the library and one more want. docs/waiting.md has measurements.
+	// at once. 0 means 30 us, and for requests that usually take longer, up to a millisecond: until they end, while processors are
+	// idle. That keeps a processor busy for every goroutine that waits so, at most GOMAXPROCS - 1 less the library's threads; 30 us
+	// given here makes them sleep instead. docs/waiting.md says what either costs.
 	SpinBudget time.Duration
 	// Block lets Run and Wait block their thread in the library, while the session is bound, instead of spinning and putting
 	// the goroutine to sleep: the thread is nobody else's, and waking it directly spares a visit to Go's scheduler. It needs

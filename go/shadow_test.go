@@ -1,3 +1,5 @@
+//go:build race
+
 package streaminfer_test
 
 import (
@@ -12,9 +14,6 @@ import (
 
 // The misuses are planted in processes of their own, which the race detector must end.
 func TestRaceDetectorSeesViewsInFlight(t *testing.T) {
-	if !isInstrumented {
-		t.Skip("needs -race")
-	}
 	misuses := map[string]func(w *world, s *streaminfer.Session, x, y streaminfer.View[float32]){
 		"none": func(*world, *streaminfer.Session, streaminfer.View[float32], streaminfer.View[float32]) {},
 		"input written": func(_ *world, _ *streaminfer.Session, x, _ streaminfer.View[float32]) {
