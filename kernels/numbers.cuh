@@ -11,7 +11,7 @@
 #define ENTRY(name, Arguments, threads) ENTRY_BLOCKS(name, Arguments, threads, 1)
 
 // Waits until everything before this launch of a programmatic chain has been written; without a programmatic edge it does nothing.
-// Every entry calls it, or `begin`, in all threads before it touches memory that a request changes.
+// Every entry calls it, or `begin`, in all threads that touch memory that a request changes, before they do.
 __device__ __forceinline__ void await_launch() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -144,7 +144,7 @@ template <class S> __device__ __forceinline__ void meet() { asm volatile("bar.sy
 
 template <class S> __device__ __forceinline__ void finish_streamed(const MatMulArguments& arguments, const Portion& portion, const Finish& finish, const StreamedSums<S>& sums) {
     if (arguments.splits != 1) {
-        // Partial results go straight to memory; columns come in eights (Tiles::streams).
+        // Partial results go straight to memory; columns come in eights (TmaArguments::takes).
         int64_t first = (int64_t(portion.split) * arguments.m + portion.row) * arguments.n + portion.column;
         float* parts = static_cast<float*>(arguments.partials) + first;
         sums.each_pair([&](int row, int column, float2 pair) {
@@ -176,6 +176,7 @@ template <class S> __device__ __forceinline__ void streamed_matmul(const TmaArgu
         finish_streamed(product, portion, finish, sums);
     } else {
         if (threadIdx.x == S::THREADS) Bringer<S>{arguments, portion, stages, start}.bring(steps);
+        // The next launch may begin when the last tiles are on their way: its blocks are small against these.
         release_launch();
     }
 }

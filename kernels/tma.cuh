@@ -40,8 +40,4 @@ __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap& map, int 
                  "l"(&map), "r"(column), "r"(row), "r"(barrier)
                  : "memory");
 }
-
-__device__ __forceinline__ void wait_wide_but_one() { asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory"); }
-__device__ __forceinline__ void wait_wide() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
-__device__ __forceinline__ void commit_wide() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 #endif

@@ -37,7 +37,7 @@ fn is_valid(address: u64, [elements, lines]: [u64; 2], stride: u64, [width, heig
     address.is_multiple_of(16)
         && [elements, lines].iter().all(|extent| (1..=1 << 32).contains(extent))
         && stride.is_multiple_of(16)
-        && stride < 1 << 40
+        && (elements * 2..1 << 40).contains(&stride)
         && (1..=64).contains(&width)
         && (1..=256).contains(&height)
 }

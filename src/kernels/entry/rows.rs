@@ -222,11 +222,13 @@ impl ReduceArguments {
     /// The entry: neighbouring threads should read neighbouring elements, and long sums should be shared.
     pub fn entry(&self) -> &'static str {
         let rank = self.space.rank as usize;
-        let kept_runs = self.kept > 0 && self.input.strides[self.kept as usize - 1].unsigned_abs() == 1;
-        let reduced_runs = rank > self.kept as usize && self.input.strides[rank - 1].unsigned_abs() == 1;
+        let kept = self.kept as usize;
+        let kept_runs =
+            kept > 0 && self.space.extents[kept - 1] > 1 && self.input.strides[kept - 1].unsigned_abs() == 1;
+        let reduced_runs = rank > kept && self.input.strides[rank - 1].unsigned_abs() == 1;
         if self.extent <= 8 {
             "reduce_threads"
-        } else if kept_runs && !reduced_runs {
+        } else if kept_runs && !reduced_runs && (self.extent <= 2048 || self.results() >= 1024) {
             "reduce_columns"
         } else if self.extent <= 2048 {
             "reduce_warps"
@@ -352,6 +354,24 @@ mod tests {
         let expected = norm.reference(&[floats(&[4, 6], &sums), wide, floats(&[4, 6], &[0.0; 24])]).unwrap();
         let got = heap.tensor(output.address, DType::F32, &[4, 6]);
         assert!(close(&got.to_f64s(), &expected[0].to_f64s(), 1e-6));
+    }
+
+    #[test]
+    fn reductions_fill_the_gpu_and_read_neighbours() {
+        let entry = |shape: [usize; 2], strides: [isize; 2]| {
+            let input = operand(Address(256), DType::F32, &strides);
+            ReduceArguments::new(ReduceOp::Sum, &shape, 1, input, input).unwrap().entry()
+        };
+        assert_eq!(entry([384, 128], [1, 384]), "reduce_columns");
+        assert_eq!(entry([1024, 65536], [1, 1024]), "reduce_columns");
+        assert_eq!(entry([4, 65536], [1, 4]), "reduce_blocks", "few results of many elements");
+        assert_eq!(entry([1, 1_000_000], [1, 64]), "reduce_blocks", "one result has no neighbour");
+        assert_eq!(entry([1, 1000], [1, 64]), "reduce_warps");
+        assert_eq!(entry([384, 8], [1, 384]), "reduce_threads");
+        assert_eq!(entry([384, 128], [128, 1]), "reduce_warps");
+        // What a warp holds of a row is said in CUDA, too.
+        let groups = format!("static constexpr int COUNT = {};", WARP_ROW_MAX / 128);
+        assert!(include_str!("../../../kernels/norm.cuh").contains(&groups));
     }
 
     #[test]

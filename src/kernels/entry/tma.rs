@@ -93,11 +93,15 @@ impl TmaTile {
         self.extents().0 as u32 * 2 + 32
     }
 
-    /// Bytes of shared memory: stages of 64 terms, or the sums that take their place, on a multiple of 1024 bytes.
+    /// Stages of shared memory, of 64 terms each.
+    fn stages(self) -> usize {
+        if self == TmaTile::Small { 6 } else { 3 }
+    }
+
+    /// Bytes of shared memory: the stages, or the sums that take their place, on a multiple of 1024 bytes.
     fn shared_bytes(self) -> usize {
         let (rows, columns) = self.extents();
-        let stages = if self == TmaTile::Small { 6 } else { 3 };
-        (stages * (rows + columns) * 128).max(rows * (columns + 4) * 4) + 1024
+        (self.stages() * (rows + columns) * 128).max(rows * (columns + 4) * 4) + 1024
     }
 }
 
@@ -134,9 +138,11 @@ impl TmaArguments {
             && (product.a_vectors, product.b_vectors) == (1, 1)
             && product.n.is_multiple_of(8)
             && product.k > 0
+            // Rows do not overlap, and go forwards.
             && a.column() == 1
-            && a.row() > 0
-            && (b.column() == 1 && b.row() > 0 || b.row() == 1 && b.column() > 0)
+            && i64::from(a.row()) >= i64::from(product.k)
+            && (b.column() == 1 && i64::from(b.row()) >= i64::from(product.n)
+                || b.row() == 1 && i64::from(b.column()) >= i64::from(product.k))
     }
 
     /// The product; its maps are encoded when the addresses are known.
@@ -194,6 +200,8 @@ mod tests {
         assert!(!TmaArguments::takes(Arithmetic::F16, &product([16, 1], 8)), "an address between chunks");
         assert!(!TmaArguments::takes(Arithmetic::F16, &product([17, 1], 256)), "rows that begin between chunks");
         assert!(!TmaArguments::takes(Arithmetic::F16, &product([0, 1], 256)), "one row for all");
+        assert!(!TmaArguments::takes(Arithmetic::F16, &product([8, 1], 256)), "rows that overlap");
+        assert!(!TmaArguments::takes(Arithmetic::F16, &product([1, 64], 256)), "columns that overlap");
         let mut reversed = taken;
         reversed.a.strides[super::super::AXES - 2] = -72;
         assert!(!TmaArguments::takes(Arithmetic::F16, &reversed), "rows from the last to the first");
@@ -210,6 +218,17 @@ mod tests {
             let expected = MatrixMap { position: right, address: 8192, dtype, lines, elements, line_bytes };
             assert_eq!(maps(&bytes), [left, expected]);
         }
+    }
+
+    #[test]
+    fn the_tiles_in_cuda_are_the_same() {
+        let source = include_str!("../../../kernels/streamed.cuh");
+        for tile in TmaTile::ALL {
+            let (rows, columns) = tile.extents();
+            let line = format!("STREAMED_MATMUL(name, T, {rows}, {columns}, {}, ", tile.stages());
+            assert!(source.contains(&line), "{line}");
+        }
+        assert!(source.contains(&format!("constexpr int BOX_LINES = {BOX_LINES};")));
     }
 
     #[test]

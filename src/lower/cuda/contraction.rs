@@ -3,9 +3,7 @@
 use super::{Binding, Lowering, Region, Traits, alignment};
 use crate::error::{Result, fail};
 use crate::ir::DType;
-use crate::kernels::entry::{
-    Arithmetic, Chain, Geometry, MatMulArguments, Right, Tile, TmaArguments, TmaTile, matmul_entry,
-};
+use crate::kernels::entry::{Arithmetic, Chain, MatMulArguments, Right, Tile, TmaArguments, TmaTile, matmul_entry};
 use crate::kernels::{Map, MatMul};
 use crate::lower::Precision;
 use crate::lower::operand::Operand;
@@ -149,7 +147,7 @@ impl Lowering<'_> {
                 self.launch(name, &arguments, binding, geometry)?;
             }
             Way::Fetched(tile) => {
-                let geometry: Geometry = arguments.launch(arithmetic, tile, right, self.traits.has_warpgroups());
+                let geometry = arguments.launch(arithmetic, tile, right, self.traits.has_warpgroups());
                 self.launch(matmul_entry(arithmetic, tile, right), &arguments, binding, geometry)?;
             }
         }

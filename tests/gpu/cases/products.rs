@@ -21,8 +21,8 @@ const EXTENTS: &[[usize; 3]] = &[
     [257, 1, 31],
     [48, 40, 1],
 ];
-/// Three end within tiles of 64 and 128 rows and columns that are brought, and within stages; of the last two the largest tile is fetched,
-/// with sums that are soon done.
+/// Three end within tiles of 64 and 128 rows and columns that are brought, and within stages, of which there are more than fit; of the last
+/// two the largest tile is fetched, of the first of them with 32-bit floats, with sums that are soon done.
 const HEAVY: &[[usize; 3]] = &[
     [128, 768, 768],
     [128, 2304, 768],
@@ -31,8 +31,8 @@ const HEAVY: &[[usize; 3]] = &[
     [515, 771, 129],
     [1, 30522, 384],
     [130, 72, 3080],
-    [1000, 904, 72],
-    [1900, 1800, 136],
+    [1000, 904, 520],
+    [1900, 1800, 520],
     [1536, 1536, 32],
     [1536, 1532, 36],
 ];
@@ -77,6 +77,8 @@ fn batches() -> Vec<Case> {
         of(&[2, 3, 17, 33], &[3, 33, 9]),
         of(&[5, 1, 8, 24], &[1, 4, 24, 31]),
         of(&[3, 19, 40], &[40, 21]),
+        of(&[6, 128, 64], &[6, 64, 136]),
+        of(&[6, 70, 200], &[6, 200, 72]),
         of(&[37], &[37, 11]),
         of(&[2, 9, 37], &[37]),
         of(&[70, 1, 3], &[70, 3, 1]),
