@@ -18,6 +18,8 @@ type kind struct {
 	// batch is the one whose requests give their rows back, longest what they have taken so far.
 	batch   uint64
 	longest time.Duration
+	// waiting is how many are in the queue.
+	waiting int
 	// weight is what a row takes of the device, compared with those of other kinds: its elements.
 	weight int64
 }
@@ -147,10 +149,16 @@ func (b *Batcher) measure(t *ticket, now time.Duration) {
 	}
 }
 
-// doubt lets estimates that keep everything out shrink until a request is let through, whose time then is the truth.
-func (b *Batcher) doubt(k *kind) {
-	k.forget()
-	b.pace.perUnit -= b.pace.perUnit / 64
+// doubt lets estimates that keep everything out shrink until a request is let through, whose time then is the truth: the service time of a
+// kind of which none waits, since only those that wait teach what it is, if a shorter one would let a request in that is late by so
+// much; and the pace if nobody waits at all.
+func (b *Batcher) doubt(k *kind, over time.Duration) {
+	if k.waiting == 0 && over <= k.service/time.Duration(b.lanes)+k.service*3/2 {
+		k.forget()
+	}
+	if len(b.queue) == 0 {
+		b.pace.perUnit -= b.pace.perUnit / 64
+	}
 }
 
 // admit refuses a request that finds all batches taken if it, or one that waits, would end too late. It is called with the lock.
@@ -162,9 +170,7 @@ func (b *Batcher) admit(t *ticket, op string, now time.Duration) error {
 	if over <= 0 {
 		return nil
 	}
-	if len(b.queue) == 0 {
-		b.doubt(t.kind)
-	}
+	b.doubt(t.kind, over)
 	b.refusedDeadline++
 	return lateFor(op, over)
 }
@@ -200,16 +206,16 @@ func (b *Batcher) lateness(t *ticket, now time.Duration) time.Duration {
 }
 
 // isTooLate says of the first in the queue that a batch with those behind it could not be sure to end by its deadline: the library would
-// close the batch for it before it is full, which costs the others more than it is worth. Alone it may run in a smaller one, which the
-// library knows better. It is called with the lock.
+// close the batch for it before it is full, which costs the others more than it is worth. The only one of its kind may run in a smaller
+// one, which the library knows better, and is how an estimate that is wrong is found out. It is called with the lock.
 func (b *Batcher) isTooLate(t *ticket, now time.Duration) bool {
-	return len(b.queue) > 1 && b.isJudged(t) && now+t.kind.service*5/4 > t.deadline
+	return b.isJudged(t) && t.kind.waiting > 1 && now+t.kind.service*5/4 > t.deadline
 }
 
-// sweep takes those out of the queue's front that are too late. The last one is left, so estimates that are wrong are found out. It is called with the lock.
+// sweep takes those out of the queue's front that are too late. It is called with the lock.
 func (b *Batcher) sweep() {
 	if len(b.queue) < 2 {
-		return
+		return // as at most ends of requests: the clock need not be read
 	}
 	for now := backend.Now(); len(b.queue) > 0; {
 		first := b.queue.first()

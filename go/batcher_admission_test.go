@@ -23,8 +23,7 @@ func judging(t *testing.T, deadlines ...time.Duration) (*Batcher, *kind) {
 			due = time.Hour
 		}
 		w := &ticket{batcher: b, kind: k, weight: 1, place: place{due: due, deadline: deadline, number: uint64(i)}, turn: make(chan struct{}, 1)}
-		b.queue.push(w)
-		b.waiting += w.weight
+		b.put(w)
 	}
 	return b, k
 }
@@ -73,6 +72,24 @@ func TestBatcherAdmits(t *testing.T) {
 	if err := b.admit(late, "infer", 0); err != nil {
 		t.Error("all are admitted, but", err)
 	}
+	// So is the service time, if others wait, but none of its kind: only those that wait would teach it.
+	b, k = judging(t, 0)
+	k.waiting, b.queue[0].kind = 0, &kind{poolBucket: poolBucket{service: 20 * ms}, rows: 10, weight: 1, waiting: 1}
+	b.pace.perUnit = float64(ms)
+	for range 1000 {
+		if b.admit(arriving(b, k, 15*ms, 1), "infer", 0) == nil {
+			break
+		}
+	}
+	if k.service > 10*ms || b.pace.perUnit != float64(ms) {
+		t.Errorf("behind others an estimate refuses for ever: %v, or others' pace is forgotten: %v", k.service, time.Duration(b.pace.perUnit))
+	}
+	// But not if those that wait are what makes it late.
+	b.pace.perUnit, b.waiting = float64(time.Hour), 2
+	b.queue[0].due = 1
+	if before := k.service; b.admit(arriving(b, k, 15*ms, 1), "infer", 0) == nil || k.service != before {
+		t.Errorf("refused because of others it is doubted: %v, not %v", k.service, before)
+	}
 	// What refuses although nobody waits is doubted, until one is let through.
 	b, k = judging(t)
 	for range 1000 {
@@ -100,6 +117,12 @@ func TestBatcherSweeps(t *testing.T) {
 	b, _ = judging(t, now+1*ms)
 	if b.wakeFirst(); len(b.queue) != 1 || b.queue[0].isTooLate {
 		t.Error("the last one is not left to the library")
+	}
+	b, _ = judging(t, now+1*ms, 0)
+	b.take(b.queue[0])
+	b.put(arriving(b, &kind{poolBucket: poolBucket{service: 20 * ms}, rows: 10, weight: 1}, now+time.Hour, 1))
+	if b.wakeFirst(); len(b.queue) != 2 || b.queue.first().isTooLate {
+		t.Error("the last one of its kind is not left to the library")
 	}
 }
 

@@ -233,3 +233,39 @@ func TestBatcherAfterAStall(t *testing.T) {
 		})
 	}
 }
+
+// One batch of short requests that stands still does not keep them out for good, though long ones without deadlines always wait, so that
+// the queue is never empty.
+func TestBatcherAfterAStallOfOneKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lasting, deadline, perSecond = time.Second, 100 * time.Millisecond, 500
+		g := newGPU(t, streaminfer.BatcherOptions{Batches: 3}, 8)
+		var group sync.WaitGroup
+		long, stop := context.WithCancel(context.Background())
+		for range 256 {
+			group.Go(func() {
+				for long.Err() == nil {
+					if err := g.infer(long, 8); err != nil && !errors.Is(err, context.Canceled) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		time.Sleep(time.Second / 4)
+		g.change(func() { g.stall, g.stalled = 150*time.Millisecond, 1 })
+		time.Sleep(batchTime / 2) // all batches are taken again: it waits, so its time counts
+		first, cancel := context.WithTimeout(context.Background(), time.Second/2)
+		defer cancel()
+		g.ok(g.infer(first, 1))
+		g.open(perSecond, lasting, deadline) // some are refused until one is let in
+		c := g.open(perSecond, lasting, deadline)
+		t.Logf("%d in time, %d refused, %d expired, %d other", c.inTime, c.refused, c.expired, c.other)
+		if part := float64(c.inTime) / (lasting.Seconds() * perSecond); part < 0.8 || c.other > 0 {
+			t.Errorf("%.3f of the short ones in time", part)
+		}
+		stop()
+		group.Wait()
+		time.Sleep(time.Second)
+		g.ok(g.batcher.Close())
+	})
+}

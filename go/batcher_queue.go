@@ -134,10 +134,18 @@ func (b *Batcher) enqueue(t *ticket, op string, vacated uint64, isFirst bool) (q
 	if len(b.queue) == 0 {
 		b.pace.begin(backend.Now())
 	}
-	b.waiting += t.weight
-	b.queue.push(t)
-	b.queuedMax = max(b.queuedMax, len(b.queue))
+	b.put(t)
 	return true, nil
+}
+
+// put adds t to the queue. It is called with the lock.
+func (b *Batcher) put(t *ticket) {
+	b.queue.push(t)
+	b.waiting += t.weight
+	if t.kind != nil {
+		t.kind.waiting++
+	}
+	b.queuedMax = max(b.queuedMax, len(b.queue))
 }
 
 // leaveQueue takes t out of the queue, if it is there, and wakes the next.
@@ -158,6 +166,9 @@ func (b *Batcher) leaveQueue(t *ticket, hasRows bool) {
 func (b *Batcher) take(t *ticket) (wasThere bool) {
 	if wasThere = b.queue.remove(t); wasThere {
 		b.waiting -= t.weight
+		if t.kind != nil {
+			t.kind.waiting--
+		}
 	}
 	return wasThere
 }
