@@ -62,8 +62,14 @@ func span(service time.Duration) time.Duration { return max(2*service, spanMin) 
 // begin starts a span: the queue was empty before.
 func (p *pace) begin(now time.Duration) { p.since, p.left = now, 0 }
 
-// leave counts a request that leaves the queue for a batch.
+// leave counts a request that leaves the queue for a batch. How long a span is to be is not known before a service time is: so the first one
+// begins with the last request that left before, as all others do that follow one. From when the queue began, nothing left it for as long as
+// the batches that were taken had to go yet, and a pace that counts that would be a batch too slow.
 func (p *pace) leave(weight int64, now, service time.Duration) {
+	if service == 0 {
+		p.begin(now)
+		return
+	}
 	p.left += weight
 	if now-p.since < span(service) {
 		return

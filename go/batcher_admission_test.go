@@ -136,6 +136,13 @@ func TestPace(t *testing.T) {
 	if got := time.Duration(p.perUnit); got != ms/2 {
 		t.Errorf("%v for each", got)
 	}
+	// What leaves while no service time is known says nothing but when.
+	var early pace
+	early.begin(0)
+	early.leave(1, 20*ms, 0)
+	if early.leave(10, 40*ms, service); early.perUnit != float64(2*ms) {
+		t.Errorf("%v for each at first", time.Duration(early.perUnit))
+	}
 	// Slower by four: a quarter of the difference is believed at a time.
 	p.leave(10, 140*ms, service)
 	if got := time.Duration(p.perUnit); got != ms/2+(2*ms-ms/2)/4 {

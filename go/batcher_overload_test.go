@@ -191,6 +191,33 @@ func TestBatcherUnderOverload(t *testing.T) {
 	}
 }
 
+// An overload is held from the first request on, before anything is known of how long they take.
+func TestBatcherStartsUnderOverload(t *testing.T) {
+	const ms, lasting = time.Millisecond, time.Second / 2
+	for _, test := range []struct {
+		batches  int
+		deadline time.Duration
+		slower   float64
+		least    float64
+	}{{3, 20 * ms, 1, 0.98}, {3, 70 * ms, 1, 0.98}, {1, 100 * ms, 7, 0.95}, {2, 100 * ms, 7, 0.95}, {2, 200 * ms, 7, 0.95}} {
+		t.Run(fmt.Sprint(test), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGPU(t, streaminfer.BatcherOptions{Batches: test.batches, QueueMax: 1 << 13})
+				g.slower = test.slower
+				peak := float64(rowsMax) * float64(time.Second) / (float64(batchTime) * test.slower)
+				c := g.open(2*peak, lasting, test.deadline)
+				part := float64(c.inTime) / lasting.Seconds() / peak
+				t.Logf("in time %.3f of the peak, %d refused, %d expired, %d other", part, c.refused, c.expired, c.other)
+				if part < test.least || c.other > 0 {
+					t.Error("not as it should be")
+				}
+				time.Sleep(time.Second)
+				g.ok(g.batcher.Close())
+			})
+		})
+	}
+}
+
 // After an overload requests are served as before it; at four fifths of the peak nobody is refused whose deadline leaves time.
 func TestBatcherAfterOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
