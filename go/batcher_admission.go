@@ -18,6 +18,8 @@ type kind struct {
 	// batch is the one whose requests give their rows back, longest what they have taken so far.
 	batch   uint64
 	longest time.Duration
+	// lengthened is when the service time was last made longer because of a request that timed out.
+	lengthened time.Duration
 	// waiting is how many are in the queue.
 	waiting int
 	// weight is what a row takes of the device, compared with those of other kinds: its elements.
@@ -37,6 +39,15 @@ func (k *kind) learn(batch uint64, took time.Duration) (isNew bool) {
 		k.service = took
 	}
 	return isNew
+}
+
+// timedOut takes into account that a request, which left the queue then, has timed out in a batch. Those of one batch do so together, and
+// those of others that run do for the same reason: only one that has left since the last says more than that one did.
+func (k *kind) timedOut(left, now time.Duration) {
+	if left >= k.lengthened {
+		k.lengthen(now - left)
+		k.lengthened = now
+	}
 }
 
 // pace is how fast the queue moves: what a unit of weight takes while others wait. It is measured over spans of time in which the queue

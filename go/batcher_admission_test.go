@@ -126,6 +126,22 @@ func TestBatcherSweeps(t *testing.T) {
 	}
 }
 
+// Requests that time out together, in one batch or several, are one sign that the service time is longer.
+func TestTimeoutsOfABatchCountOnce(t *testing.T) {
+	_, k := judging(t)
+	for range 32 {
+		k.timedOut(100*ms, 200*ms)
+		k.timedOut(150*ms, 210*ms)
+	}
+	once := 20*ms*3/2 + 100*ms/32
+	if k.service != once {
+		t.Errorf("%v after one batch", k.service)
+	}
+	if k.timedOut(200*ms, 300*ms); k.service != once*3/2+100*ms/32 {
+		t.Errorf("%v after another one", k.service)
+	}
+}
+
 func TestPace(t *testing.T) {
 	const service = 10 * ms
 	var p pace

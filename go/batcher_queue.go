@@ -186,7 +186,7 @@ func (b *Batcher) vacate(t *ticket, err error) {
 				b.pace.ran(int64(t.batch.Rows)*t.kind.weight, now, t.kind.service, b.lanes)
 			}
 		case errors.Is(err, context.DeadlineExceeded):
-			t.kind.lengthen(took)
+			t.kind.timedOut(t.left, now)
 		}
 	}
 	b.vacated++
