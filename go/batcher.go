@@ -52,8 +52,11 @@ type BatcherStats struct {
 	Spans Spans
 }
 
-// batchesDefault is the library's.
-const batchesDefault = 2
+// batchesDefault and delayDefault are the library's.
+const (
+	batchesDefault = 2
+	delayDefault   = time.Millisecond
+)
 
 // Batcher merges requests to one model into batches, so that a device computes several at the price of little more than one.
 //

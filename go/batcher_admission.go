@@ -10,7 +10,7 @@ import (
 )
 
 // kind is a class of requests that are merged with each other, by its largest bucket. The bucket's service time is what a request takes
-// from the moment it leaves the queue until it has given its rows back. It is learnt from requests that have waited, since the others may
+// from the moment it leaves the queue until it has given its rows back, but for the delay of a batch that waited for more. It is learnt from requests that have waited, since the others may
 // have had a device and a batch for themselves; until there was one it is 0, and everything is admitted.
 type kind struct {
 	poolBucket
@@ -156,6 +156,20 @@ func (b *Batcher) ahead(k *kind, weight int64) time.Duration {
 		perUnit = float64(k.service) / float64(b.lanes*k.rows*k.weight)
 	}
 	return time.Duration(float64(weight) * perUnit)
+}
+
+// took is what a request, which has waited and whose batch has run, took of its service. A batch that is not full may have waited for more
+// requests. That is no part of what another one takes: full batches do not wait, nor do others for longer than deadlines allow.
+func (b *Batcher) took(t *ticket, now time.Duration) time.Duration {
+	took := now - t.left
+	if int64(t.batch.Rows) < t.kind.rows {
+		delay := b.options.Delay
+		if delay == 0 {
+			delay = delayDefault
+		}
+		took -= min(max(t.batch.Closed-t.left, 0), delay)
+	}
+	return took
 }
 
 // measure notes that t leaves the queue for a batch. It is called with the lock.

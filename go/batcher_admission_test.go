@@ -142,6 +142,25 @@ func TestTimeoutsOfABatchCountOnce(t *testing.T) {
 	}
 }
 
+// What a batch waits for more requests is no part of what they take; what they were copied for is, and so is all of a full batch.
+func TestServiceTimesAreWithoutDelay(t *testing.T) {
+	b, k := judging(t)
+	for _, test := range []struct {
+		delay, left, closed time.Duration
+		rows                int
+		want                time.Duration
+	}{
+		{50 * ms, 100 * ms, 140 * ms, 9, 20 * ms}, {50 * ms, 100 * ms, 140 * ms, 10, 60 * ms}, {50 * ms, 145 * ms, 140 * ms, 9, 15 * ms},
+		{10 * ms, 100 * ms, 140 * ms, 9, 50 * ms}, {0, 100 * ms, 140 * ms, 9, 59 * ms},
+	} {
+		b.options.Delay = test.delay
+		late := &ticket{kind: k, left: test.left, batch: backend.BatchStamps{Closed: test.closed, Rows: test.rows}}
+		if got := b.took(late, 160*ms); got != test.want {
+			t.Errorf("%+v: took %v", test, got)
+		}
+	}
+}
+
 func TestPace(t *testing.T) {
 	const service = 10 * ms
 	var p pace

@@ -179,10 +179,9 @@ func (b *Batcher) vacate(t *ticket, err error) {
 	defer b.mu.Unlock()
 	if t.left > 0 && t.committed {
 		now := backend.Now()
-		took := now - t.left
 		switch {
 		case err == nil:
-			if t.kind.learn(t.batch.Batch, took) {
+			if t.kind.learn(t.batch.Batch, b.took(t, now)) {
 				b.pace.ran(int64(t.batch.Rows)*t.kind.weight, now, t.kind.service, b.lanes)
 			}
 		case errors.Is(err, context.DeadlineExceeded):
