@@ -26,9 +26,10 @@ type kind struct {
 	weight int64
 }
 
-// learn takes into account what a request of a batch has taken. A batch counts once, by the last of its requests.
+// learn takes into account what a request of a batch has taken. A batch counts once, by the last of its requests; those of older batches that
+// give their rows back among them count as of that.
 func (k *kind) learn(batch uint64, took time.Duration) (isNew bool) {
-	if isNew = batch != k.batch; isNew {
+	if isNew = batch > k.batch; isNew {
 		if k.longest > 0 {
 			k.observe(k.longest)
 		}

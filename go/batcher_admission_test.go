@@ -161,6 +161,19 @@ func TestServiceTimesAreWithoutDelay(t *testing.T) {
 	}
 }
 
+// Owners of several batches give their rows back in any order: each batch counts once.
+func TestBatchesAreLearntOfOnce(t *testing.T) {
+	var k kind
+	for range 3 {
+		k.learn(1, 20*ms)
+		k.learn(2, 30*ms)
+		k.learn(1, 40*ms)
+	}
+	if k.served != 1 || k.service != 20*ms || k.batch != 2 || k.longest != 40*ms {
+		t.Errorf("%+v", k)
+	}
+}
+
 func TestPace(t *testing.T) {
 	const service = 10 * ms
 	var p pace
