@@ -146,7 +146,7 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 //
 // Admission: the batcher knows what requests take from leaving the queue to giving their rows back, and how fast the queue moves, both
 // measured while requests wait. One with a deadline that finds all batches taken is expected to wait for the batch that becomes free
-// first and for those that are due earlier; if that, its own batch and half as much for what is not as usual end after its
+// first and for those that are due earlier; if that and its own batch, behind others with half as much for what is not as usual, end after its
 // deadline, or if one that waits would become late because of it, it is refused at once with [ErrDeadline]. One that turns out to be too
 // late for a full batch when its turn comes is refused then, so that batches stay full: an overloaded batcher does as much as it can, and in time.
 //
