@@ -38,13 +38,14 @@ type BatcherStats struct {
 	Slots, Forming, Running int
 	// Queued requests wait for a batch that takes them; QueuedMax is the most that did at once.
 	Queued, QueuedMax int
-	// RefusedDeadline were refused by admission on arrival, without asking for a slot.
+	// RefusedDeadline were refused by admission when they found all batches taken: on arrival, or when they came back from a batch that
+	// closed before they were copied into it.
 	RefusedDeadline uint64
 	// Reservations of slots were made; Refusals is how often one was not because every batch was taken: those that then waited are
 	// included, and each time that the first of them looked again.
 	Reservations, Refusals uint64
 	// Completed slots ended well. Abandoned ones were given back unused. Expired ones were not committed in time or would have
-	// missed their deadline, refused reservations included. Cancelled ones were given up. Failed ones had a batch that failed.
+	// missed their deadline, refused reservations and requests included that were too late when their turn in the queue came. Cancelled ones were given up. Failed ones had a batch that failed.
 	Completed, Abandoned, Expired, Cancelled, Failed uint64
 	// Batches have run, with Rows for requests and PaddingRows for nobody.
 	Batches, Rows, PaddingRows uint64
@@ -90,6 +91,8 @@ type Batcher struct {
 	pace            pace
 	queuedMax       int
 	refusedDeadline uint64
+	// swept were taken out of the queue because they were too late.
+	swept uint64
 	// kinds of requests, those with the smallest rows first; lanes are the batches, as numbers of rows are.
 	kinds []*kind
 	lanes int64
@@ -214,11 +217,11 @@ func (b *Batcher) Stats() (BatcherStats, error) {
 	raw, err := b.batcher.Stats()
 	runtime.KeepAlive(b)
 	b.mu.Lock()
-	spans, queued, queuedMax, refusedDeadline := b.spans, len(b.queue), b.queuedMax, b.refusedDeadline
+	spans, queued, queuedMax, refusedDeadline, swept := b.spans, len(b.queue), b.queuedMax, b.refusedDeadline, b.swept
 	b.mu.Unlock()
 	return BatcherStats{Classes: raw.Classes, Slots: raw.Slots, Forming: raw.Forming, Running: raw.Running,
 		Reservations: raw.Reservations, Refusals: raw.Refusals, Completed: raw.Completed, Abandoned: raw.Abandoned,
-		Expired: raw.Expired, Cancelled: raw.Cancelled, Failed: raw.Failed, Batches: raw.Batches, Rows: raw.Rows,
+		Expired: raw.Expired + swept, Cancelled: raw.Cancelled, Failed: raw.Failed, Batches: raw.Batches, Rows: raw.Rows,
 		PaddingRows: raw.PaddingRows, Queued: queued, QueuedMax: queuedMax, RefusedDeadline: refusedDeadline, Spans: spans}, failure("stats", ExecutedNo, err)
 }
 

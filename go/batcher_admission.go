@@ -259,6 +259,7 @@ func (b *Batcher) sweep() {
 			return
 		}
 		b.take(first)
+		b.swept++
 		first.isTooLate = true
 		first.wake()
 	}

@@ -101,10 +101,16 @@ func TestBatcherAdmits(t *testing.T) {
 	t.Error("an estimate refuses for ever:", k.service)
 }
 
+// expiring is a library's batcher in which seven have expired.
+type expiring struct{ backend.Batcher }
+
+func (expiring) Stats() (backend.BatcherStats, error) { return backend.BatcherStats{Expired: 7}, nil }
+
 // Those at the front that are too late for a full batch make way for those behind them, but for the last.
 func TestBatcherSweeps(t *testing.T) {
 	now := backend.Now()
 	b, _ := judging(t, now+1*ms, now+20*ms, now+time.Hour, now+2*time.Hour)
+	b.batcher = expiring{}
 	all := slices.Clone(b.queue)
 	b.wakeFirst()
 	for i, want := range []bool{false, false, true, true} { // the queue has the first at its end
@@ -114,6 +120,9 @@ func TestBatcherSweeps(t *testing.T) {
 	}
 	if len(b.queue) != 2 || b.waiting != 2 {
 		t.Errorf("%d wait, of weight %d", len(b.queue), b.waiting)
+	}
+	if stats, err := b.Stats(); err != nil || stats.Expired != 7+2 || stats.RefusedDeadline != 0 {
+		t.Errorf("%v, %+v", err, stats)
 	}
 	b, _ = judging(t, now+1*ms)
 	if b.wakeFirst(); len(b.queue) != 1 || b.queue[0].isTooLate {
