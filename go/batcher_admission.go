@@ -193,18 +193,18 @@ func (b *Batcher) doubt(k *kind, over time.Duration) {
 	}
 }
 
-// admit refuses a request that finds all batches taken if it, or one that waits, would end too late. It is called with the lock.
-func (b *Batcher) admit(t *ticket, op string, now time.Duration) error {
+// admit says by how much a request that finds all batches taken is refused because it, or one that waits, would end too late; 0 if it is
+// let in. It is called with the lock.
+func (b *Batcher) admit(t *ticket, now time.Duration) (over time.Duration) {
 	if !b.isJudged(t) {
-		return nil
+		return 0
 	}
-	over := b.lateness(t, now)
-	if over <= 0 {
-		return nil
+	if over = b.lateness(t, now); over <= 0 {
+		return 0
 	}
 	b.doubt(t.kind, over)
 	b.refusedDeadline++
-	return lateFor(op, over)
+	return over
 }
 
 func lateFor(op string, over time.Duration) *Error {

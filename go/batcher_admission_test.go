@@ -61,24 +61,25 @@ func TestBatcherLateness(t *testing.T) {
 func TestBatcherAdmits(t *testing.T) {
 	b, k := judging(t, 35*ms)
 	late := arriving(b, k, 40*ms, 1)
-	err := b.admit(late, "infer", 0)
-	if !errors.Is(err, ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) || b.refusedDeadline != 1 {
+	over := b.admit(late, 0)
+	err := outOfQueue("infer", over, ErrDeadline)
+	if over <= 0 || !errors.Is(err, ErrDeadline) || !errors.Is(err, context.DeadlineExceeded) || b.refusedDeadline != 1 {
 		t.Errorf("%v, %d refused", err, b.refusedDeadline)
 	}
 	late.deadline = 0
-	if err := b.admit(late, "infer", 0); err != nil {
-		t.Error("without deadline:", err)
+	if over := b.admit(late, 0); over != 0 {
+		t.Error("without deadline:", over)
 	}
 	late.deadline, b.options.Admission = 40*ms, AdmitAll
-	if err := b.admit(late, "infer", 0); err != nil {
-		t.Error("all are admitted, but", err)
+	if over := b.admit(late, 0); over != 0 {
+		t.Error("all are admitted, but", over)
 	}
 	// So is the service time, if others wait, but none of its kind: only those that wait would teach it.
 	b, k = judging(t, 0)
 	k.waiting, b.queue[0].kind = 0, &kind{poolBucket: poolBucket{service: 20 * ms}, rows: 10, weight: 1, waiting: 1}
 	b.pace.perUnit = float64(ms)
 	for range 1000 {
-		if b.admit(arriving(b, k, 15*ms, 1), "infer", 0) == nil {
+		if b.admit(arriving(b, k, 15*ms, 1), 0) == 0 {
 			break
 		}
 	}
@@ -88,13 +89,13 @@ func TestBatcherAdmits(t *testing.T) {
 	// But not if those that wait are what makes it late.
 	b.pace.perUnit, b.waiting = float64(time.Hour), 2
 	b.queue[0].due = 1
-	if before := k.service; b.admit(arriving(b, k, 15*ms, 1), "infer", 0) == nil || k.service != before {
+	if before := k.service; b.admit(arriving(b, k, 15*ms, 1), 0) == 0 || k.service != before {
 		t.Errorf("refused because of others it is doubted: %v, not %v", k.service, before)
 	}
 	// What refuses although nobody waits is doubted, until one is let through.
 	b, k = judging(t)
 	for range 1000 {
-		if b.admit(arriving(b, k, 20*ms, 1), "infer", 0) == nil {
+		if b.admit(arriving(b, k, 20*ms, 1), 0) == 0 {
 			return
 		}
 	}

@@ -18,20 +18,20 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 	}
 	vacated, isFirst, _ := b.look(tickets[0])
 	b.vacate(&ticket{}, nil)
-	if queued, err := b.enqueue(tickets[0], "infer", vacated, isFirst); queued || err != nil || !isFirst {
+	if queued, _, err := b.enqueue(tickets[0], vacated, isFirst); queued || err != nil || !isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
 	vacated, isFirst, _ = b.look(tickets[0])
-	if queued, err := b.enqueue(tickets[0], "infer", vacated, isFirst); !queued || err != nil {
+	if queued, _, err := b.enqueue(tickets[0], vacated, isFirst); !queued || err != nil {
 		t.Errorf("not queued, %v", err)
 	}
 	// Who is not the first is woken by the first, whatever has been given back.
 	vacated, isFirst, _ = b.look(tickets[1])
 	b.vacate(&ticket{}, nil)
-	if queued, err := b.enqueue(tickets[1], "infer", vacated, isFirst); !queued || err != nil || isFirst {
+	if queued, _, err := b.enqueue(tickets[1], vacated, isFirst); !queued || err != nil || isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
-	if queued, err := b.enqueue(tickets[2], "infer", b.vacated, false); queued || err == nil {
+	if queued, _, err := b.enqueue(tickets[2], b.vacated, false); queued || err == nil {
 		t.Error("one more than may wait is queued")
 	}
 	for i, turns := range []int{1, 0} {
@@ -47,11 +47,11 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 	}
 	vacated, isFirst, _ = b.look(tickets[2])
 	b.leaveQueue(tickets[1], false)
-	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); queued || err != nil || isFirst {
+	if queued, _, err := b.enqueue(tickets[2], vacated, isFirst); queued || err != nil || isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
 	vacated, isFirst, _ = b.look(tickets[2])
-	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); !queued || err != nil || !isFirst {
+	if queued, _, err := b.enqueue(tickets[2], vacated, isFirst); !queued || err != nil || !isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
 }

@@ -55,9 +55,10 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 			}
 		}
 		if !queued {
-			var err error
-			if queued, err = b.enqueue(t, op, vacated, isFirst); err != nil {
-				return t.turnedAway(err)
+			var over time.Duration
+			var refused error
+			if queued, over, refused = b.enqueue(t, vacated, isFirst); refused != nil {
+				return t.turnedAway(outOfQueue(op, over, refused))
 			}
 			if !queued {
 				continue
@@ -118,24 +119,33 @@ func (b *Batcher) wouldBeFirst(t *ticket) bool {
 }
 
 // enqueue puts t in the queue, unless it is the first by now and has to look again: it was not when it looked, or rows have been given
-// back since. Whoever gave them back, or was the first, woke somebody else.
-func (b *Batcher) enqueue(t *ticket, op string, vacated uint64, isFirst bool) (queued bool, err error) {
+// back since. Whoever gave them back, or was the first, woke somebody else. What refuses it, by how much it or another would be late, is
+// for outOfQueue to word.
+func (b *Batcher) enqueue(t *ticket, vacated uint64, isFirst bool) (queued bool, over time.Duration, refused error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.wouldBeFirst(t) && (!isFirst || b.vacated != vacated) {
-		return false, nil
+		return false, 0, nil
 	}
-	if refused := b.admit(t, op, backend.Now()); refused != nil {
-		return false, refused
+	if over := b.admit(t, backend.Now()); over > 0 {
+		return false, over, ErrDeadline
 	}
 	if len(b.queue) >= b.options.QueueMax {
-		return false, &Error{Op: op, Status: StatusAgain, Message: "all batches are taken, and as many requests wait as may", cause: ErrQueueFull}
+		return false, 0, ErrQueueFull
 	}
 	if len(b.queue) == 0 {
 		b.pace.begin(backend.Now())
 	}
 	b.put(t)
-	return true, nil
+	return true, 0, nil
+}
+
+// outOfQueue gives a refusal its words, without the lock: under overload there are as many as requests.
+func outOfQueue(op string, over time.Duration, refused error) error {
+	if refused == ErrDeadline {
+		return lateFor(op, over)
+	}
+	return &Error{Op: op, Status: StatusAgain, Message: "all batches are taken, and as many requests wait as may", cause: ErrQueueFull}
 }
 
 // put adds t to the queue. It is called with the lock.
