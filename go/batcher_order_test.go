@@ -3,11 +3,30 @@ package streaminfer
 import (
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
 )
+
+// A deadline that no clock shows is later than all others, not the first of them.
+func TestDeadlinesThatAreTooFarOff(t *testing.T) {
+	now := backend.Now()
+	var places []time.Duration
+	for _, timeout := range []time.Duration{time.Hour, math.MaxInt64 - 1, math.MaxInt64} {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		var late ticket
+		if late.placed(ctx); late.due != late.deadline {
+			t.Errorf("due at %v, not %v", late.due, late.deadline)
+		}
+		places = append(places, late.deadline)
+	}
+	if places[0] < now || places[0] > now+2*time.Hour || places[1] <= places[0] || places[2] < places[1] {
+		t.Errorf("now %v, due at %v", now, places)
+	}
+}
 
 // Rows that are given back between a request's attempt and its place in the queue are not missed: nobody would wake it.
 func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {

@@ -13,7 +13,7 @@ func (t *ticket) placed(ctx context.Context) {
 	now := backend.Now()
 	t.due, t.deadline = now+patience, 0
 	if at, ok := ctx.Deadline(); ok {
-		t.deadline = now + time.Until(at)
+		t.deadline = dueAt(now, at)
 		t.due = t.deadline
 	}
 }
