@@ -147,8 +147,8 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 // caller's again when Infer returns, whatever it returns. While all batches are taken it waits for its turn, the earliest deadline
 // first, those without as if due a second after their arrival, and those of all shapes in one order (see [BatcherOptions].QueueMax).
 //
-// Admission: the batcher knows what requests take from leaving the queue to giving their rows back, and how fast the queue moves, both
-// measured while requests wait. One with a deadline that finds all batches taken is expected to wait for the batch that becomes free
+// Admission: the batcher knows what requests take from leaving the queue to giving their rows back, without a batch's delay, and how fast the
+// queue moves, both measured while requests wait. One with a deadline that finds all batches taken is expected to wait for the batch that becomes free
 // first and for those that are due earlier; if that and its own batch, behind others with half as much for what is not as usual, end after its
 // deadline, or if one that waits would become late because of it, it is refused at once with [ErrDeadline]. One that turns out to be too
 // late for a full batch when its turn comes is refused then, so that batches stay full: an overloaded batcher does as much as it can, and in time.

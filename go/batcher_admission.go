@@ -217,8 +217,9 @@ func (b *Batcher) isJudged(t *ticket) bool {
 
 // lateness is by how much a request that has to wait would miss its deadline, or make one miss it that waits, if things go as they did;
 // 0 or less if all are in time. The next batch becomes free within one lane's part of the service time; then the pace says how long those
-// take that are due earlier. After that the request's own batch is taken, for half as long again as is usual if others are due earlier: under overload everyone that is let in is just in time, so
-// estimates that err a little would let in many that turn out to be late. That costs nothing but a shorter queue, which who would be first does not make longer.
+// take that are due earlier. After that the request's own batch is taken, for half as long again as is usual if others are due earlier: under
+// overload everyone that is let in is just in time, so estimates that err a little would let in many that turn out to be late. That costs
+// nothing but a shorter queue. For who would be first there is nothing to guess but its own batch.
 func (b *Batcher) lateness(t *ticket, now time.Duration) time.Duration {
 	own, before := b.ahead(t.kind, t.weight), b.waiting
 	at := now + t.kind.service/time.Duration(b.lanes)
