@@ -38,13 +38,14 @@ type BatcherStats struct {
 	Slots, Forming, Running int
 	// Queued requests wait for a batch that takes them; QueuedMax is the most that did at once.
 	Queued, QueuedMax int
-	// RefusedDeadline were refused by admission on arrival, without asking for a slot.
+	// RefusedDeadline were refused by admission when they found all batches taken: on arrival, or when they came back from a batch that
+	// closed before they were copied into it.
 	RefusedDeadline uint64
 	// Reservations of slots were made; Refusals is how often one was not because every batch was taken: those that then waited are
 	// included, and each time that the first of them looked again.
 	Reservations, Refusals uint64
 	// Completed slots ended well. Abandoned ones were given back unused. Expired ones were not committed in time or would have
-	// missed their deadline, refused reservations included. Cancelled ones were given up. Failed ones had a batch that failed.
+	// missed their deadline, refused reservations and requests included that were too late when their turn in the queue came. Cancelled ones were given up. Failed ones had a batch that failed.
 	Completed, Abandoned, Expired, Cancelled, Failed uint64
 	// Batches have run, with Rows for requests and PaddingRows for nobody.
 	Batches, Rows, PaddingRows uint64
@@ -52,8 +53,11 @@ type BatcherStats struct {
 	Spans Spans
 }
 
-// batchesDefault is the library's.
-const batchesDefault = 2
+// batchesDefault and delayDefault are the library's.
+const (
+	batchesDefault = 2
+	delayDefault   = time.Millisecond
+)
 
 // Batcher merges requests to one model into batches, so that a device computes several at the price of little more than one.
 //
@@ -87,6 +91,8 @@ type Batcher struct {
 	pace            pace
 	queuedMax       int
 	refusedDeadline uint64
+	// swept were taken out of the queue because they were too late.
+	swept uint64
 	// kinds of requests, those with the smallest rows first; lanes are the batches, as numbers of rows are.
 	kinds []*kind
 	lanes int64
@@ -141,9 +147,9 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 // caller's again when Infer returns, whatever it returns. While all batches are taken it waits for its turn, the earliest deadline
 // first, those without as if due a second after their arrival, and those of all shapes in one order (see [BatcherOptions].QueueMax).
 //
-// Admission: the batcher knows what requests take from leaving the queue to giving their rows back, and how fast the queue moves, both
-// measured while requests wait. One with a deadline that finds all batches taken is expected to wait for the batch that becomes free
-// first and for those that are due earlier; if that, its own batch and half as much for what is not as usual end after its
+// Admission: the batcher knows what requests take from leaving the queue to giving their rows back, without a batch's delay, and how fast the
+// queue moves, both measured while requests wait. One with a deadline that finds all batches taken is expected to wait for the batch that becomes free
+// first and for those that are due earlier; if that and its own batch, behind others with half as much for what is not as usual, end after its
 // deadline, or if one that waits would become late because of it, it is refused at once with [ErrDeadline]. One that turns out to be too
 // late for a full batch when its turn comes is refused then, so that batches stay full: an overloaded batcher does as much as it can, and in time.
 //
@@ -211,11 +217,11 @@ func (b *Batcher) Stats() (BatcherStats, error) {
 	raw, err := b.batcher.Stats()
 	runtime.KeepAlive(b)
 	b.mu.Lock()
-	spans, queued, queuedMax, refusedDeadline := b.spans, len(b.queue), b.queuedMax, b.refusedDeadline
+	spans, queued, queuedMax, refusedDeadline, swept := b.spans, len(b.queue), b.queuedMax, b.refusedDeadline, b.swept
 	b.mu.Unlock()
 	return BatcherStats{Classes: raw.Classes, Slots: raw.Slots, Forming: raw.Forming, Running: raw.Running,
 		Reservations: raw.Reservations, Refusals: raw.Refusals, Completed: raw.Completed, Abandoned: raw.Abandoned,
-		Expired: raw.Expired, Cancelled: raw.Cancelled, Failed: raw.Failed, Batches: raw.Batches, Rows: raw.Rows,
+		Expired: raw.Expired + swept, Cancelled: raw.Cancelled, Failed: raw.Failed, Batches: raw.Batches, Rows: raw.Rows,
 		PaddingRows: raw.PaddingRows, Queued: queued, QueuedMax: queuedMax, RefusedDeadline: refusedDeadline, Spans: spans}, failure("stats", ExecutedNo, err)
 }
 

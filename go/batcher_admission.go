@@ -10,7 +10,7 @@ import (
 )
 
 // kind is a class of requests that are merged with each other, by its largest bucket. The bucket's service time is what a request takes
-// from the moment it leaves the queue until it has given its rows back. It is learnt from requests that have waited, since the others may
+// from the moment it leaves the queue until it has given its rows back, but for the delay of a batch that waited for more. It is learnt from requests that have waited, since the others may
 // have had a device and a batch for themselves; until there was one it is 0, and everything is admitted.
 type kind struct {
 	poolBucket
@@ -18,13 +18,18 @@ type kind struct {
 	// batch is the one whose requests give their rows back, longest what they have taken so far.
 	batch   uint64
 	longest time.Duration
+	// lengthened is when the service time was last made longer because of a request that timed out.
+	lengthened time.Duration
+	// waiting is how many are in the queue.
+	waiting int
 	// weight is what a row takes of the device, compared with those of other kinds: its elements.
 	weight int64
 }
 
-// learn takes into account what a request of a batch has taken. A batch counts once, by the last of its requests.
+// learn takes into account what a request of a batch has taken. A batch counts once, by the last of its requests; those of older batches that
+// give their rows back among them count as of that.
 func (k *kind) learn(batch uint64, took time.Duration) (isNew bool) {
-	if isNew = batch != k.batch; isNew {
+	if isNew = batch > k.batch; isNew {
 		if k.longest > 0 {
 			k.observe(k.longest)
 		}
@@ -35,6 +40,15 @@ func (k *kind) learn(batch uint64, took time.Duration) (isNew bool) {
 		k.service = took
 	}
 	return isNew
+}
+
+// timedOut takes into account that a request, which left the queue then, has timed out in a batch. Those of one batch do so together, and
+// those of others that run do for the same reason: only one that has left since the last says more than that one did.
+func (k *kind) timedOut(left, now time.Duration) {
+	if left >= k.lengthened {
+		k.lengthen(now - left)
+		k.lengthened = now
+	}
 }
 
 // pace is how fast the queue moves: what a unit of weight takes while others wait. It is measured over spans of time in which the queue
@@ -60,8 +74,14 @@ func span(service time.Duration) time.Duration { return max(2*service, spanMin) 
 // begin starts a span: the queue was empty before.
 func (p *pace) begin(now time.Duration) { p.since, p.left = now, 0 }
 
-// leave counts a request that leaves the queue for a batch.
+// leave counts a request that leaves the queue for a batch. How long a span is to be is not known before a service time is: so the first one
+// begins with the last request that left before, as all others do that follow one. From when the queue began, nothing left it for as long as
+// the batches that were taken had to go yet, and a pace that counts that would be a batch too slow.
 func (p *pace) leave(weight int64, now, service time.Duration) {
+	if service == 0 {
+		p.begin(now)
+		return
+	}
 	p.left += weight
 	if now-p.since < span(service) {
 		return
@@ -139,6 +159,20 @@ func (b *Batcher) ahead(k *kind, weight int64) time.Duration {
 	return time.Duration(float64(weight) * perUnit)
 }
 
+// took is what a request, which has waited and whose batch has run, took of its service. A batch that is not full may have waited for more
+// requests. That is no part of what another one takes: full batches do not wait, nor do others for longer than deadlines allow.
+func (b *Batcher) took(t *ticket, now time.Duration) time.Duration {
+	took := now - t.left
+	if int64(t.batch.Rows) < t.kind.rows {
+		delay := b.options.Delay
+		if delay == 0 {
+			delay = delayDefault
+		}
+		took -= min(max(t.batch.Closed-t.left, 0), delay)
+	}
+	return took
+}
+
 // measure notes that t leaves the queue for a batch. It is called with the lock.
 func (b *Batcher) measure(t *ticket, now time.Duration) {
 	if t.kind != nil {
@@ -147,26 +181,30 @@ func (b *Batcher) measure(t *ticket, now time.Duration) {
 	}
 }
 
-// doubt lets estimates that keep everything out shrink until a request is let through, whose time then is the truth.
-func (b *Batcher) doubt(k *kind) {
-	k.forget()
-	b.pace.perUnit -= b.pace.perUnit / 64
-}
-
-// admit refuses a request that finds all batches taken if it, or one that waits, would end too late. It is called with the lock.
-func (b *Batcher) admit(t *ticket, op string, now time.Duration) error {
-	if !b.isJudged(t) {
-		return nil
-	}
-	over := b.lateness(t, now)
-	if over <= 0 {
-		return nil
+// doubt lets estimates that keep everything out shrink until a request is let through, whose time then is the truth: the service time of a
+// kind of which none waits, since only those that wait teach what it is, if a shorter one would let a request in that is late by so
+// much; and the pace if nobody waits at all.
+func (b *Batcher) doubt(k *kind, over time.Duration) {
+	if k.waiting == 0 && over <= k.service/time.Duration(b.lanes)+k.service*3/2 {
+		k.forget()
 	}
 	if len(b.queue) == 0 {
-		b.doubt(t.kind)
+		b.pace.perUnit -= b.pace.perUnit / 64
 	}
+}
+
+// admit says by how much a request that finds all batches taken is refused because it, or one that waits, would end too late; 0 if it is
+// let in. It is called with the lock.
+func (b *Batcher) admit(t *ticket, now time.Duration) (over time.Duration) {
+	if !b.isJudged(t) {
+		return 0
+	}
+	if over = b.lateness(t, now); over <= 0 {
+		return 0
+	}
+	b.doubt(t.kind, over)
 	b.refusedDeadline++
-	return lateFor(op, over)
+	return over
 }
 
 func lateFor(op string, over time.Duration) *Error {
@@ -179,8 +217,9 @@ func (b *Batcher) isJudged(t *ticket) bool {
 
 // lateness is by how much a request that has to wait would miss its deadline, or make one miss it that waits, if things go as they did;
 // 0 or less if all are in time. The next batch becomes free within one lane's part of the service time; then the pace says how long those
-// take that are due earlier. After that the request's own batch is taken, for half as long again as is usual: under overload everyone that is let in is just in time, so
-// estimates that err a little would let in many that turn out to be late. That costs nothing but a shorter queue.
+// take that are due earlier. After that the request's own batch is taken, for half as long again as is usual if others are due earlier: under
+// overload everyone that is let in is just in time, so estimates that err a little would let in many that turn out to be late. That costs
+// nothing but a shorter queue. For who would be first there is nothing to guess but its own batch.
 func (b *Batcher) lateness(t *ticket, now time.Duration) time.Duration {
 	own, before := b.ahead(t.kind, t.weight), b.waiting
 	at := now + t.kind.service/time.Duration(b.lanes)
@@ -196,20 +235,24 @@ func (b *Batcher) lateness(t *ticket, now time.Duration) time.Duration {
 			return end + own - w.deadline
 		}
 	}
-	return at + b.ahead(t.kind, before) + t.kind.service*3/2 - t.deadline
+	end := at + b.ahead(t.kind, before) + t.kind.service
+	if before > 0 {
+		end += t.kind.service / 2
+	}
+	return end - t.deadline
 }
 
 // isTooLate says of the first in the queue that a batch with those behind it could not be sure to end by its deadline: the library would
-// close the batch for it before it is full, which costs the others more than it is worth. Alone it may run in a smaller one, which the
-// library knows better. It is called with the lock.
+// close the batch for it before it is full, which costs the others more than it is worth. The only one of its kind may run in a smaller
+// one, which the library knows better, and is how an estimate that is wrong is found out. It is called with the lock.
 func (b *Batcher) isTooLate(t *ticket, now time.Duration) bool {
-	return len(b.queue) > 1 && b.isJudged(t) && now+t.kind.service*5/4 > t.deadline
+	return b.isJudged(t) && t.kind.waiting > 1 && now+t.kind.service*5/4 > t.deadline
 }
 
-// sweep takes those out of the queue's front that are too late. The last one is left, so estimates that are wrong are found out. It is called with the lock.
+// sweep takes those out of the queue's front that are too late. It is called with the lock.
 func (b *Batcher) sweep() {
 	if len(b.queue) < 2 {
-		return
+		return // as at most ends of requests: the clock need not be read
 	}
 	for now := backend.Now(); len(b.queue) > 0; {
 		first := b.queue.first()
@@ -217,6 +260,7 @@ func (b *Batcher) sweep() {
 			return
 		}
 		b.take(first)
+		b.swept++
 		first.isTooLate = true
 		first.wake()
 	}

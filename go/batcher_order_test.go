@@ -3,11 +3,30 @@ package streaminfer
 import (
 	"context"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
 )
+
+// A deadline that no clock shows is later than all others, not the first of them.
+func TestDeadlinesThatAreTooFarOff(t *testing.T) {
+	now := backend.Now()
+	var places []time.Duration
+	for _, timeout := range []time.Duration{time.Hour, math.MaxInt64 - 1, math.MaxInt64} {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		var late ticket
+		if late.placed(ctx); late.due != late.deadline {
+			t.Errorf("due at %v, not %v", late.due, late.deadline)
+		}
+		places = append(places, late.deadline)
+	}
+	if places[0] < now || places[0] > now+2*time.Hour || places[1] <= places[0] || places[2] < places[1] {
+		t.Errorf("now %v, due at %v", now, places)
+	}
+}
 
 // Rows that are given back between a request's attempt and its place in the queue are not missed: nobody would wake it.
 func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
@@ -18,20 +37,20 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 	}
 	vacated, isFirst, _ := b.look(tickets[0])
 	b.vacate(&ticket{}, nil)
-	if queued, err := b.enqueue(tickets[0], "infer", vacated, isFirst); queued || err != nil || !isFirst {
+	if queued, _, err := b.enqueue(tickets[0], vacated, isFirst); queued || err != nil || !isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
 	vacated, isFirst, _ = b.look(tickets[0])
-	if queued, err := b.enqueue(tickets[0], "infer", vacated, isFirst); !queued || err != nil {
+	if queued, _, err := b.enqueue(tickets[0], vacated, isFirst); !queued || err != nil {
 		t.Errorf("not queued, %v", err)
 	}
 	// Who is not the first is woken by the first, whatever has been given back.
 	vacated, isFirst, _ = b.look(tickets[1])
 	b.vacate(&ticket{}, nil)
-	if queued, err := b.enqueue(tickets[1], "infer", vacated, isFirst); !queued || err != nil || isFirst {
+	if queued, _, err := b.enqueue(tickets[1], vacated, isFirst); !queued || err != nil || isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
-	if queued, err := b.enqueue(tickets[2], "infer", b.vacated, false); queued || err == nil {
+	if queued, _, err := b.enqueue(tickets[2], b.vacated, false); queued || err == nil {
 		t.Error("one more than may wait is queued")
 	}
 	for i, turns := range []int{1, 0} {
@@ -47,11 +66,11 @@ func TestRowsGivenBackMeanwhileAreNotMissed(t *testing.T) {
 	}
 	vacated, isFirst, _ = b.look(tickets[2])
 	b.leaveQueue(tickets[1], false)
-	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); queued || err != nil || isFirst {
+	if queued, _, err := b.enqueue(tickets[2], vacated, isFirst); queued || err != nil || isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
 	vacated, isFirst, _ = b.look(tickets[2])
-	if queued, err := b.enqueue(tickets[2], "infer", vacated, isFirst); !queued || err != nil || !isFirst {
+	if queued, _, err := b.enqueue(tickets[2], vacated, isFirst); !queued || err != nil || !isFirst {
 		t.Errorf("queued %v, %v", queued, err)
 	}
 }

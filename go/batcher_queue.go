@@ -13,7 +13,7 @@ func (t *ticket) placed(ctx context.Context) {
 	now := backend.Now()
 	t.due, t.deadline = now+patience, 0
 	if at, ok := ctx.Deadline(); ok {
-		t.deadline = now + time.Until(at)
+		t.deadline = dueAt(now, at)
 		t.due = t.deadline
 	}
 }
@@ -55,9 +55,10 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 			}
 		}
 		if !queued {
-			var err error
-			if queued, err = b.enqueue(t, op, vacated, isFirst); err != nil {
-				return t.turnedAway(err)
+			var over time.Duration
+			var refused error
+			if queued, over, refused = b.enqueue(t, vacated, isFirst); refused != nil {
+				return t.turnedAway(outOfQueue(op, over, refused))
 			}
 			if !queued {
 				continue
@@ -118,26 +119,43 @@ func (b *Batcher) wouldBeFirst(t *ticket) bool {
 }
 
 // enqueue puts t in the queue, unless it is the first by now and has to look again: it was not when it looked, or rows have been given
-// back since. Whoever gave them back, or was the first, woke somebody else.
-func (b *Batcher) enqueue(t *ticket, op string, vacated uint64, isFirst bool) (queued bool, err error) {
+// back since. Whoever gave them back, or was the first, woke somebody else. What refuses it, by how much it or another would be late, is
+// for outOfQueue to word.
+func (b *Batcher) enqueue(t *ticket, vacated uint64, isFirst bool) (queued bool, over time.Duration, refused error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.wouldBeFirst(t) && (!isFirst || b.vacated != vacated) {
-		return false, nil
+		return false, 0, nil
 	}
-	if refused := b.admit(t, op, backend.Now()); refused != nil {
-		return false, refused
+	if over := b.admit(t, backend.Now()); over > 0 {
+		return false, over, ErrDeadline
 	}
 	if len(b.queue) >= b.options.QueueMax {
-		return false, &Error{Op: op, Status: StatusAgain, Message: "all batches are taken, and as many requests wait as may", cause: ErrQueueFull}
+		return false, 0, ErrQueueFull
 	}
 	if len(b.queue) == 0 {
 		b.pace.begin(backend.Now())
 	}
-	b.waiting += t.weight
+	b.put(t)
+	return true, 0, nil
+}
+
+// outOfQueue gives a refusal its words, without the lock: under overload there are as many as requests.
+func outOfQueue(op string, over time.Duration, refused error) error {
+	if refused == ErrDeadline {
+		return lateFor(op, over)
+	}
+	return &Error{Op: op, Status: StatusAgain, Message: "all batches are taken, and as many requests wait as may", cause: ErrQueueFull}
+}
+
+// put adds t to the queue. It is called with the lock.
+func (b *Batcher) put(t *ticket) {
 	b.queue.push(t)
+	b.waiting += t.weight
+	if t.kind != nil {
+		t.kind.waiting++
+	}
 	b.queuedMax = max(b.queuedMax, len(b.queue))
-	return true, nil
 }
 
 // leaveQueue takes t out of the queue, if it is there, and wakes the next.
@@ -158,6 +176,9 @@ func (b *Batcher) leaveQueue(t *ticket, hasRows bool) {
 func (b *Batcher) take(t *ticket) (wasThere bool) {
 	if wasThere = b.queue.remove(t); wasThere {
 		b.waiting -= t.weight
+		if t.kind != nil {
+			t.kind.waiting--
+		}
 	}
 	return wasThere
 }
@@ -168,14 +189,13 @@ func (b *Batcher) vacate(t *ticket, err error) {
 	defer b.mu.Unlock()
 	if t.left > 0 && t.committed {
 		now := backend.Now()
-		took := now - t.left
 		switch {
 		case err == nil:
-			if t.kind.learn(t.batch.Batch, took) {
+			if t.kind.learn(t.batch.Batch, b.took(t, now)) {
 				b.pace.ran(int64(t.batch.Rows)*t.kind.weight, now, t.kind.service, b.lanes)
 			}
 		case errors.Is(err, context.DeadlineExceeded):
-			t.kind.lengthen(took)
+			t.kind.timedOut(t.left, now)
 		}
 	}
 	b.vacated++

@@ -3,6 +3,7 @@ package streaminfer_test
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -238,6 +239,23 @@ func TestBatcherSurvivesAStorm(t *testing.T) {
 			stats, err := b.Stats()
 			return err == nil && stats.Slots == 0 && stats.Running == 0
 		})
+	})
+}
+
+// A deadline that is as far off as can be closes no batch, and ends no request.
+func TestBatcherDeadlinesThatAreTooFarOff(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		ctx, cancel := context.WithTimeout(context.Background(), math.MaxInt64)
+		defer cancel()
+		b := w.batcher(w.batched(1, 4), streaminfer.BatcherOptions{Delay: long})
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() { w.ok(inferAffine(ctx, b, 1)) })
+		}
+		group.Wait()
+		if stats, err := b.Stats(); err != nil || stats.Batches != 1 || stats.Rows != 4 {
+			w.Errorf("%+v, %v", stats, err)
+		}
 	})
 }
 

@@ -31,7 +31,7 @@ func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now t
 	}
 	var deadline time.Duration
 	if at, ok := ctx.Deadline(); ok {
-		deadline = now + time.Until(at)
+		deadline = dueAt(now, at)
 	}
 	p.mu.Lock()
 	p.stats.Requests++

@@ -2,6 +2,7 @@ package streaminfer
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -13,6 +14,11 @@ type place struct {
 }
 
 func (p *place) where() *place { return p }
+
+// dueAt is a deadline by a clock that shows now; one that is too far off for the clock is the last there is.
+func dueAt(now time.Duration, deadline time.Time) time.Duration {
+	return now + min(time.Until(deadline), math.MaxInt64-now)
+}
 
 // compare is below 0 if p comes after other, whose place is nearer to the end.
 func (p *place) compare(other *place) int {

@@ -2,6 +2,7 @@ package streaminfer
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"runtime/metrics"
 	"sync"
@@ -14,6 +15,8 @@ import (
 const (
 	// spinBudgetDefault is a little more than what sleeping and being woken costs, so spinning at most doubles it.
 	spinBudgetDefault = 30 * time.Microsecond
+	// spinBudgetMax is no bound, but what can be added and doubled.
+	spinBudgetMax = time.Duration(math.MaxInt64 / 4)
 	// spinThroughMax is for how long a goroutine spins at most where processors have nothing else to do, twice the usual time of its
 	// requests: beside longer ones, what sleeping and being woken costs is little.
 	spinThroughMax = 2 * time.Millisecond
@@ -23,12 +26,14 @@ const (
 	takenMin = 50 * time.Microsecond
 	// lookPause is the least time between two looks at the scheduler, of all goroutines that spin.
 	lookPause = 20 * time.Microsecond
+	// followPause is the least time between two looks at GOMAXPROCS, of all that might spin.
+	followPause = 10 * time.Millisecond
 )
 
 // spinning counts the goroutines that spin. One processor always is left to those that do not wait.
 var spinning atomic.Int32
 
-// spinnersMax is set when an engine is opened: asking for GOMAXPROCS takes a lock.
+// spinnersMax is GOMAXPROCS - 1 as of the last look: Go changes it by itself when what the system lets the process have changes.
 var spinnersMax atomic.Int32
 
 // workers are the threads of all engines' libraries, as of the last session that was made or closed. On the host device they compute,
@@ -49,10 +54,11 @@ func (r *registry) countWorkers() {
 // budget that was asked for; or that by default; or, for requests that usually take longer, as long as no other goroutine wants the
 // processor.
 func (s *Session) spin(ctx context.Context, started time.Duration) bool {
-	budget := s.spinBudget
+	budget := min(s.spinBudget, spinBudgetMax)
 	if budget == 0 {
 		budget = spinBudgetDefault
 	}
+	demand.follow(started)
 	// Twice, because what is typical includes being woken, and a session that has once slept shall find its way back.
 	switch {
 	case budget < 0:
@@ -94,7 +100,7 @@ func (s *Session) spinBetween(ctx context.Context, until time.Duration) bool {
 	return false
 }
 
-// spinThrough keeps its processor while all others that want one have it. It does not call Gosched, which would wake an idle processor each
+// spinThrough keeps its processor while another one is idle. It does not call Gosched, which would wake an idle processor each
 // time, to look for work that is not there, and might move the goroutine to that; it asks the scheduler instead.
 func (s *Session) spinThrough(ctx context.Context, until time.Duration) bool {
 	if spinning.Add(1) > spinnersMax.Load()-workers.Load() {
@@ -129,30 +135,50 @@ func (s *Session) hinted() bool {
 // demand is asked by all that spin.
 var demand = newLookout()
 
-// lookout asks the scheduler whether goroutines wait for a processor.
+// lookout asks the scheduler whether a processor is idle, and how many there are.
 type lookout struct {
-	next atomic.Int64
+	next, following atomic.Int64
 
-	mu      sync.Mutex
-	samples []metrics.Sample
+	mu                  sync.Mutex
+	samples, processors []metrics.Sample
 }
 
 func newLookout() *lookout {
-	return &lookout{samples: []metrics.Sample{{Name: "/sched/goroutines/runnable:goroutines"}, {Name: "/sched/goroutines/running:goroutines"}}}
+	const running, processors = "/sched/goroutines/running:goroutines", "/sched/gomaxprocs:threads"
+	return &lookout{samples: []metrics.Sample{{Name: running}, {Name: processors}}, processors: []metrics.Sample{{Name: processors}}}
 }
 
-// isShort reports that goroutines wait for a processor while all run some. Only one of those who ask gets an answer, once in a while: so
-// one that spins gives way at a time, as many as are needed one after the other. Where a processor is idle, it is about to take what waits.
+// begins reports that it is time to look. Only one of those who ask is told so, once in a while, and is to unlock mu.
+func (l *lookout) begins(next *atomic.Int64, now, pause time.Duration) bool {
+	due := next.Load()
+	return int64(now) >= due && next.CompareAndSwap(due, int64(now+pause)) && l.mu.TryLock()
+}
+
+// isShort reports that no processor is idle. Only one of those who ask gets an answer, so one that spins gives way at a time, as many as are
+// needed one after the other. That no goroutine waits to run does not matter: those whose connections or timers are ready do not count until
+// an idle processor finds them, and there would be none to.
 func (l *lookout) isShort(now time.Duration) bool {
-	next := l.next.Load()
-	if int64(now) < next || !l.next.CompareAndSwap(next, int64(now+lookPause)) || !l.mu.TryLock() {
+	if !l.begins(&l.next, now, lookPause) {
 		return false
 	}
 	defer l.mu.Unlock()
 	metrics.Read(l.samples)
-	runnable, running := l.samples[0].Value, l.samples[1].Value
-	if runnable.Kind() != metrics.KindUint64 || running.Kind() != metrics.KindUint64 {
+	running, processors := l.samples[0].Value, l.samples[1].Value
+	if running.Kind() != metrics.KindUint64 || processors.Kind() != metrics.KindUint64 {
 		return true // this Go does not tell
 	}
-	return runnable.Uint64() > 0 && running.Uint64() > uint64(spinnersMax.Load())
+	spinnersMax.Store(int32(processors.Uint64()) - 1)
+	return running.Uint64() >= processors.Uint64()
+}
+
+// follow brings spinnersMax up to date also where nobody may spin, and so nobody looks. Asking for GOMAXPROCS itself would take a lock.
+func (l *lookout) follow(now time.Duration) {
+	if !l.begins(&l.following, now, followPause) {
+		return
+	}
+	defer l.mu.Unlock()
+	metrics.Read(l.processors)
+	if processors := l.processors[0].Value; processors.Kind() == metrics.KindUint64 {
+		spinnersMax.Store(int32(processors.Uint64()) - 1)
+	}
 }

@@ -2,6 +2,7 @@ package streaminfer
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -86,6 +87,72 @@ func TestSpinThroughGivesWay(t *testing.T) {
 	}
 }
 
+// Where no processor is idle, one that spins gives way, be it that others wait to run or not: there would be nobody to find those that are ready.
+func TestTheLastProcessorIsNotSpunOn(t *testing.T) {
+	withProcessors(t, 2, 0)
+	for _, busy := range []int{1, 4} {
+		var stop atomic.Bool
+		for range busy {
+			go func() {
+				for !stop.Load() {
+				}
+			}()
+		}
+		l, short, asked := newLookout(), 0, 0
+		for i := 1; i <= 1<<20 && asked < 1000; i++ { // the others may have to be woken first
+			if l.isShort(time.Duration(i) * lookPause) {
+				short++
+			}
+			if short > 0 {
+				asked++
+			}
+		}
+		stop.Store(true)
+		if short < 500 {
+			t.Errorf("seldom does anybody give way to %d: %d times of %d", busy, short, asked)
+		}
+	}
+}
+
+// A Go that does not tell what its processors do is not spun on.
+func TestSpinNeedsTheScheduler(t *testing.T) {
+	withProcessors(t, 64, 0)
+	for i := range 2 {
+		l := newLookout()
+		if l.isShort(1) {
+			t.Error("a processor is idle")
+		}
+		l.samples[i].Name = "/no/such:metric"
+		if !l.isShort(far) {
+			t.Errorf("without sample %d it spins on", i)
+		}
+	}
+}
+
+// GOMAXPROCS changes while engines are open: whoever spins, would like to, or looks for others, sees it.
+func TestSpinFollowsGOMAXPROCS(t *testing.T) {
+	withProcessors(t, 2, 0)
+	l := newLookout()
+	for i, look := range []func(){
+		func() { l.isShort(lookPause) },
+		func() { l.follow(followPause) },
+		func() {
+			s, end := inFlight()
+			end()
+			s.spin(context.Background(), time.Duration(demand.following.Load()))
+		},
+	} {
+		runtime.GOMAXPROCS(3 + i)
+		if look(); spinnersMax.Load() != int32(2+i) {
+			t.Errorf("look %d: %d may spin on %d processors", i, spinnersMax.Load(), 3+i)
+		}
+	}
+	runtime.GOMAXPROCS(2)
+	if l.follow(2*followPause - 1); spinnersMax.Load() != 4 {
+		t.Error("asked again too early")
+	}
+}
+
 // A look that took long says that the system has given the processor to somebody else.
 func TestSpinSeesThatItsProcessorIsTaken(t *testing.T) {
 	if isTaken(far, far+takenMin) || !isTaken(far, far+takenMin+1) {
@@ -117,7 +184,7 @@ func TestSpinBudget(t *testing.T) {
 		{-1, 0, false},
 		{0, 0, true}, {0, 2 * spinBudgetDefault, true}, {0, 2*spinBudgetDefault + 1, true}, {0, spinThroughMax / 2, true},
 		{0, spinThroughMax/2 + 1, false}, {0, time.Second, false},
-		{time.Millisecond, 2 * time.Millisecond, true}, {time.Millisecond, 2*time.Millisecond + 1, false}, {10, 500 * time.Microsecond, false},
+		{math.MaxInt64, time.Hour, true}, {time.Millisecond, 2 * time.Millisecond, true}, {time.Millisecond, 2*time.Millisecond + 1, false}, {10, 500 * time.Microsecond, false},
 	} {
 		s, end := inFlight()
 		end()

@@ -2,6 +2,7 @@ package fake
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -200,7 +201,7 @@ func (t *ticket) Reserve(wanted backend.Bucket, timeout time.Duration) error {
 		inputs:  memory(b.model.Model.Inputs, func(i int) [][]int64 { return own.inputs[i : i+1] }),
 		outputs: memory(b.model.Model.Outputs, func(i int) [][]int64 { return own.outputs[i : i+1] })}
 	if timeout > 0 {
-		t.deadline = now + timeout
+		t.deadline = now + min(timeout, math.MaxInt64-now)
 		if due := t.deadline - b.usual - min(wakeTime, timeout/2); due < g.due {
 			g.due = due
 			g.timer.Reset(due - now)

@@ -3,6 +3,7 @@ package fake
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
@@ -29,7 +30,7 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 	r := request{sequence: l.sequence, token: token, bucket: l.bucket, waits: l.waits, submitted: backend.Now()}
 	l.waits = nil
 	if timeout > 0 {
-		r.deadline = r.submitted + timeout
+		r.deadline = r.submitted + min(timeout, math.MaxInt64-r.submitted)
 	}
 	for _, link := range l.links {
 		if link.source != l {
