@@ -156,6 +156,12 @@ impl Progress {
         self.record.ended.load(Acquire) >= ordinal
     }
 
+    /// Whether the end of the last request, which has this number, can be seen by whoever reads the record, though perhaps not yet by
+    /// [`Progress::has_reached`]: the ordinal is written after the number.
+    pub fn is_seen(&self, sequence: u32) -> bool {
+        [&self.record.done, &self.record.failed_sequence].iter().any(|number| number.load(Acquire) == sequence)
+    }
+
     /// How the last request ended, of which [`Progress::has_reached`] is known.
     #[inline]
     pub fn status_of(&self, sequence: u32) -> Status {

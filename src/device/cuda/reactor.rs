@@ -99,6 +99,16 @@ impl Station {
         true
     }
 
+    /// The same for who may have read the record himself: what he has seen there is not missed for being written in two parts, the second
+    /// of which is on its way.
+    fn settle_seen(&self) {
+        const LOOKS: usize = 1 << 12;
+        if !self.is_quiet() && self.progress.is_seen(self.sequence.load(Relaxed)) {
+            (0..LOOKS).take_while(|_| !self.is_quiet()).for_each(|_| std::hint::spin_loop());
+        }
+        self.settle();
+    }
+
     /// Ends the request in flight because its GPU is lost. One that the driver may still refuse is not, or it would be told of twice; the
     /// thread comes again.
     fn lose(&self) {
@@ -174,7 +184,7 @@ impl Watch {
 
     /// Settles every lane, and leaves what is over to the thread.
     pub fn settle_stations(&self) {
-        locked(&self.stations).iter().for_each(|station| _ = station.settle());
+        locked(&self.stations).iter().for_each(|station| station.settle_seen());
     }
 
     /// Settles every lane. Answers whether a request is in flight, and whether somebody waits without looking himself.
