@@ -108,6 +108,7 @@ fn scenario() {
         "quiet" => quiet::quiet(),
         "crowd" => refused::crowd(),
         "linked" => refused::linked(),
+        "brought" => refused::brought(),
         "priorities" => isolation::priorities(),
         "lend" => memory::lend(),
         "leave" => memory::leave(),

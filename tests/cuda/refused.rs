@@ -236,3 +236,37 @@ fn a_refused_launch_of_linked_contexts_is_as_if_it_had_never_been() {
         assert!(text.contains("scenario: ") && !text.contains("scenario: done"), "{fail}: {text}");
     }
 }
+
+/// A model whose tiles the tensor memory accelerator brings. A context that cannot be prepared leaves the engine as it was: the next one
+/// serves.
+pub fn brought() -> Result<()> {
+    let gpu = gpu()?;
+    let options = ModelOptions { precision: Precision::Fp16, ..ModelOptions::default() };
+    let model = gpu.load_bytes(models::heavy(2), &options)?;
+    let first = prepared(&model, &ContextOptions::default()).err();
+    assert_eq!(gpu.stats().contexts, 0);
+    let mut context = prepared(&model, &ContextOptions::default())?;
+    let x: Vec<f32> = (0..256 * 256).map(|index| (index % 2039) as f32).collect();
+    context.input_mut::<f32>(0)?.copy_from_slice(&x);
+    context.run()?;
+    assert!(context.output::<f32>(0)? == x, "the product with the identity");
+    first.map_or(Ok(()), Err)
+}
+
+#[test]
+fn a_tensor_map_may_be_refused() {
+    let encoded = counts("brought", &[])["cuTensorMapEncodeTiled"];
+    assert_eq!(encoded, 8, "two factors of two products of two contexts");
+    for nth in 1..=4 {
+        for code in ["1", "2", "801", "999"] {
+            let fail = format!("cuTensorMapEncodeTiled:{nth}:{code}");
+            let text = said(&play("brought", &[("FAKECUDA_FAIL", &fail)]));
+            assert!(text.contains("cuTensorMapEncodeTiled") && !text.contains("scenario: done"), "{fail}: {text}");
+        }
+    }
+    // Refused again, or the GPU is lost.
+    for fail in ["cuTensorMapEncodeTiled:1:1:sticky", "cuTensorMapEncodeTiled:2:700"] {
+        let text = said(&play("brought", &[("FAKECUDA_FAIL", fail)]));
+        assert!(text.contains("scenario: ") && !text.contains("scenario: done"), "{fail}: {text}");
+    }
+}
