@@ -77,10 +77,12 @@ fn main() -> ExitCode {
             }
         },
     };
-    for image in engine.images() {
-        let (family, load_ms) = (image.family, image.load_ns / 1_000_000);
-        println!("{}", serde_json::json!({ "image": family, "is_compiled": image.is_compiled, "load_ms": load_ms }));
-    }
+    let images = engine.images();
+    let load_ms = |compiled: bool| -> serde_json::Map<String, serde_json::Value> {
+        let images = images.iter().filter(|image| image.is_compiled == compiled);
+        images.map(|image| (image.family.to_string(), (image.load_ns / 1_000_000).into())).collect()
+    };
+    println!("{}", serde_json::json!({ "group": "images", "compiled_ms": load_ms(true), "loaded_ms": load_ms(false) }));
     drop(engine);
     println!("{}", serde_json::json!({ "group": "all", "failed": failures, "left_out": left_out }));
     match (failures, left_out) {

@@ -125,8 +125,11 @@ pub fn cases() -> Vec<Case> {
     let extents = |batch, heads, queries, keys, size| Extents { batch, heads, queries, keys, size };
     let mut cases = Vec::new();
     for size in [1, 8, 16, 24, 32, 40, 64, 80, 128] {
-        cases.push(plain(Mask::None, extents(1, 2, 19, 19, size)));
-        cases.push(plain(Mask::Padding, extents(2, 2, 33, 33, size)));
+        // All queries have nearly the same answer, the mean of all values: with one element a head, more heads, or all answers were
+        // near zero now and then, and rounding large against them.
+        let heads = if size == 1 { 11 } else { 2 };
+        cases.push(plain(Mask::None, extents(1, heads, 19, 19, size)));
+        cases.push(plain(Mask::Padding, extents(2, heads, 33, 33, size)));
     }
     for length in [1, 2, 7, 16, 17, 64, 65] {
         cases.push(plain(Mask::Pairs, extents(2, 1, length, length, 32)));
