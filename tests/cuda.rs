@@ -4,6 +4,8 @@
 
 #[path = "cuda/isolation.rs"]
 mod isolation;
+#[path = "cuda/late.rs"]
+mod late;
 #[path = "cuda/memory.rs"]
 mod memory;
 mod models;
@@ -79,13 +81,21 @@ fn succeed(scenario: &str, environment: &[(&str, &str)]) {
     assert!(text.contains("scenario: done"), "{environment:?}: {text}");
 }
 
-/// What the driver counted in a run of a scenario: calls of each function, kernels, and streams of each priority.
-fn counts(scenario: &str, environment: &[(&str, &str)]) -> BTreeMap<String, usize> {
+/// What a scenario said, and what the driver counted meanwhile: calls of each function, kernels, and streams of each priority.
+fn counted(scenario: &str, environment: &[(&str, &str)]) -> (String, BTreeMap<String, usize>) {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let log = driver().join(format!("{scenario}.{}.log", RUNS.fetch_add(1, Relaxed)));
-    succeed(scenario, &[environment, &[("FAKECUDA_LOG", log.to_str().unwrap())]].concat());
-    let text = fs::read_to_string(&log).unwrap();
-    text.lines().map(|line| line.rsplit_once(' ').unwrap()).map(|(name, n)| (name.into(), n.parse().unwrap())).collect()
+    let output = play(scenario, &[environment, &[("FAKECUDA_LOG", log.to_str().unwrap())]].concat());
+    let (said, text) = (said(&output), fs::read_to_string(&log).unwrap());
+    let lines = text.lines().map(|line| line.rsplit_once(' ').unwrap());
+    (said, lines.map(|(name, n)| (name.into(), n.parse().unwrap())).collect())
+}
+
+/// The same of a scenario that succeeds.
+fn counts(scenario: &str, environment: &[(&str, &str)]) -> BTreeMap<String, usize> {
+    let (text, counts) = counted(scenario, environment);
+    assert!(text.contains("scenario: done"), "{environment:?}: {text}");
+    counts
 }
 
 /// How often each function was called in a run of a scenario.
@@ -106,6 +116,8 @@ fn scenario() {
         "partition" => isolation::partition(),
         "permits" => isolation::permits(),
         "quiet" => quiet::quiet(),
+        "recycled" => late::recycled(),
+        "doubtful" => late::doubtful(),
         "crowd" => refused::crowd(),
         "linked" => refused::linked(),
         "brought" => refused::brought(),

@@ -8,6 +8,7 @@
 //! - `FAKECUDA_FAIL=symbol:n:code[:sticky]`: the n-th call of that function, from 1, answers so; with `sticky` all later ones,
 //!   too. The function `kernel` is the n-th kernel that runs; `hang` instead of a code never ends.
 //! - `FAKECUDA_DEVICES`, `FAKECUDA_CAPABILITY=8.0`, `FAKECUDA_VERSION=13000`, `FAKECUDA_MEMORY_MB`: what there is.
+//! - `FAKECUDA_HOLD=folder`: a kernel does not begin while the folder has a file whose name its own begins with.
 //! - `FAKECUDA_LOG=path`: at its end the driver writes there how often each function was called.
 
 #![allow(missing_docs, reason = "the driver's manual has them")]

@@ -4,7 +4,6 @@ use crate::driver::{driver, fault};
 use crate::memory::Access;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use streaminfer::kernels::entry::Entry;
 
@@ -114,7 +113,6 @@ struct Shared {
 
 pub struct Stream {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Numbers that a seed decides.
@@ -151,6 +149,9 @@ impl Shared {
     fn run(&self, mut dice: Dice) {
         loop {
             let (ticket, op) = self.next();
+            if matches!(op, Op::End) {
+                return;
+            }
             CHANNEL.await_turn(ticket);
             let waits = matches!(op, Op::Wait { .. });
             if !waits {
@@ -162,8 +163,7 @@ impl Shared {
                 1 => std::thread::sleep(Duration::from_micros(dice.roll(200))),
                 _ => {}
             }
-            let last = matches!(op, Op::End);
-            if !last && driver().alive().is_ok() {
+            if driver().alive().is_ok() {
                 perform(&op, &mut dice);
             }
             if waits {
@@ -171,9 +171,6 @@ impl Shared {
             }
             self.queue().pending -= 1;
             self.changed.notify_all();
-            if last {
-                return;
-            }
         }
     }
 }
@@ -203,7 +200,7 @@ fn perform(op: &Op, dice: &mut Dice) {
             }
             Ok(())
         }
-        Op::End => Ok(()),
+        Op::End => unreachable!("the thread ends before"),
     };
     if let Err(error) = done {
         fault(&error.message);
@@ -220,6 +217,7 @@ fn perform_node(node: &Node) {
             }
         }
         Node::Kernel { entry, arguments, .. } => {
+            driver().hold(entry.name);
             if driver().kernel_fails() {
                 return;
             }
@@ -234,8 +232,8 @@ impl Stream {
     pub fn start(seed: u64) -> Self {
         let shared = Arc::new(Shared::default());
         let worker = shared.clone();
-        let thread = std::thread::spawn(move || worker.run(Dice::new(seed)));
-        Stream { shared, thread: Mutex::new(Some(thread)) }
+        std::thread::spawn(move || worker.run(Dice::new(seed)));
+        Stream { shared }
     }
 
     pub fn push(&self, op: Op) {
@@ -261,13 +259,10 @@ impl Stream {
         }
     }
 
-    /// Ends the thread, as far as it ends.
+    /// Lets the thread end behind what is in the queue.
     pub fn stop(&self) {
-        self.push(Op::End);
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && driver().alive().is_ok()
-        {
-            let _ = thread.join();
-        }
+        // It takes no place in the channel: there is nothing that others would wait for.
+        self.shared.queue().ops.push_back((u64::MAX, Op::End));
+        self.shared.changed.notify_all();
     }
 }

@@ -21,8 +21,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicI32, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Results after which a context is lost for the process; the driver's manual says so of each.
-const FATAL: [CuResult; 12] = [226, 700, 702, 714, 715, 716, 717, 718, 719, 721, 810, 911];
+/// Results after which a context is lost for the process, as the driver's manual says of each; and 214 and 220, memory or links that
+/// gave wrong bits while kernels ran.
+const FATAL: [CuResult; 14] = [214, 220, 226, 700, 702, 714, 715, 716, 717, 718, 719, 721, 810, 911];
 
 /// The oldest GPU with kernels in this library.
 const CAPABILITY_MIN: (u32, u32) = (8, 0);
@@ -262,10 +263,15 @@ impl Gpu {
         Ok(Current { gpu: self, _thread: PhantomData })
     }
 
+    /// The GPU is lost, with the driver's answer that said so.
+    pub(super) fn lose(&self, code: CuResult) {
+        let _ = self.fault.compare_exchange(0, code, SeqCst, SeqCst);
+    }
+
     /// An error unless the driver has answered with success. A fatal answer is remembered.
     fn check(&self, code: CuResult, what: &str) -> Result<()> {
         if FATAL.contains(&code) {
-            let _ = self.fault.compare_exchange(0, code, SeqCst, SeqCst);
+            self.lose(code);
         }
         self.table.check(code, what).map_err(|error| {
             let lost = FATAL.contains(&code);

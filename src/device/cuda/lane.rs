@@ -10,7 +10,9 @@ use super::registered::MappedRange;
 use super::sys::CuAddress;
 use super::tensor;
 use crate::device::host::clock;
-use crate::device::{Attachment, CopyEngines, InputSource, Lane, LaneMemory, LaneOrder, Launch, Mark, SharedMemory};
+use crate::device::{
+    Attachment, CopyEngines, InputSource, Lane, LaneMemory, LaneOrder, Launch, MARKS_MAX, Mark, SharedMemory,
+};
 use crate::error::{Result, ensure, fail};
 use crate::kernels::entry::transfer::{self, Control, FetchArguments, FinishArguments, SEGMENTS_MAX, Segment};
 use crate::kernels::entry::{self, Address, Arguments, Field, TensorMap};
@@ -294,13 +296,40 @@ impl Builder<'_> {
     }
 }
 
+/// Why a lane has its work.
+const TAKEN: &str = "taken only when the lane is dropped";
+
 /// What a lane leaves to whoever sees its last request end. Dropped in this order.
 struct Work {
     replays: Vec<Replay>,
     stream: Stream,
     memory: Arc<CudaMemory>,
+    /// What the stream waits for. A record is given to another lane once its last holder is gone, and begins anew: the GPU may look at
+    /// it long after the request waited for has ended, as long as the stream has not come that far.
+    followed: Vec<Mark>,
     _programs: Vec<Arc<LoadedProgram>>,
     _clock: Arc<DeviceMemory>,
+}
+
+impl Work {
+    /// Lets the stream wait for marks that have not been reached, which are kept until it has. The last request has ended, and so the waits
+    /// before it, unless some `straggle`.
+    fn follow(&mut self, current: &Current<'_>, marks: &mut Vec<Mark>, straggle: bool) -> Result<()> {
+        if !straggle {
+            self.followed.clear();
+        }
+        for mark in marks.iter().filter(|mark| !mark.progress.has_reached(mark.ordinal)) {
+            let record = mark.progress.mapped_record();
+            let record = record.ok_or_else(|| fail!(Internal, "a mark that the GPU cannot see"))?;
+            self.stream.wait_for(current, record.device() + transfer::RECORD_ENDED, mark.ordinal)?;
+            // However often launches are refused, there are not more of them than lanes.
+            if !self.followed.iter().any(|known| Arc::ptr_eq(&known.progress, &mark.progress)) {
+                self.followed.push(mark.clone());
+            }
+        }
+        marks.clear();
+        Ok(())
+    }
 }
 
 /// A context's stream on the GPU.
@@ -310,6 +339,8 @@ pub struct CudaLane {
     watch: Arc<Watch>,
     /// There until the lane is dropped.
     work: Option<Box<Work>>,
+    /// Whether the driver has refused the last launch after it had taken waits for it.
+    straggles: bool,
 }
 
 impl CudaLane {
@@ -344,20 +375,26 @@ impl CudaLane {
             stream.synchronize(&current)?;
             Ok(replay)
         };
-        let replays = programs.iter().map(build).collect::<Result<Vec<_>>>()?;
-        // Nothing of the first runs is left.
-        stream.clear(&current, memory.device.address(), memory.device.bytes())?;
-        stream.synchronize(&current)?;
+        let built = programs.iter().map(build).collect::<Result<Vec<_>>>();
+        if built.is_ok() {
+            // Nothing of the first runs is left.
+            stream.clear(&current, memory.device.address(), memory.device.bytes())?;
+        }
+        // Memory goes back to the pool if this fails, and must not be written any more.
+        let ended = stream.synchronize(&current);
+        let replays = built?;
+        ended?;
         record.clear();
         drop(current);
         let station = Arc::new(Station::new(order.progress.clone(), order.sink, stream.name()));
         watch.enter(station.clone());
-        let work = Some(Box::new(Work { replays, stream, memory, _programs: programs, _clock: clock.clone() }));
-        Ok(CudaLane { gpu: gpu.clone(), station, watch: watch.clone(), work })
+        let (clock, followed) = (clock.clone(), Vec::with_capacity(MARKS_MAX));
+        let work = Some(Box::new(Work { replays, stream, memory, followed, _programs: programs, _clock: clock }));
+        Ok(CudaLane { gpu: gpu.clone(), station, watch: watch.clone(), work, straggles: false })
     }
 
     fn work(&self) -> &Work {
-        self.work.as_deref().expect("taken only when the lane is dropped")
+        self.work.as_deref().expect(TAKEN)
     }
 
     fn ensure_quiet(&self) -> Result<()> {
@@ -365,15 +402,18 @@ impl CudaLane {
         Ok(())
     }
 
-    /// Lets the stream wait for marks that have not been reached.
-    fn follow(&self, current: &Current<'_>, marks: &mut Vec<Mark>) -> Result<()> {
-        for mark in marks.iter().filter(|mark| !mark.progress.has_reached(mark.ordinal)) {
-            let record = mark.progress.mapped_record();
-            let record = record.ok_or_else(|| fail!(Internal, "a mark that the GPU cannot see"))?;
-            self.work().stream.wait_for(current, record.device() + transfer::RECORD_ENDED, mark.ordinal)?;
-        }
-        marks.clear();
-        Ok(())
+    /// Starts a request whose waits are in the stream.
+    fn start(&self, current: &Current<'_>, launch: Launch) -> Result<()> {
+        let work = self.work();
+        let replay = work.replays.get(launch.bucket);
+        let replay = replay.ok_or_else(|| fail!(Internal, "there is no replay {}", launch.bucket))?;
+        let now = clock::monotonic_ns();
+        work.memory.submit_ns().store(now, Relaxed);
+        self.station.begin(launch.ordinal, launch.sequence, now);
+        self.watch.launched();
+        let answer = work.stream.launch(current, replay);
+        self.station.answered(launch.ordinal, answer.is_err());
+        answer
     }
 }
 
@@ -423,18 +463,12 @@ impl Lane for CudaLane {
     fn launch(&mut self, launch: Launch, marks: &mut Vec<Mark>) -> Result<()> {
         self.ensure_quiet()?;
         self.station.settle();
-        let work = self.work();
-        let replay = work.replays.get(launch.bucket);
-        let replay = replay.ok_or_else(|| fail!(Internal, "there is no replay {}", launch.bucket))?;
         let current = self.gpu.enter()?;
-        self.follow(&current, marks)?;
-        let now = clock::monotonic_ns();
-        work.memory.submit_ns().store(now, Relaxed);
-        self.station.begin(launch.ordinal, launch.sequence, now);
-        self.watch.launched();
-        let answer = work.stream.launch(&current, replay);
-        self.station.answered(launch.ordinal, answer.is_err());
-        answer
+        let work = self.work.as_deref_mut().expect(TAKEN);
+        let followed = work.follow(&current, marks, self.straggles);
+        let launched = followed.and_then(|()| self.start(&current, launch));
+        self.straggles = launched.is_err() && !self.work().followed.is_empty();
+        launched
     }
 
     fn settle(&self) {
@@ -445,6 +479,9 @@ impl Lane for CudaLane {
 impl Drop for CudaLane {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
+            if self.straggles {
+                self.station.straggle();
+            }
             self.watch.leave(&self.station, work);
         }
     }

@@ -3,11 +3,12 @@
 //! whether the GPU still works; no other thread calls the driver while requests are in flight.
 
 use super::gpu::{Current, Gpu};
-use super::sys::NOT_READY;
+use super::sys::{CuResult, NOT_READY, SUCCESS, UNKNOWN};
 use crate::device::host::{clock, futex, numa, threads};
 use crate::device::progress::Watcher;
 use crate::device::{DeviceState, Outcome, Progress, Sink, Stamps};
 use crate::error::{Error, Result, Status};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,11 @@ const WATCHDOG_NS: u64 = 100_000_000;
 const PAUSE_NS_MIN: u64 = 2_000;
 /// The longest pause between two looks while somebody sleeps.
 const PAUSE_NS_MAX: u64 = 50_000;
+/// How many times in a row the driver has to answer the watchdog with an error until the GPU is given up, if the error is not fatal in
+/// itself: it is not said which errors stay, and who waits is to be told.
+const STRIKES: u32 = 3;
+/// Answers while another thread of the process captures a graph, which say nothing about the GPU.
+const CAPTURING: std::ops::Range<CuResult> = 900..910;
 
 /// A lane as others see it: what has been launched, and who is to be told of the end.
 pub struct Station {
@@ -35,6 +41,21 @@ pub struct Station {
     claimed: AtomicU64,
     /// Ordinal of the last request that the sink has been told of.
     settled: AtomicU64,
+    /// Whether waits are in the stream for which the driver has refused the launch: they are nobody's request, and end when the stream does.
+    straggles: AtomicBool,
+}
+
+/// The sink has been told of this request, or the telling has panicked: nobody tells it again, or waits for that.
+struct Told<'a> {
+    station: &'a Station,
+    ordinal: u64,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.station.settled.store(self.ordinal, SeqCst);
+        self.station.progress.wake();
+    }
 }
 
 impl Station {
@@ -50,6 +71,7 @@ impl Station {
             launching: AtomicBool::new(false),
             claimed: AtomicU64::new(0),
             settled: AtomicU64::new(0),
+            straggles: AtomicBool::new(false),
         }
     }
 
@@ -91,12 +113,21 @@ impl Station {
             }
             return true;
         }
+        let _told = Told { station: self, ordinal };
         let status = self.progress.status_of(self.sequence.load(Relaxed));
         self.sink.ending(status);
         self.sink.ended(ordinal, status);
-        self.settled.store(ordinal, SeqCst);
-        self.progress.wake();
         true
+    }
+
+    /// The lane is dropped with waits in its stream that no request has followed.
+    pub fn straggle(&self) {
+        self.straggles.store(true, SeqCst);
+    }
+
+    /// As [`Station::settle`]; and no wait is left in the stream.
+    fn is_over(&self) -> bool {
+        self.settle() && !self.straggles.load(SeqCst)
     }
 
     /// The same for who may have read the record himself: what he has seen there is not missed for being written in two parts, the second
@@ -173,7 +204,7 @@ impl Watch {
 
     /// A lane is dropped: what it leaves goes now if it is quiet, else when it is.
     pub fn leave(&self, station: &Arc<Station>, remains: Box<dyn Send>) {
-        if station.settle() {
+        if station.is_over() {
             locked(&self.stations).retain(|other| !Arc::ptr_eq(other, station));
             drop(remains);
         } else {
@@ -199,8 +230,9 @@ impl Watch {
             let mut remains = locked(&self.remains);
             let mut index = 0;
             while index < remains.len() {
-                if remains[index].0.settle() { over.push(remains.swap_remove(index)) } else { index += 1 }
+                if remains[index].0.is_over() { over.push(remains.swap_remove(index)) } else { index += 1 }
             }
+            flying |= !remains.is_empty();
             waited_for |= !remains.is_empty();
         }
         // Without a lock, for this calls the driver.
@@ -211,30 +243,46 @@ impl Watch {
         (flying, waited_for)
     }
 
-    /// Asks the driver for every lane that is late whether the GPU still works; ends all requests if it does not.
-    fn guard(&self, current: &Current<'_>) {
+    /// Asks the driver for every lane that is late whether the GPU still works, and for every lane that has nothing but waits whether
+    /// they are over. Answers the first error.
+    fn guard(&self, current: &Current<'_>) -> CuResult {
         // The lock is held: a lane that leaves takes its station out before its stream goes.
         let stations = locked(&self.stations);
         let now = clock::monotonic_ns();
         let late = |station: &&Arc<Station>| {
-            !station.is_quiet() && now.saturating_sub(station.launched_ns.load(Relaxed)) > WATCHDOG_NS
+            let is_late = !station.is_quiet() && now.saturating_sub(station.launched_ns.load(Relaxed)) > WATCHDOG_NS;
+            is_late || station.straggles.load(SeqCst)
         };
         for station in stations.iter().filter(late) {
-            // SAFETY: the stream lives as long as its station is in the list.
-            let code = unsafe { current.table().stream_query(station.stream as *mut _) };
-            if code != NOT_READY && current.check(code, "cuStreamQuery").is_err() {
+            // The driver is left alone once the GPU is lost, which any thread may find.
+            if self.gpu.state() == DeviceState::Dead {
                 break;
             }
+            // SAFETY: the stream lives as long as its station is in the list.
+            let code = unsafe { current.table().stream_query(station.stream as *mut _) };
+            match code {
+                SUCCESS => station.straggles.store(false, SeqCst),
+                NOT_READY => {}
+                code if CAPTURING.contains(&code) => break,
+                code => {
+                    let _ = current.check(code, "cuStreamQuery");
+                    return code;
+                }
+            }
         }
+        SUCCESS
     }
 
     fn lose_all(&self) {
         let stations = locked(&self.stations).clone();
-        stations.iter().for_each(|station| station.lose());
+        for station in &stations {
+            station.lose();
+            station.straggles.store(false, SeqCst);
+        }
     }
 
     fn run(&self) {
-        let current = self.gpu.enter().ok();
+        let (mut current, mut strikes) = (None, 0);
         let mut pause_ns = PAUSE_NS_MIN;
         let mut guarded_ns = clock::monotonic_ns();
         loop {
@@ -242,7 +290,8 @@ impl Watch {
             self.awake.store(true, SeqCst);
             // Before the look: a launch that the look does not see sees this.
             self.dormant.store(true, SeqCst);
-            let (flying, waited_for) = self.settle();
+            // Who is told may panic, which is no reason not to tell the others.
+            let (flying, waited_for) = catch_unwind(AssertUnwindSafe(|| self.settle())).unwrap_or((true, true));
             self.dormant.store(!flying, SeqCst);
             if self.stopped.load(SeqCst) && !flying {
                 return;
@@ -250,10 +299,13 @@ impl Watch {
             let now = clock::monotonic_ns();
             if flying && now.saturating_sub(guarded_ns) >= WATCHDOG_NS {
                 guarded_ns = now;
-                if let Some(current) = &current
-                    && self.gpu.state() != DeviceState::Dead
-                {
-                    self.guard(current);
+                if current.is_none() {
+                    current = self.gpu.enter().ok();
+                }
+                let code = current.as_ref().map_or(UNKNOWN, |current| self.guard(current));
+                strikes = if code == SUCCESS { 0 } else { strikes + 1 };
+                if strikes == STRIKES {
+                    self.gpu.lose(code);
                 }
             }
             if flying && self.gpu.state() == DeviceState::Dead {
@@ -342,13 +394,17 @@ mod tests {
 
     /// Counts who is told.
     #[derive(Default)]
-    struct Told(AtomicU32);
+    struct Listener {
+        told: AtomicU32,
+        panics: bool,
+    }
 
-    impl Sink for Told {
+    impl Sink for Listener {
         fn ending(&self, _: Status) {}
 
         fn ended(&self, _: u64, _: Status) {
-            self.0.fetch_add(1, SeqCst);
+            self.told.fetch_add(1, SeqCst);
+            assert!(!self.panics, "a sink that panics");
         }
 
         fn is_awaited(&self) -> bool {
@@ -358,18 +414,31 @@ mod tests {
 
     #[test]
     fn a_request_that_the_driver_may_still_refuse_is_not_lost_with_its_gpu() {
-        let told = Arc::new(Told::default());
-        let station = Station::new(Arc::default(), told.clone(), 0);
+        let listener = Arc::new(Listener::default());
+        let told = || listener.told.load(SeqCst);
+        let station = Station::new(Arc::default(), listener.clone(), 0);
         station.begin(1, 1, 5);
         station.lose();
         assert!(!station.settle(), "the driver has not answered");
         station.answered(1, true);
         station.lose();
-        assert!(station.settle() && told.0.load(SeqCst) == 0, "the caller knows of the refusal, nobody else is told");
+        assert!(station.settle() && told() == 0, "the caller knows of the refusal, nobody else is told");
         station.begin(1, 1, 6);
         station.answered(1, false);
         station.lose();
-        assert!(station.settle() && station.settle() && told.0.load(SeqCst) == 1, "a launched one is told of once");
+        assert!(station.settle() && station.settle() && told() == 1, "a launched one is told of once");
         assert_eq!(station.progress.status_of(1), Status::DeviceLost);
+    }
+    #[test]
+    fn a_sink_that_panics_is_told_once_and_holds_nobody_up() {
+        let listener = Arc::new(Listener { panics: true, ..Listener::default() });
+        let station = Station::new(Arc::default(), listener.clone(), 0);
+        station.begin(1, 1, 5);
+        station.answered(1, false);
+        station.lose();
+        assert!(catch_unwind(AssertUnwindSafe(|| station.settle())).is_err());
+        assert!(station.settle() && station.is_over() && listener.told.load(SeqCst) == 1);
+        station.begin(2, 2, 6);
+        assert!(!station.settle(), "the next request is like any other");
     }
 }

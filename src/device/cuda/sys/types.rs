@@ -39,6 +39,8 @@ pub const NO_DEVICE: CuResult = 100;
 pub const NOT_READY: CuResult = 600;
 /// `CUDA_ERROR_NOT_SUPPORTED`.
 pub const NOT_SUPPORTED: CuResult = 801;
+/// `CUDA_ERROR_UNKNOWN`.
+pub const UNKNOWN: CuResult = 999;
 
 /// `CU_TENSOR_MAP_DATA_TYPE_FLOAT16`.
 pub const TENSOR_F16: c_int = 6;
