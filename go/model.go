@@ -48,7 +48,7 @@ type ModelOptions struct {
 	// [Model.Multiprocessors] says how many there are. They are given back when the model is closed and its last session has ended, so
 	// that a model cannot be loaded again beside itself if too few are left: StatusLimitReached. More than the GPU has are
 	// StatusTooLarge. 0 means the whole GPU, which models without a number share. StatusUnsupported is what the host device
-	// answers, which has none, and a driver before CUDA 12.5.
+	// answers, which has none.
 	Multiprocessors int
 }
 

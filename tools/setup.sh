@@ -24,6 +24,9 @@ debian() {
 }
 
 have cc || debian gcc libc6-dev || die "no C compiler: install one, for example with 'apt-get install gcc libc6-dev'"
+have c++ || debian g++ || die "no C++ compiler, which compiles the header as C++ users do: install one, for example with 'apt-get install g++'"
+have pkg-config || debian pkg-config || die "no pkg-config: install it, for example with 'apt-get install pkg-config'"
+have readelf || debian binutils || die "no readelf: install it, for example with 'apt-get install binutils'"
 have python3 || debian python3 python3-venv || die "no python3: install it, for example with 'apt-get install python3 python3-venv'"
 
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"

@@ -109,7 +109,7 @@ pub struct si_model_options {
     /// Multiprocessors of the GPU that this model's contexts run on, at least; other models that ask for some get others. The driver
     /// gives them in groups: `si_model_info.multiprocessors` says how many there are. They are given back when the model is freed and
     /// its last context is gone.
-    /// 0: the whole GPU, which models without a number share. The host device has none. It needs a driver for CUDA 12.5 or newer.
+    /// 0: the whole GPU, which models without a number share. The host device has none.
     pub multiprocessors: u32,
 }
 

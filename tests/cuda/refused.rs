@@ -2,7 +2,6 @@
 
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering::Acquire};
-use streaminfer::runtime::SlotId;
 
 fn limited(in_flight_max: usize) -> Result<Engine> {
     Engine::open(&EngineOptions { device: "cuda:0".into(), in_flight_max, ..EngineOptions::default() })

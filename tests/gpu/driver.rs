@@ -167,7 +167,7 @@ impl Script<'_> {
         call!(self, "right", "cuLibraryUnload"(library => usize) is SUCCESS);
     }
 
-    /// Splits of the multiprocessors, and what a split gave as a green context. Drivers older than CUDA 12.5 have none.
+    /// Splits of the multiprocessors, and what a split gave as a green context.
     fn partitions(&mut self) {
         // SAFETY: looked for, and not called.
         let has_them = unsafe { self.library.get::<Opaque>("cuGreenCtxStreamCreate") }.is_ok();

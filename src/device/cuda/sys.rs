@@ -170,7 +170,7 @@ table! {
 }
 
 table! {
-    /// What partitions of a device's multiprocessors are made with: green contexts, of CUDA 12.5 and newer.
+    /// What partitions of a device's multiprocessors are made with: green contexts, which the driver need not have.
     Green;
     /// What a device has of a kind.
     fn device_resource = "cuDeviceGetDevResource"(device: CuDevice, out: *mut CuResource, kind: c_int);
@@ -212,7 +212,10 @@ impl Deref for Table {
 /// The library's name.
 pub const LIBRARY: &str = "libcuda.so.1";
 
-/// The CUDA version of a driver that may lack anything else: "12.4".
+/// The oldest driver, by the CUDA version that it is for: an older one does not read the kernels, whose PTX is of that version.
+pub const VERSION_MIN: c_int = 13_000;
+
+/// The CUDA version of a driver that may lack anything else: "13.0".
 fn version_of(library: &Library) -> String {
     let mut version = 0;
     // SAFETY: cuDriverGetVersion has this type, and may be called before cuInit.
@@ -256,8 +259,9 @@ impl Table {
         let functions = Functions::resolve(&library).map_err(|symbol| {
             fail!(
                 NoDevice,
-                "{LIBRARY} has no {symbol}: its driver is for CUDA {}, and this library needs one for 12.4 or newer",
-                version_of(&library)
+                "{LIBRARY} has no {symbol}: its driver is for CUDA {}, and this library needs one for {} or newer",
+                version_of(&library),
+                version_text(VERSION_MIN)
             )
         })?;
         let green = Green::resolve(&library);
@@ -304,8 +308,7 @@ impl Table {
 fn lacks(symbol: &str, version: &str) -> crate::error::Error {
     fail!(
         Unsupported,
-        "partitions of multiprocessors need a driver for CUDA 12.5 or newer; {LIBRARY} has no {symbol}, for its driver is for CUDA \
-         {version}"
+        "partitions of multiprocessors need a newer driver; {LIBRARY} has no {symbol}, for its driver is for CUDA {version}"
     )
 }
 
@@ -322,10 +325,11 @@ pub fn start(table: Table) -> Result<Table> {
     // SAFETY: the driver stores a number.
     table.check(unsafe { table.driver_version(&raw mut version) }, "cuDriverGetVersion")?;
     ensure!(
-        version >= 12_040,
+        version >= VERSION_MIN,
         NoDevice,
-        "the NVIDIA driver is for CUDA {}, and this library needs one for 12.4 or newer",
-        version_text(version)
+        "the NVIDIA driver is for CUDA {}, and this library needs one for {} or newer",
+        version_text(version),
+        version_text(VERSION_MIN)
     );
     Ok(table)
 }
@@ -339,9 +343,9 @@ mod tests {
         // SAFETY: this process has it already.
         let library = unsafe { Library::new("libc.so.6") }.unwrap();
         let symbol = Green::resolve(&library).unwrap_err();
-        let error = lacks(symbol, &version_text(12_040));
+        let error = lacks(symbol, &version_text(13_000));
         assert_eq!(error.status, crate::error::Status::Unsupported);
-        assert!(error.message.contains("cuDeviceGetDevResource") && error.message.contains("12.4"), "{error}");
+        assert!(error.message.contains("cuDeviceGetDevResource") && error.message.contains("13.0"), "{error}");
     }
 
     #[test]

@@ -38,12 +38,14 @@ fn softmaxes() -> Vec<Case> {
 fn norms() -> Vec<Case> {
     let mut cases = Vec::new();
     for length in LENGTHS {
-        cases.push(case(format!("LayerNormalization {length}"), move |net| {
+        let case = case(format!("LayerNormalization {length}"), move |net| {
             let x = net.floats(&[3, 2, length]);
             let (scale, bias) = (net.weight(&[length], 1.0), net.weight(&[length], 1.0));
             let y = net.op("LayerNormalization", &[&x, &scale, &bias], [float("epsilon", 1e-5)]);
             net.result(&y);
-        }));
+        });
+        // Of two numbers that nearly meet all depends on their difference, which rounding changes.
+        cases.push(if length == 2 { case.exact() } else { case });
     }
     cases.push(case("LayerNormalization of two axes", |net| {
         let (x, scale) = (net.floats(&[5, 6, 7]), net.weight(&[6, 7], 1.0));
