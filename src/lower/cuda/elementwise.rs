@@ -2,6 +2,7 @@
 
 use super::{Binding, Lowering, alignment};
 use crate::error::Result;
+use crate::ir::Scalar;
 use crate::kernels::entry::{Chain, ChainArguments, CopyArguments, MapArguments};
 use crate::kernels::{Instr, Map};
 use crate::lower::nest;
@@ -21,6 +22,13 @@ impl Lowering<'_> {
         let inputs = self.operands(&views)?;
         let output = self.operand(&step.outputs[0])?;
         self.map(&map, inputs, output)
+    }
+
+    /// One launch that writes zeros.
+    pub(super) fn fill(&mut self, output: Operand) -> Result<()> {
+        let zero = if output.dtype.is_float() { Scalar::Float(0.0) } else { Scalar::Int(0) };
+        let map = Map { inputs: vec![], body: vec![Instr::Const(output.dtype, zero)], output: output.dtype };
+        self.map(&map, vec![], output)
     }
 
     /// One launch that applies a map to operands of the result's shape.

@@ -92,7 +92,11 @@ impl Lowering<'_> {
             }
         };
         let [images, _, positions, channels] = [0, 1, 2, 3].map(|axis| a.shape[axis]);
-        let view = w.split(0, channels);
+        // Weights of no channels do not show the groups.
+        let view = match channels {
+            0 => w.insert_axis(0).broadcast(&[&[groups], &w.shape[..]].concat())?,
+            _ => w.split(0, channels),
+        };
         let kernel = 3..view.rank();
         let order: Vec<usize> = if groups == 1 {
             [0, 1].into_iter().chain(kernel).chain([2]).collect()

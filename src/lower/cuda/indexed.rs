@@ -2,9 +2,9 @@
 
 use super::{Binding, Lowering};
 use crate::error::Result;
-use crate::ir::{DType, Scalar};
+use crate::ir::DType;
 use crate::kernels::entry::{CumSumArguments, ScatterArguments, TopKArguments, Tuples};
-use crate::kernels::{CumSum, Instr, Map, ScatterNd, ScatterOp, TopK};
+use crate::kernels::{CumSum, ScatterNd, ScatterOp, TopK};
 use crate::lower::operand::Operand;
 use crate::plan::Step;
 
@@ -61,8 +61,7 @@ impl Lowering<'_> {
         let sets = kernel.op == ScatterOp::Set;
         // Marks, then counts; both begin with 0.
         let marks = self.scratch(DType::I32, &[if sets { places } else { 2 * places }])?;
-        let zero = Map { inputs: vec![], body: vec![Instr::Const(DType::I32, Scalar::Int(0))], output: DType::I32 };
-        self.map(&zero, vec![], marks.clone())?;
+        self.fill(marks.clone())?;
         arguments.marks.address = binding.address(&marks);
         if !sets {
             let counts = Operand { byte_offset: marks.byte_offset + 4 * places, ..marks };
@@ -71,9 +70,7 @@ impl Lowering<'_> {
             arguments.positions = binding.address(&positions);
         }
         let locations = binding.locations.clone();
-        if arguments.tuples.count > 0 {
-            self.launch("scatter_index", &arguments, binding, arguments.index_launch())?;
-        }
+        self.launch("scatter_index", &arguments, binding, arguments.index_launch())?;
         self.launch("scatter_apply", &arguments, Binding { locations }, arguments.apply_launch())
     }
 }

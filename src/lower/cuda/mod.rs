@@ -6,6 +6,8 @@ mod contraction;
 mod convolution;
 mod elementwise;
 #[cfg(test)]
+mod empty_tests;
+#[cfg(test)]
 mod image_tests;
 mod images;
 mod indexed;
@@ -26,7 +28,7 @@ pub use program::{Launch, Location, Port, Program, Region, Traits};
 use super::Precision;
 use super::operand::Operand;
 use super::places::{Places, place};
-use crate::error::{Result, fail};
+use crate::error::{Result, ensure, fail};
 use crate::ir::DType;
 use crate::kernels::Kernel;
 use crate::kernels::entry::{self, Address, Arguments, Geometry};
@@ -162,7 +164,13 @@ impl Lowering<'_> {
         Ok(Operand { region: Region::Arena, byte_offset, dtype, shape, strides })
     }
 
+    /// Adds a launch, unless it has no results: kernels have no code for that, and divide by the numbers of their results.
     fn launch(&mut self, name: &str, arguments: &impl Arguments, binding: Binding, geometry: Geometry) -> Result<()> {
+        if geometry.is_empty() {
+            return Ok(());
+        }
+        let blocks = geometry.grid[0];
+        ensure!(blocks < 1 << 31, TooLarge, "a launch of {name} has at least {blocks} blocks");
         let entry = entry::find(name).ok_or_else(|| fail!(Unsupported, "the GPU has no kernel {name} yet"))?;
         let (arguments, operands, node) = (arguments.encode(), binding.locations, self.node.clone());
         self.launches.push(Launch { entry, arguments, operands, geometry, node });

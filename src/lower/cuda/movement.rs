@@ -59,6 +59,10 @@ impl Lowering<'_> {
         index_step: isize,
     ) -> Result<()> {
         let output = self.operand(&step.outputs[0])?;
+        if axes.iter().any(|axis| axis.extent == 0) {
+            // There is nothing to be read: as on the host, the result is zeros.
+            return self.fill(output);
+        }
         let aligned = alignment([&data, &output]);
         let mut binding = Binding::default();
         let operands = [binding.strided(&data)?, binding.strided(&index)?, binding.strided(&output)?];

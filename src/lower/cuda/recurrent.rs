@@ -17,10 +17,11 @@ const SCAN_BYTES_MAX: usize = 192 << 10;
 const STEPS_MAX: usize = 1024;
 
 /// Whether every step is a launch of its own, in which many multiprocessors share R. A loop over steps in one block pays where R is
-/// small, and where the steps are too many; a reset gate before the product would need a second launch a step.
+/// small, and where the steps are too many; a reset gate before the product would need a second launch a step. Of a sequence without steps
+/// the loop hands the states on.
 fn is_stepwise(cell: Cell, steps: usize, weight_bytes: usize) -> bool {
     let whole = cell != Cell::Gru { linear_before_reset: false };
-    whole && (steps == 1 || (weight_bytes > SCAN_BYTES_MAX && steps <= STEPS_MAX))
+    whole && (steps == 1 || (weight_bytes > SCAN_BYTES_MAX && (1..=STEPS_MAX).contains(&steps)))
 }
 
 /// The operand with an axis in front along which it is repeated.
