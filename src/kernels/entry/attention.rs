@@ -5,7 +5,7 @@ use super::layout::{Field, arguments};
 use super::matmul::{Arithmetic, is_vectors};
 use super::memory::{Memory, read, read_wide, write};
 use super::opcode::{self, SELECT};
-use super::operand::{AXES, Geometry, Operand, Space, code, occupied, small};
+use super::operand::{AXES, Geometry, Operand, Space, code, occupied, small, tiled};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Scalar, Tensor};
 use crate::kernels::{Attention, Binary, Family, Instr};
@@ -143,8 +143,8 @@ impl AttentionArguments {
         small(queries.saturating_mul(keys.max(width)).saturating_mul(batch.count as usize))?;
         Ok(AttentionArguments {
             batch,
-            queries: small(queries)?,
-            keys: small(keys)?,
+            queries: tiled(queries)?,
+            keys: tiled(keys)?,
             depth: small(depth)?,
             width: small(width)?,
             scale: attention.scale,

@@ -53,7 +53,7 @@ impl GatherArguments {
         alignment: usize,
     ) -> Result<Self> {
         ensure!(addressed.len() <= AXES, TooLarge, "{} axes are addressed", addressed.len());
-        let step = i32::try_from(index_step).unwrap_or(i32::MAX);
+        let step = i32::try_from(index_step).map_err(|_| fail!(TooLarge, "a step of {index_step} indices"))?;
         let (mut shape, bytes) = (shape.to_vec(), dtype.bytes());
         let mut arguments = GatherArguments {
             space: Space::new(&shape)?,

@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, read_wide, write};
-use super::operand::{AXES, Geometry, Operand, Space, dtype, occupied, small};
+use super::operand::{AXES, Geometry, Operand, Space, dtype, occupied, small, tiled};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{Family, MatMul};
@@ -215,9 +215,9 @@ impl MatMulArguments {
         let depth = k.div_ceil(splits.max(1)).next_multiple_of(64);
         let splits = k.div_ceil(depth.max(1)).max(1);
         Ok(MatMulArguments {
-            m: small(m)?,
-            n: small(n)?,
-            k: small(k)?,
+            m: tiled(m)?,
+            n: tiled(n)?,
+            k: tiled(k)?,
             splits: small(splits)?,
             depth: small(depth)?,
             a_vectors: is_vectors(&a, k, alignment).into(),

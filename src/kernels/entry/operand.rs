@@ -78,6 +78,15 @@ pub fn small(value: usize) -> Result<u32> {
     Ok(value as u32)
 }
 
+/// What tiles may reach beyond the end of what they cover, elements: more than any of them has.
+const TILE_MARGIN: usize = 1024;
+
+/// An extent that is covered with tiles, whose last one is counted beyond the end.
+pub(super) fn tiled(extent: usize) -> Result<u32> {
+    small(extent.saturating_add(TILE_MARGIN))?;
+    small(extent)
+}
+
 /// Refuses the arguments of a launch without results: kernels divide by the numbers of their tiles, rows and lines.
 pub(super) fn occupied(extents: &[u32]) -> Result<()> {
     ensure!(!extents.contains(&0), Internal, "a launch has no results: {extents:?}");

@@ -1,5 +1,6 @@
 //! Maps: copies, chains in registers, interpreted programs.
 
+use super::binding::unbound;
 use super::{Binding, Lowering, alignment};
 use crate::error::Result;
 use crate::ir::Scalar;
@@ -38,12 +39,14 @@ impl Lowering<'_> {
         let shape = output.shape.clone();
         let aligned = alignment(inputs.iter().chain([&output]));
         let mut binding = Binding::default();
-        let to = binding.strided(&output)?;
         if is_copy(map) {
-            let from = binding.strided(&inputs[0])?;
-            let arguments = CopyArguments::new(output.dtype, &shape, from, to, aligned)?;
+            let new = |from, to| CopyArguments::new(output.dtype, &shape, from, to, aligned);
+            let lanes = new(unbound(&inputs[0])?, unbound(&output)?)?.bytes as usize / output.dtype.bytes();
+            let to = binding.together(&output, lanes)?;
+            let arguments = new(binding.together(&inputs[0], lanes)?, to)?;
             return self.launch("copy", &arguments, binding, arguments.launch());
         }
+        let to = binding.strided(&output)?;
         let chains = (0..inputs.len()).filter(|&index| map.inputs[index].is_float());
         let chain = chains.filter_map(|index| Some((index, Chain::of(map, index)?))).next();
         if let Some((first, (mut chain, operands))) = chain {

@@ -41,9 +41,8 @@ impl Lowering<'_> {
         let candidates = arguments.candidates();
         if candidates > 0 {
             let selected = self.scratch(DType::I32, &[candidates])?;
-            arguments.candidates = binding.address(&selected);
-            let binding = Binding { locations: binding.locations.clone() };
-            self.launch("topk_select", &arguments, binding, arguments.select_launch())?;
+            arguments.candidates = binding.memory(&selected);
+            self.launch("topk_select", &arguments, binding.clone(), arguments.select_launch())?;
         }
         self.launch("topk_rank", &arguments, binding, arguments.rank_launch())
     }
@@ -62,16 +61,15 @@ impl Lowering<'_> {
         // Marks, then counts; both begin with 0.
         let marks = self.scratch(DType::I32, &[if sets { places } else { 2 * places }])?;
         self.fill(marks.clone())?;
-        arguments.marks.address = binding.address(&marks);
+        arguments.marks.address = binding.memory(&marks);
         if !sets {
             let counts = Operand { byte_offset: marks.byte_offset + 4 * places, ..marks };
-            arguments.counts = binding.address(&counts);
+            arguments.counts = binding.memory(&counts);
             let positions = self.scratch(DType::I32, &[arguments.tuples.count as usize])?;
-            arguments.positions = binding.address(&positions);
+            arguments.positions = binding.memory(&positions);
         }
-        let locations = binding.locations.clone();
-        self.launch("scatter_index", &arguments, binding, arguments.index_launch())?;
-        self.launch("scatter_apply", &arguments, Binding { locations }, arguments.apply_launch())
+        self.launch("scatter_index", &arguments, binding.clone(), arguments.index_launch())?;
+        self.launch("scatter_apply", &arguments, binding, arguments.apply_launch())
     }
 }
 

@@ -60,7 +60,7 @@ impl Lowering<'_> {
         let work_bytes = arguments.share(self.traits.multiprocessors as usize);
         if work_bytes > 0 {
             let work = self.scratch(DType::F32, &[work_bytes / 4])?;
-            arguments.work = binding.address(&work);
+            arguments.work = binding.memory(&work);
         }
         self.launch("recurrent_scan", &arguments, binding, arguments.scan_launch())
     }
@@ -80,7 +80,7 @@ impl Lowering<'_> {
             states.push([self.scratch(DType::F32, &shape)?, self.scratch(DType::F32, &shape)?]);
         }
         for index in 0..arguments.steps {
-            let mut binding = Binding { locations: binding.locations.clone() };
+            let mut binding = binding.clone();
             let mut arguments = RecurrentArguments { first: index, count: 1, ..arguments };
             if index == 0 {
                 arguments.h = self.unless_zero(&mut binding, first[0])?;
