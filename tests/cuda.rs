@@ -126,6 +126,7 @@ fn scenario() {
         "lend" => memory::lend(),
         "leave" => memory::leave(),
         "afford" => memory::afford(),
+        "upload" => memory::upload(),
         other => panic!("there is no scenario {other}"),
     };
     match played {

@@ -47,6 +47,45 @@ pub fn lend() -> Result<()> {
     Ok(())
 }
 
+/// Weights without elements; then weights of which one may not come to the GPU: the model has none of them then, and later all.
+pub fn upload() -> Result<()> {
+    let gpu = gpu()?;
+    let nothing = gpu.load_bytes(models::nothing(), &ModelOptions::default())?;
+    let mut context = prepared(&nothing, &ContextOptions::default())?;
+    context.run()?;
+    assert_eq!(context.output::<f32>(0)?, [0.0; 6]);
+    drop((context, nothing));
+    let model = gpu.load_bytes(models::dense(), &ModelOptions::default())?;
+    let bucket = Bucket::new([vec![2, 2]]);
+    let before = gpu.stats().weights_bytes;
+    if let Err(error) = model.add_bucket(&bucket) {
+        assert_eq!((error.status, model.info().weights_bytes), (Status::OutOfMemory, 0));
+        assert_eq!(gpu.stats().weights_bytes, before);
+        println!("scenario: refused");
+        model.add_bucket(&bucket)?;
+    }
+    println!("scenario: {} bytes", model.info().weights_bytes);
+    assert_eq!(gpu.stats().weights_bytes, before + model.info().weights_bytes as u64);
+    let mut context = model.context(&ContextOptions::default())?;
+    context.select(&bucket)?;
+    context.prepare()?;
+    assert_eq!(answer(&mut context, 1)?[..3], expected(1));
+    Ok(())
+}
+
+#[test]
+fn weights_that_do_not_all_come_to_the_gpu_are_not_counted() {
+    let copies = counts("upload", &[]).get("cuMemcpyHtoDAsync_v2").copied().unwrap_or_default();
+    assert_eq!(copies, 2, "the weights of one model");
+    let whole = said(&play("upload", &[]));
+    let bytes = whole.lines().find(|line| line.ends_with("bytes")).unwrap();
+    for nth in 1..=copies {
+        let text = said(&play("upload", &[("FAKECUDA_FAIL", &format!("cuMemcpyHtoDAsync_v2:{nth}:2"))]));
+        assert!(text.contains("scenario: refused") && text.contains("scenario: done"), "{text}");
+        assert!(text.lines().any(|line| line == bytes), "{bytes}: {text}");
+    }
+}
+
 /// The first row of the answer to [`answer`].
 fn expected(round: usize) -> [f32; 3] {
     let x = [0, 1].map(|column| (column * 7 + round * 3) as f32 / 4.0 - 2.0);

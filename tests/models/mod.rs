@@ -48,6 +48,17 @@ pub fn dense() -> Bytes {
     bytes(graph)
 }
 
+/// y\[2, 3\] = x\[2, 0\] w, all zeros: the weights have no elements.
+pub fn nothing() -> Bytes {
+    let graph = message()
+        .put(2, "nothing")
+        .put(1, node("MatMul", &["x", "w"], &["y"]))
+        .put(5, floats("w", &[0, 3], []))
+        .put(11, value("x", FLOAT, &[2, 0]))
+        .put(12, value("y", FLOAT, &[2, 3]));
+    bytes(graph)
+}
+
 /// next\[4\] = state\[4\] + x\[4\].
 pub fn accumulator() -> Bytes {
     let graph = message()

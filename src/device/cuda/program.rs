@@ -99,15 +99,17 @@ impl CudaLoader {
         lowered::Traits { multiprocessors, ..whole }
     }
 
-    /// The constants on the GPU; those that the model has not used before are copied there into one new area.
+    /// The constants on the GPU; those that the model has not used before are copied there into one new area. If a copy fails, the model
+    /// has none of them.
     fn upload(&self, constants: Vec<ConstantDef>) -> Result<Vec<Weight>> {
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = |constant: &ConstantDef| constant.bytes.next_multiple_of(ALIGNMENT);
+        // Also one without elements has an address, for 0 says that an operand is absent.
+        let room = |constant: &ConstantDef| constant.bytes.max(1).next_multiple_of(ALIGNMENT);
         let fresh: usize =
             constants.iter().filter(|constant| !shelf.by_key.contains_key(&constant.key)).map(room).sum();
         let memory = if fresh == 0 { None } else { Some(Arc::new(DeviceMemory::take(&self.gpu, fresh)?)) };
         let current = self.gpu.enter()?;
-        let mut taken = 0;
+        let (mut taken, mut new) = (0, Vec::new());
         let mut weights = Vec::with_capacity(constants.len());
         for constant in constants {
             if let Some(weight) = shelf.by_key.get(&constant.key) {
@@ -118,9 +120,10 @@ impl CudaLoader {
             let weight = Weight { address: memory.address() + taken as u64, _memory: memory };
             taken += room(&constant);
             self.stream.upload(&current, weight.address, &constant.packed()?)?;
-            shelf.by_key.insert(constant.key, weight.clone());
+            new.push((constant.key, weight.clone()));
             weights.push(weight);
         }
+        shelf.by_key.extend(new);
         shelf.bytes += fresh;
         Ok(weights)
     }

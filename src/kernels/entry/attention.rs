@@ -5,7 +5,7 @@ use super::layout::{Field, arguments};
 use super::matmul::{Arithmetic, is_vectors};
 use super::memory::{Memory, read, read_wide, write};
 use super::opcode::{self, SELECT};
-use super::operand::{AXES, Geometry, Operand, Space, code, small};
+use super::operand::{AXES, Geometry, Operand, Space, code, occupied, small, tiled};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Scalar, Tensor};
 use crate::kernels::{Attention, Binary, Family, Instr};
@@ -143,8 +143,8 @@ impl AttentionArguments {
         small(queries.saturating_mul(keys.max(width)).saturating_mul(batch.count as usize))?;
         Ok(AttentionArguments {
             batch,
-            queries: small(queries)?,
-            keys: small(keys)?,
+            queries: tiled(queries)?,
+            keys: tiled(keys)?,
             depth: small(depth)?,
             width: small(width)?,
             scale: attention.scale,
@@ -201,6 +201,7 @@ impl AttentionArguments {
 
 pub(super) fn attention_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = AttentionArguments::get(bytes);
+    occupied(&[arguments.batch.count, arguments.queries, arguments.keys])?;
     let AttentionArguments { queries, keys, depth, width, .. } = arguments;
     let steps = |operand: &Operand| operand.matrix_steps(arguments.batch.rank as usize);
     let mut operands = Vec::with_capacity(3 + CHAIN_OPERANDS);

@@ -173,6 +173,7 @@ impl ConvArguments {
 
 pub(super) fn conv_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = ConvArguments::get(bytes);
+    arguments.product.occupied()?;
     let product = &arguments.product;
     let shape = product.shape(product.m, product.n);
     for split in 0..product.splits {

@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::layout::{Field, arguments};
 use super::memory::{Memory, read, read_wide, write};
-use super::operand::{Geometry, Operand, dtype, small};
+use super::operand::{Geometry, Operand, dtype, occupied, small};
 use super::slide::{Quads, Slide};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
@@ -124,6 +124,7 @@ fn finish(memory: &mut dyn Memory, chain: &Chain, output: &Operand, sums: Tensor
 
 pub(super) fn direct_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = DirectArguments::get(bytes);
+    occupied(&[arguments.quads.space.count, arguments.outputs])?;
     let shape = arguments.quads.shape();
     let (rank, channels) = (shape.len(), shape[1]);
     let groups = channels / (arguments.outputs as usize).max(1);
@@ -143,6 +144,7 @@ pub(super) fn direct_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn collect_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = CollectArguments::get(bytes);
+    occupied(&[arguments.quads.space.count])?;
     let shape = arguments.quads.shape();
     let (rank, channels, slide) = (shape.len(), shape[1], &arguments.slide);
     let (kernel, input) = (slide.kernel.shape(), slide.input());

@@ -2,7 +2,7 @@
 
 use super::layout::{Field, arguments};
 use super::memory::{Memory, positions, read, shifted};
-use super::operand::{AXES, Geometry, Operand, Space};
+use super::operand::{AXES, Geometry, Operand, Space, occupied};
 use crate::error::{Result, ensure, fail};
 use crate::ir::DType;
 
@@ -53,7 +53,7 @@ impl GatherArguments {
         alignment: usize,
     ) -> Result<Self> {
         ensure!(addressed.len() <= AXES, TooLarge, "{} axes are addressed", addressed.len());
-        let step = i32::try_from(index_step).unwrap_or(i32::MAX);
+        let step = i32::try_from(index_step).map_err(|_| fail!(TooLarge, "a step of {index_step} indices"))?;
         let (mut shape, bytes) = (shape.to_vec(), dtype.bytes());
         let mut arguments = GatherArguments {
             space: Space::new(&shape)?,
@@ -111,6 +111,7 @@ pub(super) fn clamped(index: i64, extent: u32) -> i64 {
 
 pub(super) fn gather_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = GatherArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (mut shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let size = arguments.bytes as usize;
     let from = positions(&shape, &arguments.data.steps(rank));

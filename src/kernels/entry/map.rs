@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, read, read_wide, write};
-use super::operand::{Geometry, Operand, Space, dtype};
+use super::operand::{Geometry, Operand, Space, dtype, occupied};
 use super::program::{OPERANDS, Program, dtypes};
 use crate::error::{Result, ensure, fail};
 use crate::ir::DType;
@@ -161,6 +161,7 @@ fn is_pair(shape: &[usize], operand: &Operand, bytes: usize, alignment: usize) -
 
 pub(super) fn map_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = MapArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let inputs = &arguments.operands[..arguments.inputs as usize];
     let output = dtype(arguments.output.dtype)?;
@@ -179,6 +180,7 @@ pub(super) fn map_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn chain_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = ChainArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let input = read_wide(memory, &arguments.input, &shape, &arguments.input.steps(rank))?;
     let input = super::memory::converted(input, DType::F32)?;
@@ -189,6 +191,7 @@ pub(super) fn chain_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn copy_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = CopyArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let size = arguments.bytes as usize;
     let from = super::memory::positions(&shape, &arguments.input.steps(rank));

@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, read_wide, write};
-use super::operand::{AXES, Geometry, Operand, Space, dtype, small};
+use super::operand::{AXES, Geometry, Operand, Space, dtype, occupied, small, tiled};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{Family, MatMul};
@@ -215,9 +215,9 @@ impl MatMulArguments {
         let depth = k.div_ceil(splits.max(1)).next_multiple_of(64);
         let splits = k.div_ceil(depth.max(1)).max(1);
         Ok(MatMulArguments {
-            m: small(m)?,
-            n: small(n)?,
-            k: small(k)?,
+            m: tiled(m)?,
+            n: tiled(n)?,
+            k: tiled(k)?,
             splits: small(splits)?,
             depth: small(depth)?,
             a_vectors: is_vectors(&a, k, alignment).into(),
@@ -244,6 +244,11 @@ impl MatMulArguments {
 
     fn results(&self) -> usize {
         self.batch.count as usize * self.m as usize * self.n as usize
+    }
+
+    /// Refuses a product without results.
+    pub(super) fn occupied(&self) -> Result<()> {
+        occupied(&[self.m, self.n, self.batch.count])
     }
 
     /// Blocks and threads of the product, on a GPU whose warps multiply in groups or not.
@@ -283,6 +288,7 @@ impl MatMulArguments {
 
 pub(super) fn matmul_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = MatMulArguments::get(bytes);
+    arguments.occupied()?;
     let MatMulArguments { m, n, k, .. } = arguments;
     let batch = arguments.batch.rank as usize;
     let (a_steps, b_steps) = (arguments.a.matrix_steps(batch), arguments.b.matrix_steps(batch));
@@ -319,6 +325,7 @@ pub(super) fn matmul_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn combine_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = MatMulArguments::get(bytes);
+    arguments.occupied()?;
     let shape = arguments.shape(arguments.m, arguments.n);
     let sums = partial_sums(memory, arguments.partials, arguments.splits, arguments.results())?;
     let scaled: Vec<f32> = sums.iter().map(|sum| sum * arguments.alpha).collect();

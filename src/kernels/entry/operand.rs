@@ -49,9 +49,14 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A one-dimensional grid of at most 2^31 - 1 blocks.
+    /// A one-dimensional grid. Without results there are no blocks, and there is nothing to launch.
     pub fn line(blocks: usize, block: u32) -> Geometry {
-        Geometry { grid: [blocks.clamp(1, i32::MAX as usize) as u32, 1, 1], block, shared_bytes: 0 }
+        Geometry { grid: [u32::try_from(blocks).unwrap_or(u32::MAX), 1, 1], block, shared_bytes: 0 }
+    }
+
+    /// Whether there is no block.
+    pub fn is_empty(&self) -> bool {
+        self.grid.contains(&0)
     }
 }
 
@@ -71,6 +76,21 @@ pub fn dtype(code: u32) -> Result<DType> {
 pub fn small(value: usize) -> Result<u32> {
     ensure!(value < 1 << 31, TooLarge, "{value} elements are too many for one launch");
     Ok(value as u32)
+}
+
+/// What tiles may reach beyond the end of what they cover, elements: more than any of them has.
+const TILE_MARGIN: usize = 1024;
+
+/// An extent that is covered with tiles, whose last one is counted beyond the end.
+pub(super) fn tiled(extent: usize) -> Result<u32> {
+    small(extent.saturating_add(TILE_MARGIN))?;
+    small(extent)
+}
+
+/// Refuses the arguments of a launch without results: kernels divide by the numbers of their tiles, rows and lines.
+pub(super) fn occupied(extents: &[u32]) -> Result<()> {
+    ensure!(!extents.contains(&0), Internal, "a launch has no results: {extents:?}");
+    Ok(())
 }
 
 impl Space {

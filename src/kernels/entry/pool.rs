@@ -2,7 +2,7 @@
 
 use super::layout::{Field, arguments};
 use super::memory::{Memory, converted, read, write};
-use super::operand::{AXES, Geometry, Operand, small};
+use super::operand::{AXES, Geometry, Operand, occupied, small};
 use super::slide::{Quads, Slide};
 use crate::error::{Result, ensure, fail};
 use crate::ir::DType;
@@ -77,6 +77,7 @@ impl PoolArguments {
 
 pub(super) fn pool_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = PoolArguments::get(bytes);
+    occupied(&[arguments.quads.space.count])?;
     let shape = arguments.quads.shape();
     let (rank, spatial) = (shape.len(), arguments.slide.input());
     let input_shape = [&shape[..2], &spatial[..]].concat();

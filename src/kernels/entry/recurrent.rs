@@ -2,7 +2,7 @@
 
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, read, write};
-use super::operand::{Geometry, Operand, small};
+use super::operand::{Geometry, Operand, occupied, small};
 use crate::error::{Result, ensure, fail};
 use crate::ir::Tensor;
 use crate::kernels::recurrent::Unit;
@@ -245,6 +245,7 @@ fn values(memory: &dyn Memory, operand: &Operand, shape: &[usize]) -> Result<Vec
 /// The same for every launch: the state is read, moved on and written.
 pub(super) fn recurrent_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = RecurrentArguments::get(bytes);
+    occupied(&[arguments.hidden, arguments.batch, arguments.directions])?;
     let kernel = arguments.kernel()?;
     let [hidden, steps, batch, directions] =
         [arguments.hidden, arguments.steps, arguments.batch, arguments.directions].map(|extent| extent as usize);

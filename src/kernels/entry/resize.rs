@@ -2,7 +2,7 @@
 
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, converted, read, write};
-use super::operand::{AXES, Geometry, Operand, Space, small};
+use super::operand::{AXES, Geometry, Operand, Space, occupied, small};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{AxisTaps, Family, Resize};
@@ -124,6 +124,7 @@ impl ResizeArguments {
 
 pub(super) fn resize_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = ResizeArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let resize = arguments.kernel(memory)?;
     let (mut shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let mut steps = arguments.input.steps(rank);

@@ -4,7 +4,7 @@ use super::chain::Chain;
 use super::layout::{Address, Field, arguments};
 use super::matmul::partial_sums;
 use super::memory::{Memory, converted, read, read_wide, write};
-use super::operand::{Geometry, Operand, Space, dtype};
+use super::operand::{Geometry, Operand, Space, dtype, occupied};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{Family, Norm, NormKind, Reduce, ReduceOp, Softmax};
@@ -250,6 +250,7 @@ impl ReduceArguments {
 
 pub(super) fn norm_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = NormArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let steps = |operand: &Operand| operand.steps(rank);
     let input = if arguments.splits == 0 {
@@ -279,6 +280,7 @@ pub(super) fn norm_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn softmax_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = SoftmaxArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let input = read_wide(memory, &arguments.input, &shape, &arguments.input.steps(rank))?;
     let result = Softmax { log: arguments.log != 0 }.reference(std::slice::from_ref(&input))?.swap_remove(0);
@@ -295,6 +297,7 @@ pub(super) fn softmax_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> 
 
 pub(super) fn reduce_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = ReduceArguments::get(bytes);
+    occupied(&arguments.space.extents[..arguments.kept as usize])?;
     let (shape, rank, kept) = (arguments.space.shape(), arguments.space.rank as usize, arguments.kept as usize);
     let mut input = read(memory, &arguments.input, &shape, &arguments.input.steps(rank))?;
     if input.dtype().is_float() {

@@ -2,7 +2,7 @@
 
 use super::layout::{Field, arguments};
 use super::memory::{Memory, read_wide, write};
-use super::operand::{Geometry, Operand, Space, small};
+use super::operand::{Geometry, Operand, Space, occupied, small};
 use crate::error::{Result, fail};
 use crate::kernels::{CumSum, Family};
 
@@ -63,6 +63,7 @@ impl CumSumArguments {
 
 pub(super) fn cumsum_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = CumSumArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank) = (arguments.space.shape(), arguments.space.rank as usize);
     let input = read_wide(memory, &arguments.input, &shape, &arguments.input.steps(rank))?;
     let kernel = CumSum { axis: rank - 1, exclusive: arguments.exclusive != 0, reverse: arguments.reverse != 0 };

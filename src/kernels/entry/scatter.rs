@@ -2,7 +2,7 @@
 
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, read, read_wide, write};
-use super::operand::{AXES, Geometry, Operand, Space};
+use super::operand::{AXES, Geometry, Operand, Space, occupied};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
 use crate::kernels::walk::row_major;
@@ -144,6 +144,7 @@ impl ScatterArguments {
 
 pub(super) fn index_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = ScatterArguments::get(bytes);
+    occupied(&[arguments.tuples.count, arguments.space.count])?;
     let found = arguments.found(memory)?;
     for (address, values) in arguments.noted(&found) {
         if !address.is_none() {
@@ -155,6 +156,7 @@ pub(super) fn index_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn apply_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = ScatterArguments::get(bytes);
+    occupied(&[arguments.space.count])?;
     let (shape, rank, depth) = (arguments.space.shape(), arguments.space.rank as usize, arguments.depth as usize);
     let data = read_wide(memory, &arguments.data, &shape, &arguments.data.steps(rank))?;
     let mut update_shape = arguments.tuples.shape();

@@ -2,7 +2,7 @@
 
 use super::layout::{Address, Field, arguments};
 use super::memory::{Memory, read, write};
-use super::operand::{Geometry, Operand, Space, small};
+use super::operand::{Geometry, Operand, Space, occupied, small};
 use crate::error::{Result, ensure, fail};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{Family, TopK};
@@ -96,6 +96,7 @@ impl TopKArguments {
 
 pub(super) fn select_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = TopKArguments::get(bytes);
+    occupied(&[arguments.space.count, arguments.k])?;
     for (line, elements) in arguments.elements(memory)?.into_iter().enumerate() {
         let [_, indices] = arguments.best(elements)?;
         // The order of candidates means nothing.
@@ -108,6 +109,7 @@ pub(super) fn select_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
 
 pub(super) fn rank_twin(bytes: &[u8], memory: &mut dyn Memory) -> Result<()> {
     let arguments = TopKArguments::get(bytes);
+    occupied(&[arguments.space.count, arguments.k])?;
     let (k, rank) = (arguments.k as usize, arguments.space.rank as usize);
     let (mut values, mut indices) = (Vec::new(), Vec::new());
     for (line, elements) in arguments.elements(memory)?.into_iter().enumerate() {

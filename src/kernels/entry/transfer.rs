@@ -105,10 +105,10 @@ fn padded(segments: &[Segment]) -> [Segment; SEGMENTS_MAX] {
     std::array::from_fn(|index| segments.get(index).copied().unwrap_or_else(Segment::zero))
 }
 
-/// The launch for these copies: 16 bytes a thread and turn.
+/// The launch for these copies: 16 bytes a thread and turn. A request begins and ends with one even if there is nothing to copy.
 fn launch(segments: &[Segment]) -> Geometry {
     let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-    Geometry::line((bytes as usize).div_ceil(THREADS as usize * 16).min(BLOCKS_MAX), THREADS)
+    Geometry::line((bytes as usize).div_ceil(THREADS as usize * 16).clamp(1, BLOCKS_MAX), THREADS)
 }
 
 impl FetchArguments {

@@ -136,8 +136,8 @@ impl Lowering<'_> {
         let mut split = None;
         if arguments.splits > 1 {
             let partials = self.scratch(DType::F32, &[arguments.partial_bytes() / 4])?;
-            arguments.partials = binding.address(&partials);
-            let binding = Binding { locations: binding.locations.clone() };
+            arguments.partials = binding.memory(&partials);
+            let binding = binding.clone();
             split = Some(Split { arguments, binding, partials });
         }
         match way {

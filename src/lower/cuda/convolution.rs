@@ -5,7 +5,7 @@ use super::{Binding, Lowering, Region, alignment};
 use crate::error::Result;
 use crate::ir::DType;
 use crate::kernels::entry::{
-    Chain, ConvArguments, DirectArguments, Quads, Slide, Windowed, conv_entry, lifted, lifted_window, spatial_operand,
+    Chain, ConvArguments, DirectArguments, Quads, Slide, Windowed, conv_entry, lifted, lifted_window,
 };
 use crate::kernels::{Conv, Instr, Map, Window};
 use crate::lower::bias::biased;
@@ -202,8 +202,9 @@ impl Lowering<'_> {
         let w = self.weights(&operands.w, conv.groups, x.dtype)?;
         let image = if batch[0] == 1 { x.strides[0] } else { 0 };
         let strides = vec![x.strides[0], x.strides[1] * channels as isize, image, x.strides[1]];
-        let x = Operand { strides, ..x.clone() };
-        let b = Operand { strides: along(&w), ..w };
+        let shape = vec![batch[0], batch[1], windowed.images, channels];
+        let x = Operand { shape, strides, ..x.clone() };
+        let b = Operand { shape: [&batch[..1], &w.shape[..]].concat(), strides: along(&w), ..w };
         let mut binding = Binding::default();
         let bound = [binding.matrix(&x)?, binding.matrix(&b)?, binding.matrix(c)?];
         let terms = channels * windowed.window.kernel.iter().product::<usize>();
@@ -218,14 +219,13 @@ impl Lowering<'_> {
         arguments.product.b_constant = matches!(b.region, Region::Constant(_)).into();
         if arguments.product.splits > 1 {
             let partials = self.scratch(DType::F32, &[arguments.product.partial_bytes() / 4])?;
-            arguments.product.partials = binding.address(&partials);
+            arguments.product.partials = binding.memory(&partials);
         }
-        let locations = binding.locations.clone();
         let geometry = arguments.launch(arithmetic, tile, self.traits.has_warpgroups());
-        self.launch(conv_entry(arithmetic, tile), &arguments, binding, geometry)?;
+        self.launch(conv_entry(arithmetic, tile), &arguments, binding.clone(), geometry)?;
         if arguments.product.splits > 1 {
             let product = &arguments.product;
-            self.launch("combine", product, Binding { locations }, product.combine_launch())?;
+            self.launch("combine", product, binding, product.combine_launch())?;
         }
         Ok(())
     }
@@ -249,10 +249,9 @@ impl Lowering<'_> {
         let mut w = self.packed(&operands.w.permute(&order), x.dtype)?;
         w.strides = [&[w.strides[rank - 1], w.strides[rank - 2]], &w.strides[..rank - 2]].concat();
         let mut binding = Binding::default();
-        let mut bound = |operand: &Operand| spatial_operand(binding.address(operand), operand.dtype, &operand.strides);
-        let three = [bound(x)?, bound(&w)?, bound(c)?];
+        let three = [binding.image(x)?, binding.image(&w)?, binding.image(c)?];
         for (index, operand) in further.iter().enumerate() {
-            chain = chain.with(index, bound(operand)?);
+            chain = chain.with(index, binding.image(operand)?);
         }
         let alignments = [alignment([x]), alignment([&w])];
         let mut arguments = DirectArguments::new(quads, slide, conv.groups, operands.w.shape[1], three, alignments)?;

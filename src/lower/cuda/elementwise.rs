@@ -1,7 +1,9 @@
 //! Maps: copies, chains in registers, interpreted programs.
 
+use super::binding::unbound;
 use super::{Binding, Lowering, alignment};
 use crate::error::Result;
+use crate::ir::Scalar;
 use crate::kernels::entry::{Chain, ChainArguments, CopyArguments, MapArguments};
 use crate::kernels::{Instr, Map};
 use crate::lower::nest;
@@ -23,6 +25,13 @@ impl Lowering<'_> {
         self.map(&map, inputs, output)
     }
 
+    /// One launch that writes zeros.
+    pub(super) fn fill(&mut self, output: Operand) -> Result<()> {
+        let zero = if output.dtype.is_float() { Scalar::Float(0.0) } else { Scalar::Int(0) };
+        let map = Map { inputs: vec![], body: vec![Instr::Const(output.dtype, zero)], output: output.dtype };
+        self.map(&map, vec![], output)
+    }
+
     /// One launch that applies a map to operands of the result's shape.
     pub(super) fn map(&mut self, map: &Map, mut inputs: Vec<Operand>, mut output: Operand) -> Result<()> {
         let mut all: Vec<&mut Operand> = inputs.iter_mut().chain([&mut output]).collect();
@@ -30,12 +39,14 @@ impl Lowering<'_> {
         let shape = output.shape.clone();
         let aligned = alignment(inputs.iter().chain([&output]));
         let mut binding = Binding::default();
-        let to = binding.strided(&output)?;
         if is_copy(map) {
-            let from = binding.strided(&inputs[0])?;
-            let arguments = CopyArguments::new(output.dtype, &shape, from, to, aligned)?;
+            let new = |from, to| CopyArguments::new(output.dtype, &shape, from, to, aligned);
+            let lanes = new(unbound(&inputs[0])?, unbound(&output)?)?.bytes as usize / output.dtype.bytes();
+            let to = binding.together(&output, lanes)?;
+            let arguments = new(binding.together(&inputs[0], lanes)?, to)?;
             return self.launch("copy", &arguments, binding, arguments.launch());
         }
+        let to = binding.strided(&output)?;
         let chains = (0..inputs.len()).filter(|&index| map.inputs[index].is_float());
         let chain = chains.filter_map(|index| Some((index, Chain::of(map, index)?))).next();
         if let Some((first, (mut chain, operands))) = chain {

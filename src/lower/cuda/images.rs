@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ir::{DType, Tensor};
 use crate::kernels::entry::{
     Chain, CollectArguments, Operand as Bound, PoolArguments, Quads, ReduceArguments, ResizeArguments, Slide, lifted,
-    lifted_window, spatial_operand,
+    lifted_window,
 };
 use crate::kernels::{ConvTranspose, Map, Pool, PoolKind, ReduceOp, Resize};
 use crate::lower::operand::Operand;
@@ -36,14 +36,15 @@ impl Lowering<'_> {
         let (images, channels, spatial) = (input.shape[0], input.shape[1], &input.shape[2..]);
         let mut binding = Binding::default();
         if let Some(op) = whole(pool, spatial) {
-            let to = Bound::new(binding.address(&outputs[0]), outputs[0].dtype, &outputs[0].strides[..2])?;
+            let output = &outputs[0];
+            let (shape, strides) = (output.shape[..2].to_vec(), output.strides[..2].to_vec());
+            let to = binding.strided(&Operand { shape, strides, ..output.clone() })?;
             let arguments = ReduceArguments::new(op, &input.shape, 2, binding.strided(&input)?, to)?;
             return self.launch(arguments.entry(), &arguments, binding, arguments.launch());
         }
         let quads = Quads::new(images, channels, &lifted(&pool.out, 1)?, is_channels_last(&input))?;
-        let mut bound = |operand: &Operand| spatial_operand(binding.address(operand), operand.dtype, &operand.strides);
-        let indices = outputs.get(1).map_or(Ok(Bound::none()), &mut bound)?;
-        let operands = [bound(&input)?, bound(&outputs[0])?, indices];
+        let indices = outputs.get(1).map_or(Ok(Bound::none()), |indices| binding.image(indices))?;
+        let operands = [binding.image(&input)?, binding.image(&outputs[0])?, indices];
         let (window, spatial) = (lifted_window(&pool.window)?, lifted(spatial, 1)?);
         let column_major = pool.indices == Some(true);
         let arguments = PoolArguments::new(pool.kind, column_major, quads, &window, &spatial, operands)?;
@@ -67,14 +68,13 @@ impl Lowering<'_> {
         let mut binding = Binding::default();
         let steps = &products.strides;
         let steps = [&[steps[0], channel_step as isize], &steps[1..steps.len() - 1]].concat();
-        let columns = spatial_operand(binding.address(&products), DType::F32, &steps)?;
-        let mut bound = |operand: &Operand| spatial_operand(binding.address(operand), operand.dtype, &operand.strides);
-        let output = bound(&output)?;
+        let columns = binding.image(&Operand { strides: steps, ..products })?;
+        let output = binding.image(&output)?;
         let mut chain = Chain::empty();
         if let Some((of_map, used)) = Chain::of(&map, 0) {
             chain = of_map;
             for (index, &operand) in used.iter().enumerate() {
-                chain = chain.with(index, bound(&further[operand - 1])?);
+                chain = chain.with(index, binding.image(&further[operand - 1])?);
             }
         }
         let arguments = CollectArguments { quads, slide, tap_step: tap_step as i32, columns, output, chain };
@@ -92,7 +92,11 @@ impl Lowering<'_> {
             }
         };
         let [images, _, positions, channels] = [0, 1, 2, 3].map(|axis| a.shape[axis]);
-        let view = w.split(0, channels);
+        // Weights of no channels do not show the groups.
+        let view = match channels {
+            0 => w.insert_axis(0).broadcast(&[&[groups], &w.shape[..]].concat())?,
+            _ => w.split(0, channels),
+        };
         let kernel = 3..view.rank();
         let order: Vec<usize> = if groups == 1 {
             [0, 1].into_iter().chain(kernel).chain([2]).collect()
@@ -119,9 +123,9 @@ impl Lowering<'_> {
         let weights = self.constants.table(Tensor::from_slice(&[weights.len()], &weights))?;
         let mut binding = Binding::default();
         let strides: Vec<isize> = order.iter().map(|&axis| output.strides[axis]).collect();
-        let to = Bound::new(binding.address(&output), output.dtype, &strides)?;
-        let from = (binding.address(&input), input.dtype, &input.strides[..]);
-        let tables = [binding.address(&positions), binding.address(&weights)];
+        let to = Bound::new(binding.memory(&output), output.dtype, &strides)?;
+        let from = (binding.memory(&input), input.dtype, &input.strides[..]);
+        let tables = [binding.memory(&positions), binding.memory(&weights)];
         let arguments = ResizeArguments::new(resize, &order, (&output.shape, &input.shape), from, to, tables)?;
         self.launch("resize", &arguments, binding, arguments.launch())
     }

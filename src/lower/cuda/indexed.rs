@@ -2,9 +2,9 @@
 
 use super::{Binding, Lowering};
 use crate::error::Result;
-use crate::ir::{DType, Scalar};
+use crate::ir::DType;
 use crate::kernels::entry::{CumSumArguments, ScatterArguments, TopKArguments, Tuples};
-use crate::kernels::{CumSum, Instr, Map, ScatterNd, ScatterOp, TopK};
+use crate::kernels::{CumSum, ScatterNd, ScatterOp, TopK};
 use crate::lower::operand::Operand;
 use crate::plan::Step;
 
@@ -41,9 +41,8 @@ impl Lowering<'_> {
         let candidates = arguments.candidates();
         if candidates > 0 {
             let selected = self.scratch(DType::I32, &[candidates])?;
-            arguments.candidates = binding.address(&selected);
-            let binding = Binding { locations: binding.locations.clone() };
-            self.launch("topk_select", &arguments, binding, arguments.select_launch())?;
+            arguments.candidates = binding.memory(&selected);
+            self.launch("topk_select", &arguments, binding.clone(), arguments.select_launch())?;
         }
         self.launch("topk_rank", &arguments, binding, arguments.rank_launch())
     }
@@ -61,20 +60,16 @@ impl Lowering<'_> {
         let sets = kernel.op == ScatterOp::Set;
         // Marks, then counts; both begin with 0.
         let marks = self.scratch(DType::I32, &[if sets { places } else { 2 * places }])?;
-        let zero = Map { inputs: vec![], body: vec![Instr::Const(DType::I32, Scalar::Int(0))], output: DType::I32 };
-        self.map(&zero, vec![], marks.clone())?;
-        arguments.marks.address = binding.address(&marks);
+        self.fill(marks.clone())?;
+        arguments.marks.address = binding.memory(&marks);
         if !sets {
             let counts = Operand { byte_offset: marks.byte_offset + 4 * places, ..marks };
-            arguments.counts = binding.address(&counts);
+            arguments.counts = binding.memory(&counts);
             let positions = self.scratch(DType::I32, &[arguments.tuples.count as usize])?;
-            arguments.positions = binding.address(&positions);
+            arguments.positions = binding.memory(&positions);
         }
-        let locations = binding.locations.clone();
-        if arguments.tuples.count > 0 {
-            self.launch("scatter_index", &arguments, binding, arguments.index_launch())?;
-        }
-        self.launch("scatter_apply", &arguments, Binding { locations }, arguments.apply_launch())
+        self.launch("scatter_index", &arguments, binding.clone(), arguments.index_launch())?;
+        self.launch("scatter_apply", &arguments, binding, arguments.apply_launch())
     }
 }
 

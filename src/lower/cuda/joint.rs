@@ -74,7 +74,7 @@ impl Lowering<'_> {
         let [scale_at, bias_at, to] = bound;
         let mut arguments = NormArguments::new(norm, &output.shape, Operand::none(), scale_at?, bias_at?, to?)?;
         (arguments.splits, arguments.alpha, arguments.chain) = (split.arguments.splits, product.alpha, chain);
-        arguments.partials = binding.address(&split.partials);
+        arguments.partials = binding.memory(&split.partials);
         operands.extend([scale, bias, output]);
         if self.is_needed(step.outputs[0].tensor) {
             let sum = self.operand(&next.inputs[0])?;

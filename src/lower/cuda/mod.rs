@@ -1,10 +1,13 @@
 //! Lowering for NVIDIA GPUs: storage types, operands as kernels want them, one or more launches a step, the arena.
 
 mod attention;
+mod binding;
 mod constants;
 mod contraction;
 mod convolution;
 mod elementwise;
+#[cfg(test)]
+mod empty_tests;
 #[cfg(test)]
 mod image_tests;
 mod images;
@@ -26,11 +29,12 @@ pub use program::{Launch, Location, Port, Program, Region, Traits};
 use super::Precision;
 use super::operand::Operand;
 use super::places::{Places, place};
-use crate::error::{Result, fail};
+use crate::error::{Result, ensure, fail};
 use crate::ir::DType;
 use crate::kernels::Kernel;
-use crate::kernels::entry::{self, Address, Arguments, Geometry};
+use crate::kernels::entry::{self, Arguments, Geometry};
 use crate::plan::{Origin, Plan, Step, TensorId, View, dense_strides};
+use binding::Binding;
 
 /// What every address that a program hands out is a multiple of: areas, constants and working memory begin there.
 const ALIGNMENT: usize = 256;
@@ -63,7 +67,8 @@ pub fn lower(plan: &Plan, precision: Precision, traits: &Traits) -> Result<Progr
             Some(next) => lowering.product_and_norm(step, next),
             None => lowering.step(step),
         };
-        lowered.map_err(|error| error.within(&step.node))?;
+        let steps: Vec<&Step> = [Some(step), next].into_iter().flatten().collect();
+        lowered.map_err(|error| binding::named(error, &plan, &steps).within(&step.node))?;
     }
     let port = |&id: &TensorId| {
         let def = plan.tensor(id);
@@ -103,30 +108,6 @@ struct Lowering<'a> {
     node: String,
 }
 
-/// The operands of a launch in the making.
-#[derive(Default)]
-struct Binding {
-    locations: Vec<Location>,
-}
-
-impl Binding {
-    /// The address that stands for an operand's first element.
-    fn address(&mut self, operand: &Operand) -> Address {
-        self.locations.push(Location { region: operand.region, byte_offset: operand.byte_offset });
-        Address(self.locations.len() as u64)
-    }
-
-    /// An operand with its strides.
-    fn strided(&mut self, operand: &Operand) -> Result<entry::Operand> {
-        entry::Operand::new(self.address(operand), operand.dtype, &operand.strides)
-    }
-
-    /// An operand whose last two axes are those of a matrix.
-    fn matrix(&mut self, operand: &Operand) -> Result<entry::Operand> {
-        entry::Operand::matrix(self.address(operand), operand.dtype, &operand.strides)
-    }
-}
-
 /// What the addresses of operands are all multiples of.
 fn alignment<'a>(operands: impl IntoIterator<Item = &'a Operand>) -> usize {
     let offsets = operands.into_iter().fold(ALIGNMENT, |all, operand| all | operand.byte_offset);
@@ -162,9 +143,15 @@ impl Lowering<'_> {
         Ok(Operand { region: Region::Arena, byte_offset, dtype, shape, strides })
     }
 
+    /// Adds a launch, unless it has no results: kernels have no code for that, and divide by the numbers of their results.
     fn launch(&mut self, name: &str, arguments: &impl Arguments, binding: Binding, geometry: Geometry) -> Result<()> {
+        if geometry.is_empty() {
+            return Ok(());
+        }
+        let blocks = geometry.grid[0];
+        ensure!(blocks < 1 << 31, TooLarge, "a launch of {name} has at least {blocks} blocks");
         let entry = entry::find(name).ok_or_else(|| fail!(Unsupported, "the GPU has no kernel {name} yet"))?;
-        let (arguments, operands, node) = (arguments.encode(), binding.locations, self.node.clone());
+        let (arguments, operands, node) = (arguments.encode(), binding.into_locations(), self.node.clone());
         self.launches.push(Launch { entry, arguments, operands, geometry, node });
         Ok(())
     }

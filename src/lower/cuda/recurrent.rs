@@ -17,10 +17,11 @@ const SCAN_BYTES_MAX: usize = 192 << 10;
 const STEPS_MAX: usize = 1024;
 
 /// Whether every step is a launch of its own, in which many multiprocessors share R. A loop over steps in one block pays where R is
-/// small, and where the steps are too many; a reset gate before the product would need a second launch a step.
+/// small, and where the steps are too many; a reset gate before the product would need a second launch a step. Of a sequence without steps
+/// the loop hands the states on.
 fn is_stepwise(cell: Cell, steps: usize, weight_bytes: usize) -> bool {
     let whole = cell != Cell::Gru { linear_before_reset: false };
-    whole && (steps == 1 || (weight_bytes > SCAN_BYTES_MAX && steps <= STEPS_MAX))
+    whole && (steps == 1 || (weight_bytes > SCAN_BYTES_MAX && (1..=STEPS_MAX).contains(&steps)))
 }
 
 /// The operand with an axis in front along which it is repeated.
@@ -59,7 +60,7 @@ impl Lowering<'_> {
         let work_bytes = arguments.share(self.traits.multiprocessors as usize);
         if work_bytes > 0 {
             let work = self.scratch(DType::F32, &[work_bytes / 4])?;
-            arguments.work = binding.address(&work);
+            arguments.work = binding.memory(&work);
         }
         self.launch("recurrent_scan", &arguments, binding, arguments.scan_launch())
     }
@@ -79,7 +80,7 @@ impl Lowering<'_> {
             states.push([self.scratch(DType::F32, &shape)?, self.scratch(DType::F32, &shape)?]);
         }
         for index in 0..arguments.steps {
-            let mut binding = Binding { locations: binding.locations.clone() };
+            let mut binding = binding.clone();
             let mut arguments = RecurrentArguments { first: index, count: 1, ..arguments };
             if index == 0 {
                 arguments.h = self.unless_zero(&mut binding, first[0])?;

@@ -138,6 +138,9 @@ pub fn cases() -> Vec<Case> {
     cases.push(plain(Mask::None, extents(2, 3, 5, 77, 32)));
     cases.push(plain(Mask::Padding, extents(2, 3, 77, 5, 64)));
     cases.push(plain(Mask::Causal, extents(1, 2, 1, 90, 32)));
+    // Without keys the answers are zeros.
+    cases.push(plain(Mask::None, extents(1, 2, 5, 0, 16)));
+    cases.push(plain(Mask::Padding, extents(2, 1, 5, 0, 64)));
     for length in [127, 128, 129, 255, 257, 384, 512, 513] {
         cases.push(plain(Mask::Padding, extents(1, 2, length, length, 64)).stored().heavy());
         cases.push(plain(Mask::Causal, extents(1, 2, length, length, 32)).stored().heavy());

@@ -3,7 +3,7 @@
 use super::{Case, case};
 use crate::net::{Draw, Net};
 use crate::wire::{int, text};
-use streaminfer::ir::DType;
+use streaminfer::ir::{DType, Tensor};
 
 fn data(net: &mut Net, dtype: DType, shape: &[usize]) -> String {
     net.input(dtype, shape, if dtype.is_float() { Draw::Normal } else { Draw::Within(-100.0, 100.0) })
@@ -66,6 +66,20 @@ fn reads() -> Vec<Case> {
         .plain(),
     );
     cases
+}
+
+/// Reads along an axis without elements, which no index is inside of: zeros.
+fn reads_of_nothing() -> Vec<Case> {
+    let zeros = || vec![Tensor::from_slice(&[3, 4], &[0f32; 12])];
+    let of = |kind: &'static str, index: &'static [usize]| {
+        let of_nothing = move |net: &mut Net| {
+            let (x, at) = (net.floats(&[0, 4]), net.indices(DType::I64, index, -2, 3));
+            let y = net.op(kind, &[&x, &at], []);
+            net.result(&y);
+        };
+        case(format!("{kind} of nothing"), of_nothing).plain().answering(zeros)
+    };
+    vec![of("Gather", &[3]), of("GatherElements", &[3, 4]), of("GatherND", &[3, 1])]
 }
 
 /// Positions that differ where the order of writes would decide; the same ones several times where it does not.
@@ -142,5 +156,5 @@ fn greatest() -> Vec<Case> {
 }
 
 pub fn cases() -> Vec<Case> {
-    [reads(), writes(), greatest()].into_iter().flatten().collect()
+    [reads(), reads_of_nothing(), writes(), greatest()].into_iter().flatten().collect()
 }

@@ -10,12 +10,15 @@ mod rows;
 mod windows;
 
 use crate::net::{Layout, Net};
+use streaminfer::ir::Tensor;
 
 /// A model to be built in several layouts.
 pub struct Case {
     pub name: String,
     pub build: Box<dyn Fn(&mut Net) + Send + Sync>,
     pub layouts: &'static [Layout],
+    /// The answer where the definition has none, and devices have one all the same.
+    pub answer: Option<fn() -> Vec<Tensor>>,
     /// Whether it takes long by definition or on a simulated driver.
     pub is_heavy: bool,
 }
@@ -28,7 +31,7 @@ pub struct Group {
 
 /// A case for all layouts.
 fn case(name: impl Into<String>, build: impl Fn(&mut Net) + Send + Sync + 'static) -> Case {
-    Case { name: name.into(), build: Box::new(build), layouts: &Layout::ALL, is_heavy: false }
+    Case { name: name.into(), build: Box::new(build), layouts: &Layout::ALL, answer: None, is_heavy: false }
 }
 
 impl Case {
@@ -45,6 +48,11 @@ impl Case {
     /// As it is written, and stored in the precision's type.
     fn stored(self) -> Case {
         Case { layouts: &[Layout::Dense, Layout::Inner], ..self }
+    }
+
+    /// With an answer that the definition does not give.
+    fn answering(self, answer: fn() -> Vec<Tensor>) -> Case {
+        Case { answer: Some(answer), ..self }
     }
 
     fn heavy(self) -> Case {

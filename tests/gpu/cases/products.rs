@@ -177,6 +177,8 @@ fn integers() -> Vec<Case> {
 
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = EXTENTS.iter().flat_map(|&extents| plain(extents)).collect();
+    // Nothing to add up, and no results.
+    cases.extend([[5, 70, 0], [0, 3, 4], [3, 0, 4]].into_iter().flat_map(plain));
     cases.extend(HEAVY.iter().flat_map(|&extents| plain(extents)).map(|case| case.stored().heavy()));
     cases.extend(batches());
     for (m, n, k) in [(1, 10, 512), (37, 66, 29)] {

@@ -72,6 +72,11 @@ pub fn cases() -> Vec<Case> {
             cases.push(gru(shape, direction, 1));
         }
     }
+    // The states come out as they went in, also where every step would have a launch of its own.
+    for hidden in [5, 160] {
+        let shape = Shape { steps: 0, batch: 2, inputs: 3, hidden };
+        cases.extend([lstm(shape, "forward"), gru(shape, "forward", 1)]);
+    }
     cases.push(case("LSTM with peepholes and clip", |net| {
         let shape = SHAPES[1];
         let x = net.floats(&[shape.steps, shape.batch, shape.inputs]);
