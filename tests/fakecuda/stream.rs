@@ -1,6 +1,7 @@
 //! Streams: a queue and a thread each, and a channel that all of them share.
 
 use crate::driver::{driver, fault};
+use crate::hold;
 use crate::memory::Access;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -163,6 +164,9 @@ impl Shared {
                 _ => {}
             }
             let last = matches!(op, Op::End);
+            if !last {
+                hold::pass(hold::WORK);
+            }
             if !last && driver().alive().is_ok() {
                 perform(&op, &mut dice);
             }
