@@ -2,6 +2,10 @@
 //! the reference twins and ends a process that misuses it.
 #![cfg(target_os = "linux")]
 
+#[path = "cuda/fake.rs"]
+mod fake;
+#[path = "cuda/forked.rs"]
+mod forked;
 #[path = "cuda/isolation.rs"]
 mod isolation;
 #[path = "cuda/late.rs"]
@@ -9,6 +13,7 @@ mod late;
 #[path = "cuda/memory.rs"]
 mod memory;
 mod models;
+mod native;
 #[path = "cuda/quiet.rs"]
 mod quiet;
 #[path = "cuda/refused.rs"]
@@ -125,6 +130,7 @@ fn scenario() {
         "priorities" => isolation::priorities(),
         "lend" => memory::lend(),
         "leave" => memory::leave(),
+        "forked" => forked::forked(),
         "afford" => memory::afford(),
         "upload" => memory::upload(),
         other => panic!("there is no scenario {other}"),

@@ -2,6 +2,7 @@
 
 use super::cuda::MappedRecord;
 use super::host::futex::Changes;
+use super::host::process::Local;
 use crate::error::Status;
 use std::fmt;
 use std::ops::Deref;
@@ -66,7 +67,7 @@ enum Place {
     /// Here: the host writes it.
     Own(Record),
     /// Where a GPU writes it, too.
-    Mapped(MappedRecord),
+    Mapped(Local<MappedRecord>),
 }
 
 impl Deref for Place {
@@ -116,7 +117,7 @@ impl Progress {
 
     /// A progress that a GPU writes; `watcher` looks after those who sleep.
     pub(super) fn mapped(record: MappedRecord, watcher: Arc<dyn Watcher>) -> Self {
-        Progress::new(Place::Mapped(record), Some(watcher))
+        Progress::new(Place::Mapped(Local::new(record)), Some(watcher))
     }
 
     /// The record, if a GPU writes it.

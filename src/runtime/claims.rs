@@ -1,8 +1,9 @@
 //! Parts of a memory, each of which one input or output of a context lies in.
 
+use crate::device::host::process::Lock;
 use crate::error::{Result, fail};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The parts that are taken, each with its number. No two overlap.
 #[derive(Default)]
@@ -14,7 +15,7 @@ struct Parts {
 
 /// The parts of one memory. They outlive it: a part is given back only after its owner has let the memory go.
 #[derive(Clone, Default)]
-pub struct Claims(Arc<Mutex<Parts>>);
+pub struct Claims(Arc<Lock<Parts>>);
 
 /// A part, given back when dropped.
 pub struct Part {
@@ -48,18 +49,14 @@ impl Parts {
 }
 
 impl Claims {
-    fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How many parts are taken.
     pub fn count(&self) -> usize {
-        self.parts().taken.len()
+        self.0.lock().map_or(0, |parts| parts.taken.len())
     }
 
     /// Takes a part; `InvalidArgument` if some of it is taken.
     pub fn take(&self, part: Range<usize>) -> Result<Part> {
-        let mut parts = self.parts();
+        let mut parts = self.0.lock()?;
         let number = parts.last + 1;
         parts.give(number, part)?;
         parts.last = number;
@@ -71,12 +68,14 @@ impl Claims {
 impl Part {
     /// Makes it another one; on failure it stays as it is.
     pub fn change(&self, part: Range<usize>) -> Result<()> {
-        self.claims.parts().give(self.number, part)
+        self.claims.0.lock()?.give(self.number, part)
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.claims.parts().taken.retain(|(number, _)| *number != self.number);
+        if let Ok(mut parts) = self.claims.0.lock() {
+            parts.taken.retain(|(number, _)| *number != self.number);
+        }
     }
 }

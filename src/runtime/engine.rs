@@ -9,7 +9,7 @@ use super::seat::Seat;
 use super::source::Source;
 use super::timer::Timer;
 use crate::device::cuda::CudaDevice;
-use crate::device::host::HostDevice;
+use crate::device::host::{HostDevice, process};
 use crate::device::{CopyEngines, Device, DeviceInfo, DeviceState, ImageInfo};
 use crate::error::{Error, Result, ensure, fail};
 use crate::limits::{CONTEXT_THREADS_MAX, CONTEXTS_DEFAULT, CONTEXTS_MAX};
@@ -98,6 +98,8 @@ pub fn gpus() -> Result<Vec<DeviceInfo>> {
 
 /// What models, contexts and events share of an engine.
 pub struct EngineCore {
+    /// The process that opened it.
+    process: u64,
     pub(super) device: Box<dyn Device>,
     /// Why `auto` has taken the host.
     passed_over: Option<Error>,
@@ -193,6 +195,16 @@ impl EngineCore {
     pub fn ensure_alive(&self) -> Result<()> {
         if self.device.state() == DeviceState::Dead { Err(lost()) } else { Ok(()) }
     }
+
+    fn is_here(&self) -> bool {
+        process::number() == self.process
+    }
+
+    /// `DeviceLost` in a child of the process that opened the engine. Calls that may use a lost device otherwise ask this before they wait for
+    /// something that another thread may have had at the fork.
+    pub fn ensure_here(&self) -> Result<()> {
+        if self.is_here() { Ok(()) } else { Err(lost()) }
+    }
 }
 
 #[cold]
@@ -206,8 +218,10 @@ fn lost() -> Error {
 
 impl Drop for EngineCore {
     fn drop(&mut self) {
-        // Completions that nobody will reap hold requests, which hold the queue.
-        self.queue.close();
+        // Completions that nobody will reap hold requests, which hold the queue. A forked child leaves it as another thread may have left it.
+        if self.is_here() {
+            self.queue.close();
+        }
     }
 }
 
@@ -232,6 +246,7 @@ impl Engine {
         let limit = if options.in_flight_max == 0 { usize::MAX } else { options.in_flight_max };
         let permits = Permits { taken: AtomicUsize::new(0), device: device.in_flight(), limit };
         let core = EngineCore {
+            process: process::number(),
             device,
             passed_over,
             ledger: Ledger::new(bytes_max),
@@ -327,9 +342,10 @@ impl Engine {
         self.core.queue.descriptor()
     }
 
-    /// Takes at most `count` completions out of the queue, oldest first, and answers how many. Each is given once.
+    /// Takes at most `count` completions out of the queue, oldest first, and answers how many. Each is given once. In a forked child there are
+    /// none: they are the parent's, and so is the descriptor's signal, which both see.
     pub fn reap(&self, count: usize, accept: impl FnMut(Completion)) -> usize {
-        self.core.queue.reap(count, accept)
+        if self.core.is_here() { self.core.queue.reap(count, accept) } else { 0 }
     }
 }
 

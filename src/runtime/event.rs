@@ -4,13 +4,14 @@ use super::context::Context;
 use super::engine::{Engine, EngineCore};
 use super::ledger::{Account, Entry};
 use crate::device::Mark;
+use crate::device::host::process::Lock;
 use crate::error::{Result, ensure, fail};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A mark that can be moved. It may outlive the context that it marks.
 pub struct Event {
     engine: Arc<EngineCore>,
-    mark: Mutex<Option<Mark>>,
+    mark: Lock<Option<Mark>>,
     _entry: Entry,
 }
 
@@ -21,7 +22,7 @@ impl Event {
     /// None today; devices with events of their own may run out of them.
     pub fn new(engine: &Engine) -> Result<Event> {
         let entry = engine.core.ledger.enter(Account::Events, 1)?;
-        Ok(Event { engine: engine.core.clone(), mark: Mutex::default(), _entry: entry })
+        Ok(Event { engine: engine.core.clone(), mark: Lock::default(), _entry: entry })
     }
 
     fn ensure_same_engine(&self, context: &Context) -> Result<()> {
@@ -37,7 +38,7 @@ impl Event {
     pub fn record(&self, context: &Context) -> Result<()> {
         self.ensure_same_engine(context)?;
         let mark = context.mark()?;
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
+        *self.mark.lock()? = Some(mark);
         Ok(())
     }
 
@@ -47,7 +48,7 @@ impl Event {
     /// `NotRecorded`, `LimitReached`, and those of [`Event::record`].
     pub fn wait(&self, context: &mut Context) -> Result<()> {
         self.ensure_same_engine(context)?;
-        let mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mark = self.mark.lock()?.clone();
         context.wait_for(mark.ok_or_else(|| fail!(NotRecorded, "the event has not been recorded"))?)
     }
 }

@@ -4,12 +4,13 @@ use super::claims::{Claims, Part, overlap};
 use super::engine::{Engine, EngineCore};
 use super::ledger::{Account, Entry};
 use crate::device::host::memory::PAGE_BYTES;
+use crate::device::host::process::Lock;
 use crate::device::host::{HostRange, check_range};
 use crate::device::{Attachment, Rectangle, RowLayout, RowMemory, SharedMemory};
 use crate::error::{Result, ensure, fail};
 use crate::limits::{ATTACHMENT_ALIGNMENT, MEMORY_BYTES_MAX, ROW_BYTES_MAX};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// What a memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +61,7 @@ pub struct CopyOptions {
 
 /// Ranges that are registered with an engine.
 #[derive(Debug, Default)]
-pub struct Registrations(Mutex<Vec<Range<usize>>>);
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub struct Registrations(Lock<Vec<Range<usize>>>);
 
 /// A range's entry, taken out when dropped.
 struct Registration {
@@ -77,7 +74,7 @@ impl Registration {
         let start = range.address() as usize;
         let end = start.checked_add(range.bytes()).and_then(|end| end.checked_next_multiple_of(PAGE_BYTES));
         let pages = start..end.unwrap_or(usize::MAX);
-        let mut ranges = locked(&all.0);
+        let mut ranges = all.0.lock()?;
         if let Some(other) = ranges.iter().find(|other| overlap(other, &pages)) {
             return Err(fail!(
                 InvalidArgument,
@@ -96,7 +93,9 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        locked(&self.all.0).retain(|other| *other != self.pages);
+        if let Ok(mut ranges) = self.all.0.lock() {
+            ranges.retain(|other| *other != self.pages);
+        }
     }
 }
 

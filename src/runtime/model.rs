@@ -6,13 +6,14 @@ use super::engine::EngineCore;
 use super::ledger::{Account, Entry};
 use super::padding::{Followers, Padding, Paddings};
 use super::source::Source;
+use crate::device::host::process::Lock;
 use crate::device::{Loader, LoaderOrder, Precision, Program};
 use crate::error::{Result, ensure, fail};
 use crate::ir::import::ImportOptions;
 use crate::ir::{DType, Graph, TensorType};
 use crate::limits::BUCKETS_MAX;
 use crate::plan;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// How a model is loaded.
 #[derive(Clone, Debug, Default)]
@@ -108,23 +109,19 @@ pub struct ModelCore {
     precision: Precision,
     opset: i64,
     loader: Box<dyn Loader>,
-    shelf: Mutex<Shelf>,
+    shelf: Lock<Shelf>,
     _entries: [Entry; 2],
 }
 
 impl ModelCore {
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The buckets that have programs, in the order in which they were added.
+    /// The buckets that have programs, in the order in which they were added. A forked child has none if one was being added at the fork.
     pub fn prepared(&self) -> Vec<Arc<Prepared>> {
-        self.shelf().prepared.clone()
+        self.shelf.lock().map_or_else(|_| Vec::new(), |shelf| shelf.prepared.clone())
     }
 
     /// The prepared bucket that is equal to `bucket`.
     pub fn find(&self, bucket: &plan::Bucket) -> Result<Arc<Prepared>> {
-        let shelf = self.shelf();
+        let shelf = self.shelf.lock()?;
         let found = shelf.prepared.iter().find(|prepared| prepared.bucket == *bucket);
         found.cloned().ok_or_else(|| fail!(NoBucket, "the model has no bucket {}", describe(&self.inputs, bucket)))
     }
@@ -149,7 +146,7 @@ impl ModelCore {
     fn make_program(&self, graph: &Graph, bucket: &plan::Bucket) -> Result<()> {
         // Held over the whole load: two buckets loaded at once would pack the same weights, and one may be equal to the
         // other.
-        let mut shelf = self.shelf();
+        let mut shelf = self.shelf.lock()?;
         if shelf.prepared.iter().any(|prepared| prepared.bucket == *bucket) {
             return Ok(());
         }
@@ -224,7 +221,7 @@ impl Model {
             precision: options.precision,
             opset: graph.opset,
             loader,
-            shelf: Mutex::default(),
+            shelf: Lock::default(),
             _entries: [engine.ledger.enter(Account::Models, 1)?, retained],
         };
         let chosen = choose(&core.inputs)?;

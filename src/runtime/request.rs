@@ -8,6 +8,7 @@
 use super::completion::{Completion, CompletionQueue, Origin};
 use super::seat::Seat;
 use crate::device::Progress;
+use crate::device::host::process;
 use crate::error::{Error, Result, Status, ensure, fail};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -51,6 +52,8 @@ pub const fn sequence_of(ordinal: u64) -> u32 {
 
 /// The request of one context.
 pub struct Request {
+    /// The process whose request it is.
+    process: u64,
     state: AtomicU64,
     parking: AtomicU64,
     token: AtomicU64,
@@ -67,6 +70,7 @@ impl Request {
     /// A context without a request yet.
     pub fn new(context: u64, progress: Arc<Progress>, queue: Arc<CompletionQueue>, seat: Seat) -> Arc<Self> {
         Arc::new(Request {
+            process: process::number(),
             state: AtomicU64::new(word(0, IDLE)),
             parking: AtomicU64::new(word(0, NOT_PARKED)),
             token: AtomicU64::new(0),
@@ -107,6 +111,12 @@ impl Request {
     /// When the last request was submitted.
     pub fn submit_ns(&self) -> u64 {
         self.submit_ns.load(Relaxed)
+    }
+
+    /// Whether this is the process whose request it is. In a child of that one the record may lie in memory that is not there, and the queue
+    /// is as another thread has left it.
+    fn is_here(&self) -> bool {
+        process::number() == self.process
     }
 
     fn has_ended(&self, ordinal: u64) -> bool {
@@ -195,8 +205,9 @@ impl Request {
         self.give_up(ordinal, TIMED_OUT)
     }
 
-    /// Gives the request up. `TooLate` if it has ended or was given up before.
+    /// Gives the request up. `TooLate` if it has ended or was given up before, `DeviceLost` in a forked child.
     pub fn cancel(self: &Arc<Self>, sequence: u32) -> Result<Status> {
+        ensure!(self.is_here(), DeviceLost, "the request is that of the process which this one was forked from");
         let state = self.state.load(SeqCst);
         let last = sequence_of(ordinal_of(state));
         ensure!(last != 0 && sequence != 0, InvalidArgument, "there is no request {sequence} to cancel");
@@ -209,9 +220,11 @@ impl Request {
         Ok(if self.abandon(ordinal_of(state)) { Status::Ok } else { Status::TooLate })
     }
 
-    /// Gives up whatever is in flight, because the context goes away.
+    /// Gives up whatever is in flight, because the context goes away. In a forked child nothing is.
     pub fn abandon_last(self: &Arc<Self>) {
-        self.abandon(self.ordinal());
+        if self.is_here() {
+            self.abandon(self.ordinal());
+        }
     }
 
     fn abandon(self: &Arc<Self>, ordinal: u64) -> bool {

@@ -1,4 +1,5 @@
-/* What tests/endings.rs does to processes: `endings exit|exit-elsewhere|fork|unload MODEL LIBRARY`. The model takes seconds. */
+/* What tests/endings.rs and tests/cuda/forked.rs do to processes: `endings exit|exit-elsewhere|fork|unload MODEL LIBRARY [GPU GPU_MODEL]`. The
+ * model takes seconds on the host; on a GPU the simulated driver holds work up. */
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
 #include <pthread.h>
@@ -69,17 +70,36 @@ static si_model model;
 static si_context context;
 static uint32_t sequence;
 
-static void start(const char *path)
+/* From now on no work on streams of the simulated driver begins. */
+static void hold_work(void)
 {
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    void (*hold)(unsigned) = NULL;
+    if (driver != NULL)
+        find(driver, "fakecudaHold", (void **)&hold);
+    if (hold == NULL)
+        exit(1);
+    hold(1);
+}
+
+/* The best device there is if none is named. */
+static void start(const char *path, const char *device)
+{
+    si_engine_options engine_options;
     si_context_options options;
+    memset(&engine_options, 0, sizeof engine_options);
+    engine_options.struct_size = (uint32_t)sizeof engine_options;
+    engine_options.device = device;
     memset(&options, 0, sizeof options);
     options.struct_size = (uint32_t)sizeof options;
     options.threads = 2;
-    expect("open", engine_open(NULL, &engine, NULL), SI_OK);
+    expect("open", engine_open(&engine_options, &engine, NULL), SI_OK);
     expect("load", model_load(engine, path, NULL, &model, NULL), SI_OK);
     expect("new", context_new(model, &options, &context, NULL), SI_OK);
     expect("prepare", context_prepare(context, NULL), SI_OK);
     expect("bind", context_bind(context, NULL), SI_OK);
+    if (device != NULL)
+        hold_work();
     expect("submit", context_submit(context, NULL, &sequence, NULL), SI_OK);
     expect("poll", context_poll(context, sequence, NULL), SI_PENDING);
 }
@@ -96,10 +116,12 @@ static void child(const char *path)
 {
     expect("poll in the child", context_poll(context, sequence, NULL), SI_DEVICE_LOST);
     expect("wait in the child", context_wait(context, sequence, SI_TIMEOUT_INFINITE, NULL), SI_DEVICE_LOST);
+    expect("submit in the child", context_submit(context, NULL, &sequence, NULL), SI_DEVICE_LOST);
+    expect("cancel in the child", context_cancel(context, sequence, NULL), SI_DEVICE_LOST);
     expect("new in the child", context_new(model, NULL, &context, NULL), SI_DEVICE_LOST);
     finish();
-    start(path);
-    expect("cancel in the child", context_cancel(context, sequence, NULL), SI_OK);
+    start(path, NULL);
+    expect("cancel of the child's own", context_cancel(context, sequence, NULL), SI_OK);
     finish();
     exit(0);
 }
@@ -113,11 +135,11 @@ static void *end_process(void *unused)
 int main(int argc, char **argv)
 {
     void *library;
-    if (argc != 4)
+    if (argc != 4 && argc != 6)
         return 2;
     alarm(60);
     library = load_library(argv[3]);
-    start(argv[2]);
+    start(argc == 6 ? argv[5] : argv[2], argc == 6 ? argv[4] : NULL);
     if (strcmp(argv[1], "exit") == 0)
         return 0;
     if (strcmp(argv[1], "exit-elsewhere") == 0) {

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use streaminfer::kernels::entry::{self, Entry};
 
@@ -141,8 +141,20 @@ thread_local! {
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// This thread calls the driver.
-pub fn note_call() {
+/// The process that has started the driver; 0: none has.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// This process starts the driver.
+pub fn note_start() {
+    let _ = OWNER.compare_exchange(0, std::process::id(), SeqCst, SeqCst);
+}
+
+/// This thread calls the driver, which works in the process that has started it, and in no child of that one.
+pub fn note_call(name: &str) {
+    let owner = OWNER.load(SeqCst);
+    if owner != 0 && owner != std::process::id() {
+        fault(&format!("{name} is called in a child of the process that has started the driver"));
+    }
     CALLS.set(CALLS.get() + 1);
 }
 

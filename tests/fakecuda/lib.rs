@@ -18,6 +18,7 @@
 
 mod driver;
 mod green;
+mod hold;
 mod memory;
 mod stream;
 mod tensor;
@@ -32,7 +33,7 @@ const MULTIPROCESSORS: c_int = 132;
 
 /// A function's body: counted, failed on demand, refused once the device is dead.
 fn call(name: &'static str, body: impl FnOnce(&Driver) -> Result<(), Code>) -> c_int {
-    driver::note_call();
+    driver::note_call(name);
     let driver = driver();
     match driver.admit(name) {
         Err(code) => code,
@@ -55,8 +56,22 @@ pub extern "C" fn fakecudaCallsOfThread() -> usize {
     driver::calls_of_thread()
 }
 
+/// No function of the driver's: holds up what the flags name until it is called without them. 1: work on streams, 2: answers to
+/// `cuStreamQuery`.
+#[unsafe(no_mangle)]
+pub extern "C" fn fakecudaHold(flags: c_uint) {
+    hold::set(flags);
+}
+
+/// No function of the driver's: how much of what the flags name is held up at this moment.
+#[unsafe(no_mangle)]
+pub extern "C" fn fakecudaHeld(flags: c_uint) -> usize {
+    hold::count(flags)
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuInit(flags: c_uint) -> c_int {
+    driver::note_start();
     call("cuInit", |_| if flags == 0 { Ok(()) } else { Err(1) })
 }
 
@@ -85,6 +100,7 @@ const NAMES: &[(c_int, &CStr, &CStr)] = &[
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorName(code: c_int, out: *mut *const c_char) -> c_int {
+    driver::note_call("cuGetErrorName");
     let known = NAMES.iter().find(|(number, ..)| *number == code);
     unsafe { give(out, known.map_or(std::ptr::null(), |(_, name, _)| name.as_ptr())) };
     if known.is_some() { 0 } else { 1 }
@@ -92,6 +108,7 @@ pub unsafe extern "C" fn cuGetErrorName(code: c_int, out: *mut *const c_char) ->
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorString(code: c_int, out: *mut *const c_char) -> c_int {
+    driver::note_call("cuGetErrorString");
     let known = NAMES.iter().find(|(number, ..)| *number == code);
     unsafe { give(out, known.map_or(std::ptr::null(), |(_, _, text)| text.as_ptr())) };
     if known.is_some() { 0 } else { 1 }
@@ -196,7 +213,7 @@ pub unsafe extern "C" fn cuCtxPushCurrent_v2(context: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxPopCurrent_v2(out: *mut usize) -> c_int {
-    driver::note_call();
+    driver::note_call("cuCtxPopCurrent_v2");
     // Never fails on demand: a thread that has pushed pops.
     match driver::pop() {
         Some(context) => {
@@ -374,6 +391,7 @@ pub unsafe extern "C" fn cuStreamSynchronize(stream: usize) -> c_int {
 pub unsafe extern "C" fn cuStreamQuery(stream: usize) -> c_int {
     call("cuStreamQuery", |driver| {
         driver.current()?;
+        hold::pass(hold::QUERIES);
         if driver.stream(stream)?.is_idle() { driver.alive() } else { Err(600) }
     })
 }

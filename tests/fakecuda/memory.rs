@@ -51,6 +51,18 @@ fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 4096).expect("a size that fits")
 }
 
+/// Pages that a child of this process has not: nothing of the driver's is to be used there.
+fn map(bytes: usize) -> *mut u8 {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh mapping, and advice that is about it alone.
+    let (place, code) = unsafe {
+        let place = libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0);
+        (place, libc::madvise(place, bytes, libc::MADV_DONTFORK))
+    };
+    assert!(place != libc::MAP_FAILED && code == 0, "no memory for {bytes} bytes");
+    place.cast()
+}
+
 impl Memory {
     fn areas(&self) -> MutexGuard<'_, Areas> {
         self.areas.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,8 +92,7 @@ impl Memory {
         if bytes == 0 {
             return Err(1);
         }
-        // SAFETY: not empty.
-        let place = unsafe { alloc_zeroed(layout(bytes)) };
+        let place = map(bytes);
         self.areas().by_address.insert(place as u64, Area { kind: Kind::Host, bytes, place });
         Ok(place as u64)
     }
@@ -131,9 +142,12 @@ impl Memory {
             Some(area) if area.kind == kind => {
                 if kind == Kind::Device {
                     areas.device_bytes -= area.bytes;
+                    // SAFETY: taken with this layout.
+                    unsafe { dealloc(area.place, layout(area.bytes)) };
+                } else {
+                    // SAFETY: mapped with this size.
+                    unsafe { libc::munmap(area.place.cast(), area.bytes) };
                 }
-                // SAFETY: taken with this layout.
-                unsafe { dealloc(area.place, layout(area.bytes)) };
                 Ok(())
             }
             _ => fault(&format!("{address:#x} is freed and is no {kind:?} memory")),

@@ -1,6 +1,7 @@
 //! Streams: a queue and a thread each, and a channel that all of them share.
 
 use crate::driver::{driver, fault};
+use crate::hold;
 use crate::memory::Access;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -163,6 +164,7 @@ impl Shared {
                 1 => std::thread::sleep(Duration::from_micros(dice.roll(200))),
                 _ => {}
             }
+            hold::pass(hold::WORK);
             if driver().alive().is_ok() {
                 perform(&op, &mut dice);
             }

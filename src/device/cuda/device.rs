@@ -10,6 +10,7 @@ use super::record::Records;
 use super::registered::MappedRange;
 use super::rows::CudaRows;
 use crate::device::host::HostRange;
+use crate::device::host::process::Local;
 use crate::device::{
     CopyEngines, Device, DeviceInfo, DeviceState, ImageInfo, Lane, LaneOrder, Loader, LoaderOrder, Priority, Progress,
     RowLayout, RowMemory, SharedMemory,
@@ -20,10 +21,10 @@ use crate::kernels::entry::{Arguments, Field};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-/// A GPU, opened for one engine.
+/// A GPU, opened for one engine. A forked child has no thread that looks after it, and leaves to the parent what that thread shares with lanes.
 pub struct CudaDevice {
-    reactor: Reactor,
-    records: Records,
+    reactor: Local<Reactor>,
+    records: Local<Records>,
     /// What its lanes know of the GPU's clock.
     clock: Arc<DeviceMemory>,
     engines: CopyEngines,
@@ -40,8 +41,8 @@ impl CudaDevice {
         let clock = Arc::new(DeviceMemory::take(&gpu, Clock::BYTES)?);
         let stream = Stream::new(&gpu, Priority::Normal, None)?;
         stream.upload(&gpu.enter()?, clock.address(), &Clock::unknown().encode())?;
-        let (reactor, engines) = (Reactor::start(&gpu)?, engines.unwrap_or(COPY_ENGINES));
-        Ok(CudaDevice { reactor, records: Records::default(), clock, engines, gpu })
+        let (reactor, engines) = (Local::new(Reactor::start(&gpu)?), engines.unwrap_or(COPY_ENGINES));
+        Ok(CudaDevice { reactor, records: Local::default(), clock, engines, gpu })
     }
 
     /// The GPUs that this process may use; an error says why there is none.
@@ -68,12 +69,15 @@ impl Device for CudaDevice {
     }
 
     fn progress(&self) -> Result<Arc<Progress>> {
+        self.gpu.ensure_here()?;
         let record = self.records.take(&self.gpu)?;
         Ok(Arc::new(Progress::mapped(record, self.reactor.watch().clone())))
     }
 
     fn lane(&self, order: LaneOrder) -> Result<Box<dyn Lane>> {
-        Ok(Box::new(CudaLane::open(&self.gpu, self.reactor.watch(), &self.clock, self.engines, order)?))
+        self.gpu.ensure_here()?;
+        let lane = CudaLane::open(&self.gpu, self.reactor.watch(), &self.clock, self.engines, order)?;
+        Ok(Box::new(Local::new(lane)))
     }
 
     fn in_flight(&self) -> Arc<AtomicUsize> {

@@ -9,17 +9,17 @@ use super::sys::{
     ATTRIBUTE_SHARED_BYTES_MAX, CuContext, CuDevice, CuResult, CuUuid, Table,
 };
 use crate::device::host::numa;
+use crate::device::host::process::{self, Lock};
 use crate::device::{DeviceInfo, DeviceKind, DeviceState, Node};
 use crate::error::{Result, ensure, fail};
 use crate::lower::cuda::Traits;
-use once_cell::sync::OnceCell;
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicI32, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// Results after which a context is lost for the process, as the driver's manual says of each; and 214 and 220, memory or links that
 /// gave wrong bits while kernels ran.
@@ -28,10 +28,37 @@ const FATAL: [CuResult; 14] = [214, 220, 226, 700, 702, 714, 715, 716, 717, 718,
 /// The oldest GPU with kernels in this library.
 const CAPABILITY_MIN: (u32, u32) = (8, 0);
 
-/// The driver, loaded and started at most once in a process. A failure is tried again: a driver may appear.
+/// The driver, loaded and started when it is first needed. A failure is tried again: a driver may appear. Once it has been started in a
+/// process it does not work in a child of that one, and is not called there.
 fn table() -> Result<&'static Table> {
-    static TABLE: OnceCell<Table> = OnceCell::new();
-    TABLE.get_or_try_init(|| sys::start(Table::load()?))
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    /// The process that starts it; 0: none has.
+    static STARTED_BY: AtomicU64 = AtomicU64::new(0);
+    let here = process::number();
+    let owner = STARTED_BY.load(SeqCst);
+    // Before anything that another thread may have been about to do at the fork.
+    ensure_started_by(owner, here)?;
+    if owner == here
+        && let Some(table) = TABLE.get()
+    {
+        return Ok(table);
+    }
+    let table = Table::load()?;
+    if let Err(owner) = STARTED_BY.compare_exchange(0, here, SeqCst, SeqCst) {
+        ensure_started_by(owner, here)?;
+    }
+    // Threads that come here at once all start it, which is allowed, and one table stays.
+    let table = sys::start(table)?;
+    Ok(TABLE.get_or_init(|| table))
+}
+
+fn ensure_started_by(owner: u64, here: u64) -> Result<()> {
+    ensure!(
+        owner == 0 || owner == here,
+        NoDevice,
+        "this process was forked from one that had started the NVIDIA driver, which does not work in a child"
+    );
+    Ok(())
 }
 
 /// What a GPU is.
@@ -145,6 +172,8 @@ fn find(name: &str) -> Result<Identity> {
 
 /// An opened GPU, one for all engines of the process that use it.
 pub struct Gpu {
+    /// The process that opened it. In a child of that one it is lost, and nothing calls the driver.
+    process: u64,
     table: &'static Table,
     identity: Identity,
     context: CuContext,
@@ -156,7 +185,7 @@ pub struct Gpu {
     /// Requests in flight, of all engines.
     pub(super) in_flight: Arc<AtomicUsize>,
     /// What looks after them, one for each engine.
-    watches: Mutex<Vec<Weak<Watch>>>,
+    watches: Lock<Vec<Weak<Watch>>>,
 }
 
 // SAFETY: the context is a handle that any thread may make current; the rest is `Sync`.
@@ -204,18 +233,26 @@ impl Gpu {
         // SAFETY: the driver stores a handle.
         let code = unsafe { table.context_retain(&raw mut context, identity.device) };
         table.check(code, "cuDevicePrimaryCtxRetain").map_err(|error| error.within(&identity.name))?;
-        let (device, fault) = (identity.device, AtomicI32::new(0));
-        let (pools, modules) = (Pools::default(), Modules::default());
-        let (partitions, in_flight, watches) = (Partitions::default(), Arc::default(), Mutex::default());
-        let gpu = Gpu { table, identity, context, fault, pools, modules, partitions, in_flight, watches };
-        let gpu = Arc::new(gpu);
+        let device = identity.device;
+        let gpu = Arc::new(Gpu {
+            process: process::number(),
+            table,
+            identity,
+            context,
+            fault: AtomicI32::new(0),
+            pools: Pools::default(),
+            modules: Modules::default(),
+            partitions: Partitions::default(),
+            in_flight: Arc::default(),
+            watches: Lock::default(),
+        });
         open.push((device, Arc::downgrade(&gpu)));
         Ok(gpu)
     }
 
     /// One more engine looks after its requests.
     pub(super) fn enter_watch(&self, watch: &Arc<Watch>) {
-        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(mut watches) = self.watches.lock() else { return };
         watches.retain(|watch| watch.strong_count() > 0);
         watches.push(Arc::downgrade(watch));
     }
@@ -223,10 +260,11 @@ impl Gpu {
     /// Tells the sinks of all requests that have ended, whichever engine they are of. Nothing is allocated or torn down: it is called
     /// while a request is submitted.
     pub(super) fn settle(&self) {
-        let watch = |index: usize| {
-            let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-            watches.get(index).map(Weak::upgrade)
-        };
+        // In a child nothing ends, and what the watches guard may be held for ever.
+        if !self.is_here() {
+            return;
+        }
+        let watch = |index: usize| self.watches.lock().ok()?.get(index).map(Weak::upgrade);
         (0..).map_while(watch).flatten().for_each(|watch| watch.settle_stations());
     }
 
@@ -245,13 +283,29 @@ impl Gpu {
         self.context
     }
 
-    /// Whether it works. One atomic read.
-    pub fn state(&self) -> DeviceState {
-        if self.fault.load(Relaxed) == 0 { DeviceState::Ok } else { DeviceState::Dead }
+    /// Whether this is the process that opened it, and not a child of that one.
+    fn is_here(&self) -> bool {
+        process::number() == self.process
     }
 
-    /// Makes the GPU's context current for this thread. `DeviceLost` once the GPU is dead: then the driver is called no more.
+    /// Whether it works. Two atomic reads.
+    #[inline]
+    pub fn state(&self) -> DeviceState {
+        let works = self.fault.load(Relaxed) == 0 && self.is_here();
+        if works { DeviceState::Ok } else { DeviceState::Dead }
+    }
+
+    /// `DeviceLost` in a child of the process that opened it, where neither its threads are nor, perhaps, the memory that the driver has mapped.
+    pub fn ensure_here(&self) -> Result<()> {
+        let name = &self.identity.name;
+        ensure!(self.is_here(), DeviceLost, "{name} is lost: this process was forked from the one that opened it");
+        Ok(())
+    }
+
+    /// Makes the GPU's context current for this thread. `DeviceLost` once the GPU is dead, and in a forked child: then the driver is
+    /// called no more.
     pub fn enter(&self) -> Result<Current<'_>> {
+        self.ensure_here()?;
         let fault = self.fault.load(Relaxed);
         if fault != 0 {
             let mut error = fail!(DeviceLost, "{} is lost: {}", self.identity.name, self.table.describe(fault));

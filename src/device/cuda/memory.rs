@@ -4,11 +4,12 @@
 use super::gpu::{Current, Gpu};
 use super::sys::{CuAddress, HOST_PORTABLE_MAPPED, OUT_OF_MEMORY};
 use crate::device::host::numa;
+use crate::device::host::process::Lock;
 use crate::error::{Result, ensure, fail};
 use crate::limits::CONTEXT_BYTES_MAX;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Alignment of every area: what the driver guarantees, and what every kernel may rely on.
 pub const ALIGNMENT: usize = 256;
@@ -23,7 +24,7 @@ struct Free {
 /// The areas of one GPU that nobody uses.
 #[derive(Default)]
 pub struct Pools {
-    free: Mutex<Free>,
+    free: Lock<Free>,
 }
 
 /// The size actually taken, coarse enough that areas of nearly equal size can replace each other.
@@ -38,13 +39,9 @@ fn rounded(bytes: usize) -> Result<usize> {
 }
 
 impl Pools {
-    fn free(&self) -> MutexGuard<'_, Free> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives everything unused back to the driver.
     pub fn empty(&self, current: &Current<'_>) {
-        let free = std::mem::take(&mut *self.free());
+        let Ok(free) = self.free.lock().map(|mut free| std::mem::take(&mut *free)) else { return };
         for address in free.device.into_values().flatten() {
             // SAFETY: taken from the driver, and used by nobody.
             let _ = current.check(unsafe { current.table().memory_free(address) }, "cuMemFree");
@@ -84,7 +81,8 @@ impl DeviceMemory {
     /// Takes at least so many bytes; what they hold is left over from others.
     pub fn take(gpu: &Arc<Gpu>, bytes: usize) -> Result<Self> {
         let bytes = rounded(bytes)?;
-        let pooled = gpu.pools.free().device.get_mut(&bytes).and_then(Vec::pop);
+        gpu.ensure_here()?;
+        let pooled = gpu.pools.free.lock()?.device.get_mut(&bytes).and_then(Vec::pop);
         let address = match pooled {
             Some(address) => address,
             None => {
@@ -111,7 +109,10 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        self.gpu.pools.free().device.entry(self.bytes).or_default().push(self.address);
+        // A forked child leaves it to the parent, whose it is.
+        if let Ok(mut free) = self.gpu.pools.free.lock() {
+            free.device.entry(self.bytes).or_default().push(self.address);
+        }
     }
 }
 
@@ -133,7 +134,8 @@ impl HostMemory {
     pub fn take(gpu: &Arc<Gpu>, bytes: usize) -> Result<Self> {
         ensure!(bytes <= CONTEXT_BYTES_MAX, TooLarge, "{bytes} bytes of host memory are above {CONTEXT_BYTES_MAX}");
         let bytes = rounded(bytes)?;
-        let pooled = gpu.pools.free().host.get_mut(&bytes).and_then(Vec::pop);
+        gpu.ensure_here()?;
+        let pooled = gpu.pools.free.lock()?.host.get_mut(&bytes).and_then(Vec::pop);
         let (address, device) = match pooled {
             Some((address, device)) => (address as *mut u8, device),
             None => allocate_host(gpu, bytes)?,
@@ -181,8 +183,9 @@ fn allocate_host(gpu: &Arc<Gpu>, bytes: usize) -> Result<(*mut u8, CuAddress)> {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        let area = (self.address as usize, self.device);
-        self.gpu.pools.free().host.entry(self.bytes).or_default().push(area);
+        if let Ok(mut free) = self.gpu.pools.free.lock() {
+            free.host.entry(self.bytes).or_default().push((self.address as usize, self.device));
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod device;
 mod gpu;
 mod graph;
+mod inherited;
 mod lane;
 mod memory;
 mod module;

@@ -8,11 +8,11 @@ use super::gpu::{Current, Gpu};
 use super::sys::{CuKernel, CuLibrary, FUNCTION_SHARED_BYTES_MAX, JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
 use crate::device::ImageInfo;
 use crate::device::host::clock;
+use crate::device::host::process::Lock;
 use crate::error::{Result, fail};
 use crate::kernels::entry::Entry;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::sync::{Mutex, PoisonError};
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
@@ -54,13 +54,14 @@ struct Loaded {
 /// The modules of one GPU.
 #[derive(Default)]
 pub struct Modules {
-    loaded: Mutex<Loaded>,
+    loaded: Lock<Loaded>,
 }
 
 impl Modules {
     /// The function of an entry, ready for blocks with so much dynamic shared memory.
     pub fn function(&self, gpu: &Gpu, entry: &Entry, shared_bytes: u32) -> Result<Function> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        gpu.ensure_here()?;
+        let mut loaded = self.loaded.lock()?;
         let allowed = loaded.shared_bytes.get(entry.name).copied().unwrap_or(SHARED_BYTES_DEFAULT);
         if let Some(&function) = loaded.functions.get(entry.name)
             && shared_bytes <= allowed
@@ -90,14 +91,14 @@ impl Modules {
 
     /// What has been loaded, in order of family.
     pub fn images(&self) -> Vec<ImageInfo> {
-        let mut images = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).images.clone();
+        let mut images = self.loaded.lock().map_or_else(|_| Vec::new(), |loaded| loaded.images.clone());
         images.sort_by_key(|image| image.family);
         images
     }
 
     /// Unloads everything; nothing is launched any more.
     pub fn unload(&self, current: &Current<'_>) {
-        let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
+        let Ok(loaded) = self.loaded.lock().map(|mut loaded| std::mem::take(&mut *loaded)) else { return };
         for module in loaded.modules.into_values() {
             // SAFETY: loaded here once, and its functions are used no more.
             let code = unsafe { current.table().library_unload(module.handle as CuLibrary) };

@@ -9,9 +9,10 @@ use super::sys::{
     CuContext, CuGreen, CuResource, CuStream, GREEN_DEFAULT_STREAM, Green, NOT_SUPPORTED, RESOURCE_MULTIPROCESSORS,
     SPLIT_FINELY, STREAM_NON_BLOCKING,
 };
+use crate::device::host::process::Lock;
 use crate::error::{Error, Result, Status, ensure, fail};
 use std::ptr::null_mut;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Some multiprocessors that the driver gives out together.
 struct Piece {
@@ -22,7 +23,7 @@ struct Piece {
 /// What of a GPU is given out. Split when the first partition is asked for.
 #[derive(Default)]
 pub struct Partitions {
-    pieces: Mutex<Vec<Piece>>,
+    pieces: Lock<Vec<Piece>>,
 }
 
 /// Multiprocessors for one model, given back when dropped.
@@ -70,12 +71,6 @@ fn choose(pieces: &[Piece], wanted: usize) -> Result<Vec<usize>> {
     Ok(chosen)
 }
 
-impl Partitions {
-    fn pieces(&self) -> MutexGuard<'_, Vec<Piece>> {
-        self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The GPU's multiprocessors in the smallest groups that the driver makes.
 fn split(gpu: &Gpu, current: &Current<'_>, green: &Green) -> Result<Vec<Piece>> {
     let mut all = CuResource::EMPTY;
@@ -114,7 +109,7 @@ impl Partition {
         let current = gpu.enter()?;
         let green = current.table().green()?;
         // Held until the green context is there or is not: two partitions do not get the same pieces.
-        let mut pieces = gpu.partitions.pieces();
+        let mut pieces = gpu.partitions.pieces.lock()?;
         if pieces.is_empty() {
             *pieces = split(gpu, &current, green)?;
         }
@@ -164,7 +159,7 @@ impl Drop for Partition {
     fn drop(&mut self) {
         let Ok(current) = self.gpu.enter() else { return };
         let Ok(green) = current.table().green() else { return };
-        let mut pieces = self.gpu.partitions.pieces();
+        let Ok(mut pieces) = self.gpu.partitions.pieces.lock() else { return };
         // SAFETY: made here; the streams in it, and the graphs that name it, are gone.
         let code = unsafe { green.green_free(self.green) };
         // What the driver did not take back must not be given out again.

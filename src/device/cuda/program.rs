@@ -6,13 +6,14 @@ use super::memory::{ALIGNMENT, DeviceMemory};
 use super::module::Function;
 use super::partition::Partition;
 use super::sys::CuAddress;
+use crate::device::host::process::Lock;
 use crate::device::{Loader, LoaderOrder, Precision, Priority, Program};
 use crate::error::{Result, fail};
 use crate::ir::TensorType;
 use crate::lower::cuda::{self as lowered, ConstantDef};
 use crate::plan::Plan;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A constant on the GPU; it lies in memory that it shares with others of its program.
 #[derive(Clone)]
@@ -79,7 +80,7 @@ pub struct CudaLoader {
     precision: Precision,
     partition: Option<Arc<Partition>>,
     stream: Stream,
-    shelf: Mutex<Shelf>,
+    shelf: Lock<Shelf>,
 }
 
 impl CudaLoader {
@@ -89,7 +90,7 @@ impl CudaLoader {
         let partition = if wanted == 0 { None } else { Some(Arc::new(Partition::take(gpu, wanted)?)) };
         // What is copied to the GPU needs none of its multiprocessors.
         let stream = Stream::new(gpu, Priority::Low, None)?;
-        Ok(CudaLoader { gpu: gpu.clone(), precision: order.precision, partition, stream, shelf: Mutex::default() })
+        Ok(CudaLoader { gpu: gpu.clone(), precision: order.precision, partition, stream, shelf: Lock::default() })
     }
 
     /// The GPU as programs find it.
@@ -102,7 +103,7 @@ impl CudaLoader {
     /// The constants on the GPU; those that the model has not used before are copied there into one new area. If a copy fails, the model
     /// has none of them.
     fn upload(&self, constants: Vec<ConstantDef>) -> Result<Vec<Weight>> {
-        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock()?;
         // Also one without elements has an address, for 0 says that an operand is absent.
         let room = |constant: &ConstantDef| constant.bytes.max(1).next_multiple_of(ALIGNMENT);
         let fresh: usize =
@@ -144,7 +145,8 @@ impl Loader for CudaLoader {
     }
 
     fn weights_bytes(&self) -> usize {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        // None that this process has, if another thread was loading some at the fork.
+        self.shelf.lock().map_or(0, |shelf| shelf.bytes)
     }
 
     fn multiprocessors(&self) -> usize {

@@ -179,8 +179,14 @@ impl Batcher {
         &self.core.memory[place.batch]
     }
 
+    /// The state, which in a forked child may be held for ever.
+    fn shared(&self) -> Result<&Arc<Shared>> {
+        self.model().engine.ensure_here()?;
+        Ok(&self.core.shared)
+    }
+
     fn place(&self, id: SlotId) -> Result<Place> {
-        self.core.shared.board().place(id).map_err(|misuse| failure::misused(id, misuse))
+        self.shared()?.board().place(id).map_err(|misuse| failure::misused(id, misuse))
     }
 
     /// Where a slot's rows of an input lie. Its owner writes there from `reserve` to `commit`.
@@ -240,7 +246,7 @@ impl Batcher {
     /// `InvalidHandle`, `StaleHandle`.
     pub fn commit(&self, id: SlotId, token: u64) -> Result<()> {
         let due_ns = {
-            let mut board = self.core.shared.board();
+            let mut board = self.shared()?.board();
             board.commit(id, token).map_err(|misuse| failure::misused(id, misuse))?;
             board.due_ns()
         };
@@ -254,7 +260,7 @@ impl Batcher {
     /// `InFlight` or `WrongState` if it has been committed, `InvalidHandle`, `StaleHandle`.
     pub fn abandon(&self, id: SlotId) -> Result<()> {
         let due_ns = {
-            let mut board = self.core.shared.board();
+            let mut board = self.shared()?.board();
             board.abandon(id).map_err(|misuse| failure::kept(id, misuse))?;
             board.due_ns()
         };
@@ -267,7 +273,7 @@ impl Batcher {
     /// # Errors
     /// `WrongState` if it has not been committed, `InFlight` if it has not ended, `InvalidHandle`, `StaleHandle`.
     pub fn release(&self, id: SlotId) -> Result<()> {
-        self.core.shared.board().release(id).map_err(|misuse| failure::kept(id, misuse))
+        self.shared()?.board().release(id).map_err(|misuse| failure::kept(id, misuse))
     }
 
     /// Whether a slot has ended: `Ok`, `Pending` or `Parked`.
@@ -315,7 +321,7 @@ impl Batcher {
     /// # Errors
     /// `WrongState` if the slot has not been committed or one was asked for already, `Expired`, `InvalidHandle`, `StaleHandle`.
     pub fn park(&self, id: SlotId) -> Result<()> {
-        let parked = self.core.shared.change(|board, notify| board.park(id, notify));
+        let parked = self.shared()?.change(|board, notify| board.park(id, notify));
         parked.map_err(|misuse| failure::misused(id, misuse))
     }
 
@@ -329,7 +335,7 @@ impl Batcher {
     }
 
     fn give_up(&self, id: SlotId, status: Status) -> Result<bool> {
-        let shared = &self.core.shared;
+        let shared = self.shared()?;
         let given_up = shared.change(|board, notify| {
             let is_ours = board.give_up(id, status, notify)?;
             Ok((is_ours, board.place(id)?.batch, board.due_ns()))
@@ -342,15 +348,18 @@ impl Batcher {
         Ok(is_ours)
     }
 
-    /// What it is at.
+    /// What it is at; nothing in a forked child.
     pub fn stats(&self) -> BatcherStats {
-        let board = self.core.shared.board();
+        let Ok(shared) = self.shared() else { return BatcherStats::default() };
+        let board = shared.board();
         BatcherStats { classes: self.core.shared.classes.len(), occupancy: board.occupancy(), totals: board.totals() }
     }
 
-    /// Gives every slot up, for good. Waiters are told `Cancelled`, parked slots have their completions.
+    /// Gives every slot up, for good. Waiters are told `Cancelled`, parked slots have their completions. In a forked child there are none.
     pub fn close(&self) {
-        self.core.shared.close();
+        if let Ok(shared) = self.shared() {
+            shared.close();
+        }
     }
 }
 
