@@ -53,6 +53,10 @@ func TestFailuresCanBePlayed(t *testing.T) {
 			streaminfer.ExecutedMaybe},
 		{"panic", fake.Model{Run: func(call *fake.Call) error { fake.In[int64](call, "x"); return nil }},
 			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
+		{"type of the same size", fake.Model{Run: func(call *fake.Call) error { fake.In[int32](call, "x"); return nil }},
+			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
+		{"output of another type", fake.Model{Run: func(call *fake.Call) error { fake.Out[int32](call, "y"); return nil }},
+			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
 		{"unknown tensor", fake.Model{Run: func(call *fake.Call) error { call.Shape("z"); return nil }},
 			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
 	} {
