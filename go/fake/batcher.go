@@ -299,22 +299,32 @@ func (b *batcher) run(g *gathering, live []row) {
 			}
 		}
 	}
-	inputs := backend.Now()
-	err := l.compute(&Call{lane: l, bucket: &whole}, request{})
+	g.stamps.Started, g.stamps.Inputs = started, backend.Now()
+	err := errExited
+	defer func() { b.finish(g, live, l.outputs, &whole, err) }()
+	err = l.compute(&Call{lane: l, bucket: &whole}, request{})
+}
+
+// finish gives each request of a batch that has run its part of the outputs.
+func (b *batcher) finish(g *gathering, live []row, outputs [][]byte, whole *bucket, err error) {
 	computed := backend.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	total := int64(0)
+	for _, t := range live {
+		total += t.rows
+	}
 	if err == nil {
-		b.usual += (computed - started - b.usual) / 8
+		b.usual += (computed - g.stamps.Started - b.usual) / 8
 	}
 	b.stats.Running--
 	b.stats.Rows += uint64(total)
 	g.stamps.Rows, g.stamps.BucketRows = int(total), b.sizeFor(g.key, total)
-	g.stamps.Started, g.stamps.Inputs, g.stamps.Computed = started, inputs, computed
-	at := make([]int, len(l.outputs))
+	g.stamps.Computed = computed
+	at := make([]int, len(outputs))
 	for _, t := range live {
-		for i := range l.outputs {
-			copied := copy(t.outputs[i], l.outputs[i][at[i]:])
+		for i := range outputs {
+			copied := copy(t.outputs[i], outputs[i][at[i]:])
 			if len(whole.outputs[i]) > 0 && whole.outputs[i][0] != t.bucket.outputs[i][0] {
 				at[i] += copied
 			}

@@ -35,7 +35,8 @@ type Model struct {
 	// Admit, if not nil, is asked at each submit; an error refuses the request. A Status is such an error:
 	// return streaminfer.StatusAgain to play a busy device.
 	Admit func() error
-	// Run computes the outputs. It is called on the session's own goroutine; an error fails the request.
+	// Run computes the outputs. It is called on the session's own goroutine, or one of the batch's; an error fails the request, and so
+	// do a panic and runtime.Goexit, with StatusPanicked.
 	Run func(*Call) error
 }
 

@@ -55,22 +55,38 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 // last marks the end of everything submitted so far. It takes no lock: two linked lanes ask each other.
 func (l *lane) last() mark { return mark{l, l.submitted.Load()} }
 
-// execute is the lane's goroutine.
+// execute is the lane's goroutine. If the model makes it exit, another takes its place.
 func (l *lane) execute() {
-	defer l.engine.count(func(s *backend.Stats) { s.Threads-- })
-	defer l.detach()
 	call := &Call{lane: l}
 	for r := range l.work {
 		for _, m := range r.waits {
 			m.wait()
 		}
 		call.bucket = &l.buckets[r.bucket]
-		started := backend.Now()
-		err := l.compute(call, r)
-		done := backend.Now()
-		l.finish(r, err, backend.Stamps{Submitted: r.submitted, Started: started, Inputs: started, Computed: done, Done: done})
+		l.serve(call, r)
 	}
+	l.detach()
+	l.engine.count(func(s *backend.Stats) { s.Threads-- })
 }
+
+// serve runs one request to its end.
+func (l *lane) serve(call *Call, r request) {
+	stamps := backend.Stamps{Submitted: r.submitted, Started: backend.Now()}
+	err, exited := errExited, true
+	defer func() {
+		stamps.Inputs, stamps.Computed = stamps.Started, backend.Now()
+		stamps.Done = stamps.Computed
+		l.finish(r, err, stamps)
+		if exited {
+			go l.execute()
+		}
+	}()
+	err = l.compute(call, r)
+	exited = false
+}
+
+// errExited is how a request fails whose model calls runtime.Goexit, as testing.T's FailNow does.
+var errExited = status(streaminfer.StatusPanicked, "the model called runtime.Goexit")
 
 // compute runs the model; a panic in it fails the request, as it would in the library.
 func (l *lane) compute(call *Call, r request) (err error) {
