@@ -160,6 +160,8 @@ func TestGivenUpItemsLeaveTheQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer p.Close()
+			release := sync.OnceFunc(func() { close(gate) })
+			defer release()
 			stats := func() pipeline.StageStats { return p.Stats()[len(before)] }
 			do := func(ctx context.Context, n int) <-chan error {
 				ended := make(chan error, 1)
@@ -185,7 +187,7 @@ func TestGivenUpItemsLeaveTheQueue(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- p.Try(context.Background(), 2) }()
 			eventually(t, "room for another", func() bool { return stats().Queued == 2 || len(ended) > 0 })
-			close(gate)
+			release()
 			for n, ended := range append(live, ended) {
 				if err := outcome(t, "Do", ended); err != nil {
 					t.Errorf("item %d: %v", n, err)
