@@ -57,7 +57,7 @@
 // one. A request that meets a pool that drains gets [ErrPoolClosed] and can be repeated; no other notices. A Batcher has no Drain, and
 // Close gives up the requests in it: exchange the pointer to it, too, and close the old one when the last Infer on it has returned.
 //
-// Package pipeline connects pools, functions and models that are linked on the device by bounded channels.
+// Package pipeline connects pools, functions and models that are linked on the device by bounded queues.
 //
 // # Batches
 //

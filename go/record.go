@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
@@ -27,15 +30,33 @@ func newRecording() recording {
 	options, _ := trace.ParseOptions(os.Getenv("STREAMINFER_TRACE"))
 	r := recording{Recorder: trace.NewRecorder(options)}
 	if options.API > 0 {
-		r.file = os.Getenv("STREAMINFER_TRACE_FILE")
+		r.file = traceFile(os.Getenv("STREAMINFER_TRACE_FILE"))
 	}
 	r.throttledPeriods, r.throttled = trace.Throttling(os.DirFS("/"))
 	return r
 }
 
+// traceFiles counts the engines that have been opened for a trace file, by its name.
+var traceFiles sync.Map
+
+// traceFile is the file asked for, with a number before its extension if an engine of this process has that one already.
+func traceFile(path string) string {
+	if path == "" {
+		return ""
+	}
+	count, _ := traceFiles.LoadOrStore(path, new(atomic.Int64))
+	number := count.(*atomic.Int64).Add(1)
+	if number == 1 {
+		return path
+	}
+	extension := filepath.Ext(path)
+	return strings.TrimSuffix(path, extension) + "." + strconv.FormatInt(number, 10) + extension
+}
+
 // SetTrace changes what is recorded from now on. An engine begins with what the environment variable STREAMINFER_TRACE
 // says, which [trace.ParseOptions] describes; if that asks for events and STREAMINFER_TRACE_FILE names a file, Close writes
-// the trace there.
+// the trace there. Of several engines in a process the second one opened writes to trace.2.json where the first one's file is
+// trace.json, and so on.
 func (e *Engine) SetTrace(options trace.Options) { e.recording.Set(options) }
 
 // Trace returns what has been recorded, and the state of the process. [trace.Diagnose] reads it.

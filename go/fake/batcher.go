@@ -73,6 +73,11 @@ type ticket struct {
 }
 
 func (m *model) NewBatcher(options *backend.BatcherOptions) (backend.Batcher, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.alive(); err != nil {
+		return nil, err
+	}
 	b := &batcher{model: m, options: *options, batch: make([]bool, len(m.Model.Inputs)), open: map[string]*gathering{}}
 	if b.options.Contexts == 0 {
 		b.options.Contexts = batchesDefault
@@ -85,13 +90,15 @@ func (m *model) NewBatcher(options *backend.BatcherOptions) (backend.Batcher, er
 			b.batch[p.Input] = true
 		}
 	}
+	if b.options.Contexts > batchesMax || options.Threads > threadsMax {
+		return nil, status(streaminfer.StatusInvalidArgument, "%d batches are above %d, or %d threads above %d",
+			b.options.Contexts, batchesMax, options.Threads, threadsMax)
+	}
 	for i, info := range m.Model.Inputs {
 		if !b.batch[i] && !info.ShapeInput {
 			return nil, status(streaminfer.StatusUnsupported, "input %q has no batch axis, so one batch cannot serve requests that differ in it", info.Name)
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	b.sizes = slices.Clone(m.buckets)
 	if len(options.Buckets) > 0 {
 		b.sizes = slices.DeleteFunc(b.sizes, func(known bucket) bool {
@@ -161,6 +168,9 @@ func (t *ticket) Reserve(wanted backend.Bucket, timeout time.Duration) error {
 	if b.freed {
 		return status(streaminfer.StatusStaleHandle, "the batcher is freed")
 	}
+	if err := b.model.check(wanted); err != nil {
+		return err
+	}
 	key, rows, capacity := b.key(wanted.Shapes, wanted.Values), b.rowsOf(wanted.Shapes), int64(0)
 	for _, size := range b.sizes {
 		if b.key(size.inputs, size.values) == key {
@@ -186,17 +196,12 @@ func (t *ticket) Reserve(wanted backend.Bucket, timeout time.Duration) error {
 			delete(b.open, key)
 			b.closeIfComplete(g)
 		}
-		g = &gathering{key: key, capacity: capacity, due: now + b.options.Delay, stamps: backend.BatchStamps{Opened: now}}
+		g = &gathering{key: key, capacity: capacity, due: now + min(b.options.Delay, math.MaxInt64-now), stamps: backend.BatchStamps{Opened: now}}
 		g.timer = time.AfterFunc(b.options.Delay, func() { b.closeLate(g) })
 		b.open[key] = g
 		b.taken++
 	}
-	own := bucket{inputs: clone(wanted.Shapes), values: clone(wanted.Values)}
-	outputs, err := b.model.outputsFor(backend.Bucket{Shapes: own.inputs, Values: own.values})
-	if err != nil {
-		return err
-	}
-	own.outputs = outputs
+	own := b.model.request(wanted)
 	*t = ticket{batcher: b, gathering: g, progress: reserved, bucket: own, rows: rows,
 		inputs:  memory(b.model.Model.Inputs, func(i int) [][]int64 { return own.inputs[i : i+1] }),
 		outputs: memory(b.model.Model.Outputs, func(i int) [][]int64 { return own.outputs[i : i+1] })}
@@ -217,14 +222,6 @@ func (t *ticket) Reserve(wanted backend.Bucket, timeout time.Duration) error {
 		delete(b.open, key)
 	}
 	return nil
-}
-
-func clone(shapes [][]int64) [][]int64 {
-	all := make([][]int64, len(shapes))
-	for i := range shapes {
-		all[i] = slices.Clone(shapes[i])
-	}
-	return all
 }
 
 // closeLate closes a batch whose time has come.
@@ -290,8 +287,7 @@ func (b *batcher) run(g *gathering, live []row) {
 			whole.inputs[i][0] = total
 		}
 	}
-	var err error
-	whole.outputs, err = b.model.outputsFor(backend.Bucket{Shapes: whole.inputs, Values: whole.values})
+	whole = b.model.request(backend.Bucket{Shapes: whole.inputs, Values: whole.values})
 	l := &lane{engine: b.model.engine, model: b.model,
 		inputs:  memory(b.model.Model.Inputs, func(i int) [][]int64 { return whole.inputs[i : i+1] }),
 		outputs: memory(b.model.Model.Outputs, func(i int) [][]int64 { return whole.outputs[i : i+1] })}
@@ -303,24 +299,32 @@ func (b *batcher) run(g *gathering, live []row) {
 			}
 		}
 	}
-	inputs := backend.Now()
-	if err == nil {
-		err = l.compute(&Call{lane: l, bucket: &whole}, request{})
-	}
+	g.stamps.Started, g.stamps.Inputs = started, backend.Now()
+	err := errExited
+	defer func() { b.finish(g, live, l.outputs, &whole, err) }()
+	err = l.compute(&Call{lane: l, bucket: &whole}, request{})
+}
+
+// finish gives each request of a batch that has run its part of the outputs.
+func (b *batcher) finish(g *gathering, live []row, outputs [][]byte, whole *bucket, err error) {
 	computed := backend.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	total := int64(0)
+	for _, t := range live {
+		total += t.rows
+	}
 	if err == nil {
-		b.usual += (computed - started - b.usual) / 8
+		b.usual += (computed - g.stamps.Started - b.usual) / 8
 	}
 	b.stats.Running--
 	b.stats.Rows += uint64(total)
 	g.stamps.Rows, g.stamps.BucketRows = int(total), b.sizeFor(g.key, total)
-	g.stamps.Started, g.stamps.Inputs, g.stamps.Computed = started, inputs, computed
-	at := make([]int, len(l.outputs))
+	g.stamps.Computed = computed
+	at := make([]int, len(outputs))
 	for _, t := range live {
-		for i := range l.outputs {
-			copied := copy(t.outputs[i], l.outputs[i][at[i]:])
+		for i := range outputs {
+			copied := copy(t.outputs[i], outputs[i][at[i]:])
 			if len(whole.outputs[i]) > 0 && whole.outputs[i][0] != t.bucket.outputs[i][0] {
 				at[i] += copied
 			}
@@ -365,7 +369,7 @@ func (t *ticket) end(err error) {
 	}
 	if t.promised {
 		t.promised = false
-		t.batcher.model.engine.announce(backend.Completion{Token: t.token, Status: code})
+		t.batcher.model.engine.announce(delivery{Completion: backend.Completion{Token: t.token, Status: code}})
 	}
 }
 
@@ -387,7 +391,7 @@ func (t *ticket) view(all [][]byte, infos []streaminfer.TensorInfo, shapes [][]i
 	case t.progress != at:
 		return status(streaminfer.StatusWrongState, "the slot is not at that point")
 	}
-	describe(view, &infos[index], shapes[index], all[index])
+	describe(view, &infos[index], shapes[index], shapes[index], all[index])
 	return nil
 }
 

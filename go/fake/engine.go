@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
@@ -12,7 +13,7 @@ import (
 
 // NewEngine opens an engine that knows the given models. Close it like any other.
 func NewEngine(models ...Model) *streaminfer.Engine {
-	e := &engine{models: models}
+	e := &engine{models: slices.Clone(models)}
 	e.ready.L = &e.mu
 	return streaminfer.NewEngine(e)
 }
@@ -22,10 +23,19 @@ type engine struct {
 
 	mu          sync.Mutex
 	ready       sync.Cond
-	completions []backend.Completion
+	completions []delivery
 	closed      bool
 	stats       backend.Stats
 	registered  []*block
+
+	// told are the completions of one Reap.
+	told []delivery
+}
+
+// delivery is a completion on its way, and the lane that it is of; nil for a slot of a batcher.
+type delivery struct {
+	backend.Completion
+	lane *lane
 }
 
 func status(s streaminfer.Status, format string, args ...any) error {
@@ -55,6 +65,9 @@ func (e *engine) open() error {
 }
 
 func (e *engine) Load(path string, options *backend.ModelOptions) (backend.Model, error) {
+	if strings.IndexByte(path, 0) >= 0 {
+		return nil, status(streaminfer.StatusInvalidArgument, "the path %q contains a zero byte", path)
+	}
 	return e.load(filepath.Base(path), options)
 }
 
@@ -73,16 +86,9 @@ func (e *engine) load(name string, options *backend.ModelOptions) (backend.Model
 	if index < 0 {
 		return nil, status(streaminfer.StatusNotFound, "the fake engine has no model %q", name)
 	}
-	m := &model{Model: &e.models[index], engine: e, paddings: options.Paddings,
-		multiprocessors: options.Multiprocessors}
-	fixed := backend.Bucket{Values: make([][]int64, len(m.Model.Inputs))}
-	for _, info := range m.Model.Inputs {
-		fixed.Shapes = append(fixed.Shapes, info.Shape)
-	}
-	if !slices.ContainsFunc(fixed.Shapes, func(shape []int64) bool { return slices.Contains(shape, streaminfer.Dynamic) }) {
-		if err := m.AddBucket(fixed); err != nil {
-			return nil, err
-		}
+	m, err := newModel(e, &e.models[index], options)
+	if err != nil {
+		return nil, err
 	}
 	e.count(func(s *backend.Stats) { s.Models++ })
 	return m, nil
@@ -90,18 +96,26 @@ func (e *engine) load(name string, options *backend.ModelOptions) (backend.Model
 
 func (e *engine) Reap(dst []backend.Completion) (int, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	for len(e.completions) == 0 && !e.closed {
 		e.ready.Wait()
 	}
-	moved := copy(dst, e.completions)
+	moved := min(len(dst), len(e.completions))
+	e.told = append(e.told[:0], e.completions[:moved]...)
 	e.completions = slices.Delete(e.completions, 0, moved)
+	e.mu.Unlock()
+	for i := range e.told {
+		d := &e.told[i]
+		if dst[i] = d.Completion; d.lane != nil {
+			d.lane.reaped(d.Sequence)
+		}
+	}
+	clear(e.told)
 	return moved, nil
 }
 
-func (e *engine) announce(c backend.Completion) {
+func (e *engine) announce(d delivery) {
 	e.mu.Lock()
-	e.completions = append(e.completions, c)
+	e.completions = append(e.completions, d)
 	e.mu.Unlock()
 	e.ready.Signal()
 }
@@ -111,86 +125,5 @@ func (e *engine) Close() error {
 	defer e.mu.Unlock()
 	e.closed = true
 	e.ready.Broadcast()
-	return nil
-}
-
-// model is a Model with its buckets.
-type model struct {
-	*Model
-	engine   *engine
-	paddings []backend.Padding
-
-	mu              sync.Mutex
-	buckets         []bucket
-	multiprocessors int
-}
-
-// bucket is a backend.Bucket with the shapes of the outputs.
-type bucket struct {
-	inputs, outputs, values [][]int64
-}
-
-func (b *bucket) is(other backend.Bucket) bool {
-	return slices.EqualFunc(b.inputs, other.Shapes, slices.Equal) && slices.EqualFunc(b.values, other.Values, slices.Equal)
-}
-
-// Multiprocessors are those asked for: the fake has as many as anybody wants.
-func (m *model) Multiprocessors() (int, error) { return m.multiprocessors, nil }
-
-func (m *model) Inputs() ([]backend.Tensor, error)  { return tensors(m.Model.Inputs), nil }
-func (m *model) Outputs() ([]backend.Tensor, error) { return tensors(m.Model.Outputs), nil }
-
-func tensors(infos []streaminfer.TensorInfo) []backend.Tensor {
-	raw := make([]backend.Tensor, len(infos))
-	for i, info := range infos {
-		raw[i] = backend.Tensor{Name: info.Name, DType: uint32(info.DType), Shape: info.Shape, DimNames: info.DimNames,
-			ShapeInput: info.ShapeInput}
-	}
-	return raw
-}
-
-func (m *model) AddBucket(b backend.Bucket) error {
-	outputs, err := m.outputsFor(b)
-	if err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !slices.ContainsFunc(m.buckets, func(known bucket) bool { return known.is(b) }) {
-		m.buckets = append(m.buckets, bucket{inputs: b.Shapes, outputs: outputs, values: b.Values})
-	}
-	return nil
-}
-
-// outputsFor are the shapes of the outputs of a request of these shapes.
-func (m *model) outputsFor(b backend.Bucket) ([][]int64, error) {
-	named := map[string]int64{}
-	for i, info := range m.Model.Inputs {
-		if len(b.Shapes[i]) != len(info.Shape) {
-			return nil, status(streaminfer.StatusShapeMismatch, "input %q has rank %d, not %d", info.Name, len(info.Shape), len(b.Shapes[i]))
-		}
-		for axis, extent := range b.Shapes[i] {
-			if declared := info.Shape[axis]; extent < 0 || declared != streaminfer.Dynamic && declared != extent {
-				return nil, status(streaminfer.StatusShapeMismatch, "extent %d of input %q is %d, not %d", axis, info.Name, declared, extent)
-			}
-			if axis < len(info.DimNames) && info.DimNames[axis] != "" {
-				named[info.DimNames[axis]] = extent
-			}
-		}
-	}
-	outputs := make([][]int64, len(m.Model.Outputs))
-	for i, info := range m.Model.Outputs {
-		outputs[i] = slices.Clone(info.Shape)
-		for axis, extent := range info.Shape {
-			if extent == streaminfer.Dynamic {
-				outputs[i][axis] = named[info.DimNames[axis]]
-			}
-		}
-	}
-	return outputs, nil
-}
-
-func (m *model) Free() error {
-	m.engine.count(func(s *backend.Stats) { s.Models-- })
 	return nil
 }

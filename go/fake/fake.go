@@ -1,6 +1,8 @@
 // Package fake runs models written in Go behind the API of package streaminfer, so that a service's tests need neither
 // the shared library nor a device. It obeys the same contract: asynchronous requests in order, one in flight per
-// session, draining, binding, links, events, and the same statuses for the same mistakes.
+// session, buckets and padding, draining, binding, links, events, and the same statuses for the same mistakes. What only a look into
+// an ONNX file or at a device shows it takes on trust: that rows of a batch are independent, that masked padding changes nothing,
+// that precisions and multiprocessors are to be had. A model that it does not know is StatusNotFound.
 //
 //	engine := fake.NewEngine(fake.Model{
 //		Name:    "double.onnx",
@@ -28,12 +30,13 @@ type Model struct {
 	// Engine.LoadBytes.
 	Name string
 	// Inputs and Outputs describe the tensors. Where an output leaves an extent open, its DimNames must name the open
-	// extent of an input that it equals.
+	// extent of an input that it equals; loading a model where they do not is StatusMalformed.
 	Inputs, Outputs []streaminfer.TensorInfo
 	// Admit, if not nil, is asked at each submit; an error refuses the request. A Status is such an error:
 	// return streaminfer.StatusAgain to play a busy device.
 	Admit func() error
-	// Run computes the outputs. It is called on the session's own goroutine; an error fails the request.
+	// Run computes the outputs. It is called on the session's own goroutine, or one of the batch's; an error fails the request, and so
+	// do a panic and runtime.Goexit, with StatusPanicked.
 	Run func(*Call) error
 }
 
@@ -43,7 +46,8 @@ type Call struct {
 	bucket *bucket
 }
 
-// Shape returns the extents of an input or output in the bucket of the request.
+// Shape returns the extents of an input or output in the bucket of the request: a model computes whole buckets, also for requests
+// that are smaller along paddable axes. Of a batch they are those of its rows.
 func (c *Call) Shape(name string) []int64 {
 	if index := find(c.lane.model.Model.Inputs, name); index >= 0 {
 		return c.bucket.inputs[index]
@@ -64,9 +68,8 @@ func Out[T streaminfer.Element](c *Call, name string) []T {
 }
 
 func elements[T streaminfer.Element](memory []byte, info streaminfer.TensorInfo, shape []int64) []T {
-	var zero T
-	if int(unsafe.Sizeof(zero)) != info.DType.Size() {
-		panic(fmt.Sprintf("fake: tensor %q holds %v, not %T", info.Name, info.DType, zero))
+	if dtype := streaminfer.NewTensor[T]("", nil).DType; dtype != info.DType {
+		panic(fmt.Sprintf("fake: tensor %q holds %v, not %v", info.Name, info.DType, dtype))
 	}
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(memory))), count(shape))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,10 @@ func TestFailuresCanBePlayed(t *testing.T) {
 			streaminfer.ExecutedMaybe},
 		{"panic", fake.Model{Run: func(call *fake.Call) error { fake.In[int64](call, "x"); return nil }},
 			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
+		{"type of the same size", fake.Model{Run: func(call *fake.Call) error { fake.In[int32](call, "x"); return nil }},
+			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
+		{"output of another type", fake.Model{Run: func(call *fake.Call) error { fake.Out[int32](call, "y"); return nil }},
+			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
 		{"unknown tensor", fake.Model{Run: func(call *fake.Call) error { call.Shape("z"); return nil }},
 			streaminfer.StatusPanicked, streaminfer.ExecutedMaybe},
 	} {
@@ -100,6 +105,53 @@ func submitInTime(t *testing.T, session *streaminfer.Session) context.Context {
 		if err := session.Submit(ctx); err == nil {
 			return ctx
 		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A model that makes its goroutine exit, as testing.T's Fatal does, fails its request and no other.
+func TestModelsMayExit(t *testing.T) {
+	exit := true
+	session := open(t, fake.Model{Run: func(*fake.Call) error {
+		if exit {
+			runtime.Goexit()
+		}
+		return nil
+	}})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for range 2 {
+		if err := session.Run(ctx); !errors.Is(err, streaminfer.StatusPanicked) || errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	exit = false
+	session, err := session.Model().NewSession(streaminfer.SessionOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Run(ctx); err != nil {
+		t.Error(err)
+	}
+
+	exit = true
+	rows := []streaminfer.TensorInfo{{Name: "x", DType: streaminfer.DTypeFloat32, Shape: []int64{-1}, DimNames: []string{"n"}}}
+	engine := fake.NewEngine(fake.Model{Name: "rows", Inputs: rows, Outputs: rows, Run: func(*fake.Call) error { runtime.Goexit(); return nil }})
+	defer engine.Close()
+	model, err := engine.Load("rows", streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{{Shapes: streaminfer.Shapes{"x": {1}}}},
+		Paddings: []streaminfer.Padding{{Kind: streaminfer.PaddingBatch, Input: "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batcher, err := streaminfer.NewBatcher(model, streaminfer.BatcherOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer batcher.Close()
+	for range 5 { // more than there are batches
+		err := batcher.Infer(ctx, []streaminfer.Tensor{streaminfer.NewTensor("x", []float32{1}, 1)}, nil)
+		if !errors.Is(err, streaminfer.StatusPanicked) {
 			t.Fatal(err)
 		}
 	}

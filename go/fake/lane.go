@@ -25,31 +25,47 @@ type lane struct {
 	// targets are the lanes that read this one's outputs, this one itself excepted.
 	targets []*lane
 	work    chan request
-	// submitted is sequence for readers without the lock.
+	// submitted is sequence for readers without the lock, ran the bucket of that request.
 	submitted atomic.Uint32
+	ran       atomic.Int64
 
 	mu    sync.Mutex
 	ended sync.Cond
 	// sequence is the last request's, finished the last one's that the goroutine is done with.
 	sequence, finished uint32
 	phase              phase
-	parked             bool
+	parking            parking
 	failure            error
 	running            request
-	bucket             int
-	waits              []mark
-	stamps             backend.Stamps
-	owner              int
-	prepared, freed    bool
+	// bucket is selected, for requests of these shapes: its own, or smaller ones along paddable axes.
+	bucket          int
+	shapes          bucket
+	waits           []mark
+	stamps          backend.Stamps
+	owner           int
+	prepared, freed bool
 }
 
+// phase is what the caller has been told of the last request.
 type phase uint8
 
 const (
-	idle phase = iota
+	// told: how it ended, or there was none.
+	told phase = iota
+	// inFlight: nothing, though it may have ended: until Poll, Wait or Reap says so.
 	inFlight
-	// draining: given up, and the goroutine is still at it.
-	draining
+	// givenUp: that it was cancelled. The goroutine may still be at it.
+	givenUp
+)
+
+// parking is who waits for the completion of the last request.
+type parking uint8
+
+const (
+	nobody parking = iota
+	// promised: it will come; queued: it is where Reap finds it.
+	promised
+	queued
 )
 
 type request struct {
@@ -83,11 +99,20 @@ type link struct {
 func (m *model) NewContext(options *backend.ContextOptions) (backend.Context, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.alive(); err != nil {
+		return nil, err
+	}
+	if options.Threads > threadsMax {
+		return nil, status(streaminfer.StatusInvalidArgument, "%d threads are above %d", options.Threads, threadsMax)
+	}
 	l := &lane{engine: m.engine, model: m, buckets: slices.Clone(m.buckets), work: make(chan request, 1)}
 	if len(options.Buckets) > 0 {
 		l.buckets = nil
 	}
 	for _, wanted := range options.Buckets {
+		if err := m.check(wanted); err != nil {
+			return nil, err
+		}
 		index := slices.IndexFunc(m.buckets, func(b bucket) bool { return b.is(wanted) })
 		if index < 0 {
 			return nil, status(streaminfer.StatusNoBucket, "the model has no bucket of shapes %v", wanted.Shapes)
@@ -154,18 +179,29 @@ func (l *lane) quiet() error {
 	if err := l.enter(); err != nil {
 		return err
 	}
-	var err error
+	err := l.settled()
 	switch {
 	case l.phase == inFlight:
-		err = status(streaminfer.StatusInFlight, "request %d is in flight", l.sequence)
-	case l.phase == draining:
-		err = status(streaminfer.StatusDraining, "request %d was given up and is not finished", l.sequence)
+		err = status(streaminfer.StatusInFlight, "request %d is in flight until Poll, Wait or Reap says its end", l.sequence)
+	case err == nil && l.parking == queued:
+		err = status(streaminfer.StatusInFlight, "the completion of request %d has not been reaped", l.sequence)
 	}
 	if err != nil {
 		l.mu.Unlock()
 	}
 	return err
 }
+
+// settled is called with the lock. It says no while the goroutine is at a request that was given up.
+func (l *lane) settled() error {
+	if l.phase == givenUp && !l.hasEnded() {
+		return status(streaminfer.StatusDraining, "request %d was given up and is not finished", l.sequence)
+	}
+	return nil
+}
+
+// hasEnded reports whether the goroutine is done with the last request.
+func (l *lane) hasEnded() bool { return l.finished == l.sequence }
 
 func (l *lane) Link(input int, source backend.Context, output int) error {
 	from, ok := source.(*lane)
@@ -176,15 +212,29 @@ func (l *lane) Link(input int, source backend.Context, output int) error {
 		return err
 	}
 	defer l.mu.Unlock()
-	if l.attached[&l.inputs[input]] != nil {
-		return status(streaminfer.StatusInvalidArgument, "the input is attached already")
+	if l.prepared {
+		return status(streaminfer.StatusWrongState, "the context is prepared")
+	}
+	if l.attached[&l.inputs[input]] != nil || l.isLinked(input) {
+		return status(streaminfer.StatusInvalidArgument, "the input is linked or attached already")
+	}
+	if from != l {
+		if err := from.enter(); err != nil {
+			return err
+		}
+		defer from.mu.Unlock()
 	}
 	to, by := l.model.Model.Inputs[input], from.model.Model.Outputs[output]
-	if to.DType != by.DType || len(l.inputs[input]) != len(from.outputs[output]) {
-		return status(streaminfer.StatusShapeMismatch, "input %q and output %q differ in type or size", to.Name, by.Name)
+	matches := func(a, b bucket) bool { return slices.Equal(a.outputs[output], b.inputs[input]) }
+	if to.DType != by.DType || !slices.EqualFunc(from.buckets, l.buckets, matches) {
+		return status(streaminfer.StatusShapeMismatch, "input %q and output %q differ in type or in the shapes of a bucket", to.Name, by.Name)
 	}
 	l.links = append(l.links, link{input, from, output})
 	return nil
+}
+
+func (l *lane) isLinked(input int) bool {
+	return slices.ContainsFunc(l.links, func(k link) bool { return k.input == input })
 }
 
 func (l *lane) Prepare() error {
@@ -204,13 +254,15 @@ func (l *lane) Prepare() error {
 		}
 	}
 	l.prepared = true
+	first := &l.buckets[0]
+	l.choose(0, backend.Bucket{Shapes: first.inputs, Values: first.values})
 	go l.execute()
 	l.engine.count(func(s *backend.Stats) { s.Threads++ })
 	return nil
 }
 
 func (l *lane) Bind() error {
-	if err := l.quiet(); err != nil {
+	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.mu.Unlock()
@@ -231,52 +283,6 @@ func (l *lane) Unbind() error {
 	}
 	l.owner = 0
 	return nil
-}
-
-func (l *lane) Shape(b backend.Bucket) error {
-	if err := l.quiet(); err != nil {
-		return err
-	}
-	defer l.mu.Unlock()
-	index := slices.IndexFunc(l.buckets, func(known bucket) bool { return known.is(b) })
-	if index < 0 {
-		return status(streaminfer.StatusNoBucket, "no prepared bucket has the shapes %v", b.Shapes)
-	}
-	l.bucket = index
-	return nil
-}
-
-func (l *lane) Input(index int, view *backend.View) error {
-	return l.view(l.inputs, l.model.Model.Inputs, func(b *bucket) [][]int64 { return b.inputs }, index, view)
-}
-
-func (l *lane) Output(index int, view *backend.View) error {
-	return l.view(l.outputs, l.model.Model.Outputs, func(b *bucket) [][]int64 { return b.outputs }, index, view)
-}
-
-func (l *lane) view(all [][]byte, infos []streaminfer.TensorInfo, shapes func(*bucket) [][]int64, index int,
-	view *backend.View) error {
-	if err := l.enter(); err != nil {
-		return err
-	}
-	defer l.mu.Unlock()
-	if l.phase == draining {
-		return status(streaminfer.StatusDraining, "request %d was given up and is not finished", l.sequence)
-	}
-	describe(view, &infos[index], shapes(&l.buckets[l.bucket])[index], all[index])
-	return nil
-}
-
-// describe says where a tensor of that shape lies.
-func describe(view *backend.View, info *streaminfer.TensorInfo, shape []int64, memory []byte) {
-	view.DType, view.Shape = uint32(info.DType), append(view.Shape[:0], shape...)
-	view.Strides = append(view.Strides[:0], shape...)
-	step := int64(info.DType.Size())
-	for axis := len(shape) - 1; axis >= 0; axis-- {
-		view.Strides[axis] = step
-		step *= shape[axis]
-	}
-	view.Data = memory[:step]
 }
 
 func (l *lane) Record() backend.Record {

@@ -38,8 +38,11 @@ func (e *engine) NewMemory(o *backend.MemoryOptions) (backend.Memory, error) {
 	var err error
 	switch m.kind {
 	case streaminfer.MemoryPinned:
-		if o.Bytes == 0 {
+		if o.Bytes <= 0 {
 			return nil, status(streaminfer.StatusInvalidArgument, "a memory has at least one byte")
+		}
+		if o.Bytes > memoryBytesMax {
+			return nil, tooLarge("a memory", o.Bytes, memoryBytesMax)
 		}
 		words := make([]uint64, o.Bytes/8+1)
 		m.data = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), o.Bytes)
@@ -51,8 +54,11 @@ func (e *engine) NewMemory(o *backend.MemoryOptions) (backend.Memory, error) {
 			return nil, status(streaminfer.StatusInvalidArgument, "the range to be registered does not begin with a page")
 		}
 	default:
-		if o.Rows == 0 || o.RowBytes == 0 {
+		if o.Rows <= 0 || o.RowBytes <= 0 {
 			return nil, status(streaminfer.StatusInvalidArgument, "%d rows of %d bytes are no memory", o.Rows, o.RowBytes)
+		}
+		if o.RowBytes > rowBytesMax {
+			return nil, tooLarge("a row", o.RowBytes, rowBytesMax)
 		}
 		m.rows, m.rowBytes, m.pitch = o.Rows, o.RowBytes, o.RowBytes
 		if m.kind == streaminfer.MemoryPitched {
@@ -60,6 +66,9 @@ func (e *engine) NewMemory(o *backend.MemoryOptions) (backend.Memory, error) {
 				return nil, status(streaminfer.StatusInvalidArgument, "elements have 4, 8 or 16 bytes, not %d", o.ElementBytes)
 			}
 			m.pitch = (o.RowBytes + rowAlignment - 1) / rowAlignment * rowAlignment
+		}
+		if m.rows > memoryBytesMax/m.pitch {
+			return nil, status(streaminfer.StatusTooLarge, "%d rows of %d bytes are above %d bytes", m.rows, m.pitch, memoryBytesMax)
 		}
 		m.data = make([]byte, m.rows*m.pitch)
 	}
@@ -70,6 +79,10 @@ func (e *engine) NewMemory(o *backend.MemoryOptions) (backend.Memory, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+func tooLarge(what string, bytes, bound int) error {
+	return status(streaminfer.StatusTooLarge, "%s of %d bytes is above %d", what, bytes, bound)
 }
 
 // pages are the addresses that a registered memory's pages reach from and to.
@@ -143,8 +156,15 @@ func (m *block) Read(r backend.Rectangle, into []byte) error {
 
 // each calls copy for every row of a rectangle, whose defaults it writes to full.
 func (m *block) each(r backend.Rectangle, room int, copy func(inside, outside int), full *backend.Rectangle) error {
-	if m.isHost() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.freed:
+		return status(streaminfer.StatusStaleHandle, "the memory is freed")
+	case m.isHost():
 		return status(streaminfer.StatusInvalidArgument, "host memory is read and written in place, not copied")
+	case r.Pitch > rowPitchMax:
+		return status(streaminfer.StatusInvalidArgument, "the slice's rows begin %d bytes apart, and %d is the most", r.Pitch, rowPitchMax)
 	}
 	if r.Rows == 0 {
 		r.Rows = max(m.rows-r.Row, 0)
@@ -158,15 +178,10 @@ func (m *block) each(r backend.Rectangle, room int, copy func(inside, outside in
 	if r.Row > m.rows-r.Rows || r.Byte > m.rowBytes-r.Bytes || r.Rows > 1 && r.Pitch < r.Bytes {
 		return status(streaminfer.StatusInvalidArgument, "the rectangle %+v is not inside of %d rows of %d bytes", r, m.rows, m.rowBytes)
 	}
-	if r.Rows > 0 && (r.Rows-1)*r.Pitch+r.Bytes > room {
+	if r.Rows > 0 && (r.Bytes > room || r.Pitch > 0 && r.Rows-1 > (room-r.Bytes)/r.Pitch) {
 		return status(streaminfer.StatusInvalidArgument, "the rectangle %+v is not inside of %d bytes", r, room)
 	}
 	*full = r
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.freed {
-		return status(streaminfer.StatusStaleHandle, "the memory is freed")
-	}
 	for row := range r.Rows {
 		copy((r.Row+row)*m.pitch+r.Byte, row*r.Pitch)
 	}
@@ -189,17 +204,18 @@ func (m *block) Free() error {
 func (m *block) claim(offset, bytes int) (*part, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := &part{m, offset, offset + max(bytes, 1)}
+	needed := max(bytes, 1)
 	switch {
 	case m.freed:
 		return nil, status(streaminfer.StatusStaleHandle, "the memory is freed")
 	case !m.isHost():
 		return nil, status(streaminfer.StatusInvalidArgument, "device memory cannot be attached")
-	case p.end > len(m.data):
+	case needed > len(m.data) || offset > len(m.data)-needed:
 		return nil, status(streaminfer.StatusInvalidArgument, "%d bytes from byte %d on are needed, and the memory has %d", bytes, offset, len(m.data))
 	case offset%streaminfer.MemoryAlignment != 0:
 		return nil, status(streaminfer.StatusInvalidArgument, "byte %d is no multiple of %d", offset, streaminfer.MemoryAlignment)
 	}
+	p := &part{m, offset, offset + needed}
 	for _, other := range m.parts {
 		if p.begin < other.end && other.begin < p.end {
 			return nil, status(streaminfer.StatusInvalidArgument, "another input or output lies there")
@@ -220,8 +236,7 @@ func (p *part) release() {
 }
 
 func (l *lane) AttachInput(index int, m backend.Memory, offset int) error {
-	linked := slices.ContainsFunc(l.links, func(k link) bool { return k.input == index })
-	return l.attach(&l.inputs[index], linked, m, offset)
+	return l.attach(&l.inputs[index], l.isLinked(index), m, offset)
 }
 
 func (l *lane) AttachOutput(index int, m backend.Memory, offset int) error {

@@ -18,6 +18,11 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 	if !l.prepared {
 		return 0, status(streaminfer.StatusWrongState, "the context is not prepared")
 	}
+	for _, link := range l.links {
+		if ran := link.source.ran.Load(); link.source != l && link.source.submitted.Load() != 0 && ran != int64(l.bucket) {
+			return 0, status(streaminfer.StatusWrongState, "the linked source ran bucket %d, and bucket %d is selected here", ran, l.bucket)
+		}
+	}
 	if admit := l.model.Admit; admit != nil {
 		if err := admit(); err != nil {
 			return 0, reported(err)
@@ -26,6 +31,7 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 	if l.sequence++; l.sequence == 0 {
 		l.sequence = 1
 	}
+	l.ran.Store(int64(l.bucket))
 	l.submitted.Store(l.sequence)
 	r := request{sequence: l.sequence, token: token, bucket: l.bucket, waits: l.waits, submitted: backend.Now()}
 	l.waits = nil
@@ -40,7 +46,7 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 	for _, target := range l.targets {
 		r.waits = append(r.waits, target.last())
 	}
-	l.phase, l.failure, l.running = inFlight, nil, r
+	l.phase, l.parking, l.failure, l.running = inFlight, nobody, nil, r
 	l.work <- r
 	l.engine.count(func(s *backend.Stats) { s.InFlight++ })
 	return l.sequence, nil
@@ -49,22 +55,38 @@ func (l *lane) Submit(token uint64, timeout time.Duration) (uint32, error) {
 // last marks the end of everything submitted so far. It takes no lock: two linked lanes ask each other.
 func (l *lane) last() mark { return mark{l, l.submitted.Load()} }
 
-// execute is the lane's goroutine.
+// execute is the lane's goroutine. If the model makes it exit, another takes its place.
 func (l *lane) execute() {
-	defer l.engine.count(func(s *backend.Stats) { s.Threads-- })
-	defer l.detach()
 	call := &Call{lane: l}
 	for r := range l.work {
 		for _, m := range r.waits {
 			m.wait()
 		}
 		call.bucket = &l.buckets[r.bucket]
-		started := backend.Now()
-		err := l.compute(call, r)
-		done := backend.Now()
-		l.finish(r, err, backend.Stamps{Submitted: r.submitted, Started: started, Inputs: started, Computed: done, Done: done})
+		l.serve(call, r)
 	}
+	l.detach()
+	l.engine.count(func(s *backend.Stats) { s.Threads-- })
 }
+
+// serve runs one request to its end.
+func (l *lane) serve(call *Call, r request) {
+	stamps := backend.Stamps{Submitted: r.submitted, Started: backend.Now()}
+	err, exited := errExited, true
+	defer func() {
+		stamps.Inputs, stamps.Computed = stamps.Started, backend.Now()
+		stamps.Done = stamps.Computed
+		l.finish(r, err, stamps)
+		if exited {
+			go l.execute()
+		}
+	}()
+	err = l.compute(call, r)
+	exited = false
+}
+
+// errExited is how a request fails whose model calls runtime.Goexit, as testing.T's FailNow does.
+var errExited = status(streaminfer.StatusPanicked, "the model called runtime.Goexit")
 
 // compute runs the model; a panic in it fails the request, as it would in the library.
 func (l *lane) compute(call *Call, r request) (err error) {
@@ -101,32 +123,51 @@ func (l *lane) finish(r request, err error, stamps backend.Stamps) {
 	l.finished, l.stamps = r.sequence, stamps
 	if l.phase == inFlight {
 		l.end(err)
-	} else {
-		l.phase = idle
 	}
 	l.ended.Broadcast()
 }
 
-// end records how the request in flight ended and announces it if it is parked.
+// end records how the request in flight ended, and announces it if somebody waits for that. The caller is yet to be told.
 func (l *lane) end(err error) {
-	l.phase, l.failure = idle, err
+	l.failure = err
 	if err == nil {
 		store(&l.record.done, l.sequence)
 	} else {
 		store(&l.record.failed, l.sequence)
 	}
-	if l.parked {
-		l.parked = false
+	if l.parking == promised {
 		l.announce()
 	}
 }
 
 func (l *lane) announce() {
+	l.parking = queued
 	code := backend.OK
 	if failed, ok := l.failure.(*backend.Error); ok {
 		code = failed.Status
 	}
-	l.engine.announce(backend.Completion{Token: l.running.token, Sequence: l.sequence, Status: code})
+	l.engine.announce(delivery{backend.Completion{Token: l.running.token, Sequence: l.sequence, Status: code}, l})
+}
+
+// reaped tells the caller of a completion.
+func (l *lane) reaped(sequence uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sequence != l.sequence || l.parking != queued {
+		return
+	}
+	l.parking = nobody
+	if l.phase == inFlight {
+		l.phase = told
+	}
+}
+
+// named fails unless a request is the last one.
+func (l *lane) named(sequence uint32) error {
+	if sequence != l.sequence || sequence == 0 {
+		return status(streaminfer.StatusInvalidArgument, "the last request is %d, not %d", l.sequence, sequence)
+	}
+	return nil
 }
 
 func (l *lane) Poll(sequence uint32) (int32, error) {
@@ -134,13 +175,17 @@ func (l *lane) Poll(sequence uint32) (int32, error) {
 		return 0, err
 	}
 	defer l.mu.Unlock()
-	switch {
-	case sequence != l.sequence:
-		return 0, status(streaminfer.StatusInvalidArgument, "the last request is %d, not %d", l.sequence, sequence)
-	case l.parked:
-		return backend.Parked, nil
-	case l.phase == inFlight:
-		return backend.Pending, nil
+	if err := l.named(sequence); err != nil {
+		return 0, err
+	}
+	if l.phase == inFlight {
+		switch {
+		case l.parking != nobody:
+			return backend.Parked, nil
+		case !l.hasEnded():
+			return backend.Pending, nil
+		}
+		l.phase = told
 	}
 	return backend.OK, l.failure
 }
@@ -148,7 +193,7 @@ func (l *lane) Poll(sequence uint32) (int32, error) {
 func (l *lane) Wait(sequence uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for sequence == l.sequence && l.phase == inFlight && !l.freed {
+	for sequence == l.sequence && l.phase == inFlight && !l.hasEnded() && !l.freed {
 		l.ended.Wait()
 	}
 }
@@ -158,12 +203,18 @@ func (l *lane) Park(sequence uint32) error {
 		return err
 	}
 	defer l.mu.Unlock()
-	if sequence != l.sequence || l.parked {
-		return status(streaminfer.StatusWrongState, "request %d cannot be parked", sequence)
+	if err := l.named(sequence); err != nil {
+		return err
 	}
-	if l.phase == inFlight {
-		l.parked = true
-	} else {
+	switch {
+	case l.phase == told:
+		return status(streaminfer.StatusWrongState, "request %d has ended: there is nothing to park", sequence)
+	case l.phase == givenUp:
+		return status(streaminfer.StatusDraining, "request %d was given up", sequence)
+	case l.parking != nobody:
+		return status(streaminfer.StatusWrongState, "request %d is parked already", sequence)
+	}
+	if l.parking = promised; l.hasEnded() {
 		l.announce()
 	}
 	return nil
@@ -174,11 +225,17 @@ func (l *lane) Unpark(sequence uint32) (int32, error) {
 		return 0, err
 	}
 	defer l.mu.Unlock()
-	if sequence != l.sequence || !l.parked {
+	if err := l.named(sequence); err != nil {
+		return 0, err
+	}
+	switch l.parking {
+	case promised:
+		l.parking = nobody
+		return backend.OK, nil
+	case queued:
 		return backend.TooLate, nil
 	}
-	l.parked = false
-	return backend.OK, nil
+	return 0, status(streaminfer.StatusWrongState, "request %d is not parked", sequence)
 }
 
 func (l *lane) Cancel(sequence uint32) (int32, error) {
@@ -187,11 +244,11 @@ func (l *lane) Cancel(sequence uint32) (int32, error) {
 	if l.freed {
 		return 0, status(streaminfer.StatusStaleHandle, "the context is freed")
 	}
-	if l.phase != inFlight || sequence != l.sequence {
+	if l.phase != inFlight || sequence != l.sequence || l.hasEnded() {
 		return backend.TooLate, nil
 	}
+	l.phase = givenUp
 	l.end(status(streaminfer.StatusCancelled, "the request was cancelled"))
-	l.phase = draining
 	l.ended.Broadcast()
 	return backend.OK, nil
 }
@@ -201,7 +258,7 @@ func (l *lane) Drained() (bool, error) {
 		return false, err
 	}
 	defer l.mu.Unlock()
-	return l.phase != draining, nil
+	return l.settled() == nil, nil
 }
 
 func (l *lane) Timings() (backend.Stamps, error) {
@@ -209,8 +266,11 @@ func (l *lane) Timings() (backend.Stamps, error) {
 		return backend.Stamps{}, err
 	}
 	defer l.mu.Unlock()
-	if l.sequence == 0 || l.phase != idle {
-		return backend.Stamps{}, status(streaminfer.StatusWrongState, "no request has ended")
+	switch {
+	case l.sequence == 0:
+		return backend.Stamps{}, status(streaminfer.StatusWrongState, "no request has ended yet")
+	case l.phase == inFlight || !l.hasEnded() || l.parking == queued:
+		return backend.Stamps{}, status(streaminfer.StatusWrongState, "request %d is in flight", l.sequence)
 	}
 	return l.stamps, nil
 }
@@ -224,45 +284,4 @@ func reported(err error) error {
 		code = e.Status
 	}
 	return &backend.Error{Status: int32(code), Message: fmt.Sprint(err)}
-}
-
-// event is a mark that can be moved.
-type event struct {
-	engine   *engine
-	recorded bool
-	mark     mark
-}
-
-func (e *engine) NewEvent() (backend.Event, error) {
-	e.count(func(s *backend.Stats) { s.Events++ })
-	return &event{engine: e}, nil
-}
-
-func (e *event) Record(c backend.Context) error {
-	last := c.(*lane).last()
-	e.engine.mu.Lock()
-	e.recorded, e.mark = true, last
-	e.engine.mu.Unlock()
-	return nil
-}
-
-func (e *event) Wait(c backend.Context) error {
-	e.engine.mu.Lock()
-	recorded, place := e.recorded, e.mark
-	e.engine.mu.Unlock()
-	if !recorded {
-		return status(streaminfer.StatusNotRecorded, "the event has not been recorded")
-	}
-	l := c.(*lane)
-	if err := l.enter(); err != nil {
-		return err
-	}
-	defer l.mu.Unlock()
-	l.waits = append(l.waits, place)
-	return nil
-}
-
-func (e *event) Free() error {
-	e.engine.count(func(s *backend.Stats) { s.Events-- })
-	return nil
 }

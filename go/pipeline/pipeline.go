@@ -1,7 +1,7 @@
-// Package pipeline connects stages, such as preparing a request, one model, another model, by bounded channels.
+// Package pipeline connects stages, such as preparing a request, one model, another model, by bounded queues.
 //
 // Each stage has its own workers, its own bound on what waits for it, and its own limit of time for one item. An item that
-// fails leaves the pipeline at the stage where it failed, and no other item notices. When a stage is slow the channels
+// fails leaves the pipeline at the stage where it failed, and no other item notices. When a stage is slow the queues
 // before it fill, until the entrance makes callers wait or turns them away: nothing grows.
 //
 //	p, err := pipeline.New(
@@ -40,15 +40,16 @@ type Stage[T any] struct {
 	// Workers is the number of items that the stage works on at once; 0 means 1.
 	Workers int
 	// Queue bounds the items that wait for the stage; 0 means QueueDefault, a negative number none: an item is handed
-	// over when a worker is free.
+	// over when a worker is free. Only items that somebody still waits for count.
 	Queue int
 	// Timeout limits the time that the stage works on one item; 0 means that only the item's own context does.
 	Timeout time.Duration
 	// Run works on one item and returns when it no longer touches it, soon after ctx has ended. A panic in it fails the
-	// item.
+	// item, and so does runtime.Goexit, after which another worker takes the place of the one that it ended.
 	Run func(ctx context.Context, item T) error
 	// New, instead of Run, makes a Run for each worker, with whatever the worker owns, and what releases that at the end.
-	// It is called on the worker's goroutine, as are the two functions that it returns.
+	// It is called on the worker's goroutine, as are the two functions that it returns. A worker that takes another's place
+	// calls it with its first item, which fails if New does.
 	New func() (run func(ctx context.Context, item T) error, release func() error, err error)
 }
 
@@ -102,10 +103,15 @@ type job[T any] struct {
 	state atomic.Uint32
 	// done receives the outcome of a job that was not abandoned.
 	done chan error
+	// at is the stage whose queue the job is in, or was last.
+	at atomic.Pointer[stage[T]]
+	// queued says that the job is in that queue, between these two; the stage's lock guards them.
+	queued       bool
+	before, next *job[T]
 }
 
 const (
-	// waiting: in a channel or on the way to one; who abandons it may, at any moment.
+	// waiting: in a queue or on the way to one; who abandons it may, at any moment.
 	waiting uint32 = iota
 	// running: a worker has the item, which is nobody else's until it is done.
 	running
@@ -133,7 +139,7 @@ func New[T any](stages ...Stage[T]) (*Pipeline[T], error) {
 		}
 		for range s.Workers {
 			count++
-			p.workers.Go(func() { p.work(s, next, started) })
+			p.workers.Go(func() { p.start(s, next, started) })
 		}
 	}
 	var failed error
@@ -167,15 +173,15 @@ func (p *Pipeline[T]) do(ctx context.Context, item T, wait bool) error {
 	}
 	defer p.leave()
 	j := &job[T]{ctx: ctx, item: item, done: make(chan error, 1)}
-	first := p.stages[0].in
-	select {
-	case first <- j:
-	default:
+	first := p.stages[0]
+	if !first.offer(j) {
 		if !wait {
 			return ErrFull
 		}
 		select {
-		case first <- j:
+		case first.room <- struct{}{}:
+			first.push(j)
+		case first.hand <- j:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-p.stop:
@@ -200,6 +206,10 @@ func (p *Pipeline[T]) abandon(j *job[T], why error) error {
 			return err
 		case <-time.After(time.Millisecond): // it may be on its way to the next stage by then
 		}
+	}
+	// A stage that it is on its way to writes itself down first and then looks at the state, so one of the two sees the other.
+	if s := j.at.Load(); s != nil {
+		s.remove(j)
 	}
 	return why
 }
@@ -263,7 +273,7 @@ func (p *Pipeline[T]) Stats() []StageStats {
 		s.mu.Lock()
 		stats[i] = s.stats
 		s.mu.Unlock()
-		stats[i].Name, stats[i].Workers, stats[i].Queued = s.Name, s.Workers, len(s.in)
+		stats[i].Name, stats[i].Workers = s.Name, s.Workers
 	}
 	return stats
 }

@@ -166,8 +166,10 @@ func ParseOptions(text string) (Options, error) {
 	return Options{}, fmt.Errorf("trace: %q is none of off, api, api=full, api=N", text)
 }
 
-// Recorder has the rings of one engine. Its methods may be called from any goroutine.
+// Recorder has the rings of one engine. Its methods may be called from any goroutine. The zero value records what the zero
+// Options say.
 type Recorder struct {
+	// every is 0 for spansDefault.
 	api, every atomic.Int64
 	requests   atomic.Int64
 
@@ -179,17 +181,14 @@ type Recorder struct {
 
 // NewRecorder returns one that records what the options say.
 func NewRecorder(o Options) *Recorder {
-	r := &Recorder{counts: map[Kind]uint64{}, events: ring[Event]{max: eventsMax}, spans: ring[Span]{max: spansMax}}
+	r := &Recorder{}
 	r.Set(o)
 	return r
 }
 
 // Set changes what is recorded from now on.
 func (r *Recorder) Set(o Options) {
-	if o.Spans <= 0 {
-		o.Spans = spansDefault
-	}
-	r.every.Store(int64(o.Spans))
+	r.every.Store(int64(max(o.Spans, 0)))
 	r.api.Store(int64(o.API))
 }
 
@@ -207,22 +206,31 @@ func (r *Recorder) Event(request uint32, e Event) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.counts == nil {
+		r.counts = map[Kind]uint64{}
+	}
 	r.counts[e.Kind]++
 	if e.Kind == Submit || e.Kind == Wait || e.Kind == Infer {
 		if int64(request)%every != 0 {
 			return
 		}
 	}
-	r.events.add(e)
+	r.events.add(e, eventsMax)
 }
 
 // Sampled reports whether it is the turn of one more request to have its span recorded.
-func (r *Recorder) Sampled() bool { return r.requests.Add(1)%r.every.Load() == 0 }
+func (r *Recorder) Sampled() bool {
+	every := r.every.Load()
+	if every == 0 {
+		every = spansDefault
+	}
+	return r.requests.Add(1)%every == 0
+}
 
 // Span records a request.
 func (r *Recorder) Span(s *Span) {
 	r.mu.Lock()
-	r.spans.add(*s)
+	r.spans.add(*s, spansMax)
 	r.mu.Unlock()
 }
 
@@ -237,22 +245,23 @@ func (r *Recorder) Take() *Trace {
 	return t
 }
 
-// ring keeps the last max values. It takes its memory with the first.
+// ring keeps the last values. It takes its memory with the first.
 type ring[T any] struct {
-	max, next int
-	values    []T
+	next   int
+	values []T
 }
 
-func (r *ring[T]) add(value T) {
+// add keeps a value, and with it as many as bound says, which is always the same.
+func (r *ring[T]) add(value T, bound int) {
 	if r.values == nil {
-		r.values = make([]T, 0, r.max)
+		r.values = make([]T, 0, bound)
 	}
-	if len(r.values) < r.max {
+	if len(r.values) < bound {
 		r.values = append(r.values, value)
 		return
 	}
 	r.values[r.next] = value
-	r.next = (r.next + 1) % r.max
+	r.next = (r.next + 1) % bound
 }
 
 func (r *ring[T]) all() []T {
