@@ -95,6 +95,7 @@ func (l *lane) infer(ctx context.Context, in, out []Tensor) error {
 		return err
 	}
 	if err := s.wait(ctx, op); err != nil {
+		s.abandon()
 		_, _ = s.settled(op) // nearly always the device is done with a request that failed by itself
 		return err
 	}
@@ -238,17 +239,19 @@ func (s *Session) tidy() {
 		return // closed, or still in use by another goroutine: then the next user finds it busy
 	}
 	defer s.leave()
-	if s.bound {
-		_ = s.unbind()
+	if s.bound && s.unbind() != nil {
+		s.poisoned = true // bound by a goroutine that has it still
 	}
 	s.abandon()
 }
 
-// abandon leaves nothing in flight.
+// abandon leaves nothing in flight. If the library does not let this goroutine do so, the session can serve no more.
 func (s *Session) abandon() {
 	if s.inFlight {
 		if _, err := s.context.Cancel(s.sequence.Load()); err == nil {
-			_, _ = s.poll("tidy")
+			if ended, _ := s.poll("tidy"); !ended {
+				s.poisoned = true
+			}
 		}
 		s.inFlight, s.draining = false, true
 	}

@@ -109,8 +109,8 @@ func (p *Pool) awaitDrained(l *lane) {
 	p.dispatch()
 }
 
-// broken reports whether the session can serve no more: it is closed, or a panic poisoned it, or another goroutine is
-// still in it. It is called by its holder.
+// broken reports whether the session can serve no more: it is closed, or a panic or its last user poisoned it, or another goroutine
+// is still in it. It is called by its holder.
 func (s *Session) broken() bool { return s.state.Load() != stateIdle || s.poisoned }
 
 // replace makes a new session for a lane that lost its own.

@@ -110,7 +110,9 @@ type Session struct {
 const (
 	stateIdle uint32 = iota
 	stateInCall
-	// stateClosing: Close was called during a call, whose end will free the session.
+	// stateBorrowed: another session is being linked to this one. Calls wait for that, which is short.
+	stateBorrowed
+	// stateClosing: Close was called meanwhile; whose call it is will free the session.
 	stateClosing
 	stateClosed
 )
@@ -118,7 +120,7 @@ const (
 // NewSession creates a session and prepares a replay for each of its buckets. Nothing is allocated afterwards.
 //
 // Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument (attachments), StatusShapeMismatch
-// (links).
+// (links), StatusBusy and StatusWrongThread (a goroutine is in a call on a session to link to, or it is bound to another).
 func (m *Model) NewSession(options SessionOptions) (*Session, error) {
 	return m.newSession(options, trace.Create)
 }
@@ -175,10 +177,9 @@ func (s *Session) prepare(op string, links []Link, attachments []Attachment) err
 		if err != nil {
 			return err
 		}
-		if err := s.context.Link(input, source.context, output); err != nil {
-			return failure(op, ExecutedNo, err)
+		if err := s.link(op, input, source, output); err != nil {
+			return err
 		}
-		runtime.KeepAlive(source)
 	}
 	for i := range attachments {
 		if err := s.attach(op, &attachments[i]); err != nil {
@@ -186,6 +187,17 @@ func (s *Session) prepare(op string, links []Link, attachments []Attachment) err
 		}
 	}
 	return failure(op, ExecutedNo, s.context.Prepare())
+}
+
+// link makes an input be an output of source. Nobody is in a call on source meanwhile: the library would refuse one of the two.
+func (s *Session) link(op string, input int, source *Session, output int) error {
+	if source != s {
+		if err := source.borrow(op); err != nil {
+			return err
+		}
+		defer source.giveBack()
+	}
+	return failure(op, ExecutedNo, s.context.Link(input, source.context, output))
 }
 
 func (s *Session) attach(op string, a *Attachment) error {
@@ -305,7 +317,8 @@ func (s *Session) Wait(ctx context.Context) error {
 	return s.wait(ctx, "wait")
 }
 
-// Poll reports whether the submitted request has ended, and how. A session with nothing in flight has ended.
+// Poll reports whether the submitted request has ended, and how. A session with nothing in flight has ended. An error with ended
+// false is a refusal of the call: the request goes on.
 func (s *Session) Poll() (ended bool, err error) {
 	if err := s.enter("poll"); err != nil {
 		return false, s.cutOff(err)
@@ -326,12 +339,21 @@ func (s *Session) poll(op string) (ended bool, err error) {
 		}
 		return !s.inFlight, nil
 	}
+	if isRefusedCall(err) {
+		return false, s.failed(op, ExecutedMaybe, err)
+	}
 	// A request that was cancelled from elsewhere leaves the device at work.
 	s.inFlight, s.draining = false, true
 	if reported, ok := err.(*backend.Error); ok && Status(reported.Status) == StatusExpired {
 		return true, failure(op, ExecutedNo, err)
 	}
 	return true, s.failed(op, ExecutedMaybe, err)
+}
+
+// isRefusedCall says of an error of the backend that it is of the call alone: the caller is not whose turn it is. Requests do not end so.
+func isRefusedCall(err error) bool {
+	reported, ok := err.(*backend.Error)
+	return ok && (Status(reported.Status) == StatusWrongThread || Status(reported.Status) == StatusBusy)
 }
 
 // failed is failure, which notes whether the session can go on.
