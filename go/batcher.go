@@ -134,11 +134,14 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	}
 	b.idle.L = &b.mu
 	m.engine.startReaper()
-	if b.token, err = adopt(m.engine.registry, b, nil); err != nil {
+	err = adopt(m.engine.registry, b, nil, func(token uint64) {
+		b.token = token
+		b.cleanup = runtime.AddCleanup(b, forgotten.free, forgotten{m.engine.registry, token, raw})
+	})
+	if err != nil {
 		_ = raw.Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	b.cleanup = runtime.AddCleanup(b, forgotten.free, forgotten{m.engine.registry, b.token, raw})
 	return b, nil
 }
 

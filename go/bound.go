@@ -82,7 +82,7 @@ func (w *boundWorker) end() {
 // exit, the thread ends with it, which unbinds.
 func (w *boundWorker) run(m *Model, options SessionOptions, started chan<- error) {
 	defer close(w.ended)
-	s, err := m.newSession(options, trace.CreatePooled)
+	s, err := m.newSession(options, trace.CreatePooled, nil)
 	if err == nil {
 		if err = s.Bind(); err != nil {
 			_ = s.Close()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // lane is a session of a pool. Who it was handed to owns it until release; in the idle list it is the pool's.
@@ -43,18 +44,21 @@ type moments struct {
 	device                                 backend.Stamps
 }
 
-func newLane(p *Pool, s *Session) *lane {
+func newLane(p *Pool) (*lane, error) {
 	l := &lane{pool: p, again: time.NewTimer(time.Hour)}
 	l.again.Stop()
+	s, err := p.model.newSession(p.options.Session, trace.CreatePooled, &l.heldBy)
+	if err != nil {
+		return nil, err
+	}
 	l.adopt(s)
-	return l
+	return l, nil
 }
 
-// adopt makes s the lane's session.
+// adopt makes s, which was made for the lane, its session.
 func (l *lane) adopt(s *Session) {
 	inputs, outputs := len(s.model.inputs), len(s.model.outputs)
 	l.session, l.selected = s, false
-	s.holder = &l.heldBy
 	l.request = backend.Bucket{Shapes: make([][]int64, inputs), Values: make([][]int64, inputs)}
 	l.inputs, l.outputs = make([]backend.View, inputs), make([]backend.View, outputs)
 }

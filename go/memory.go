@@ -111,13 +111,15 @@ func (e *Engine) newMemory(op string, options *backend.MemoryOptions) (*Memory, 
 		lent.Memory, m.memory = raw, lent
 	}
 	if m.info, err = raw.Info(); err == nil {
-		m.token, err = adopt(e.registry, m, nil)
+		err = adopt(e.registry, m, nil, func(token uint64) {
+			m.token = token
+			m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, token, m.memory})
+		})
 	}
 	if err != nil {
 		_ = m.memory.Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, m.token, m.memory})
 	return m, nil
 }
 

@@ -159,14 +159,16 @@ func (e *Engine) newModel(raw backend.Model, err error) (*Model, error) {
 	m := &Model{engine: e, model: raw}
 	if m.inputs, err = tensorInfos(raw.Inputs()); err == nil {
 		if m.outputs, err = tensorInfos(raw.Outputs()); err == nil {
-			m.token, err = adopt(e.registry, m, nil)
+			err = adopt(e.registry, m, nil, func(token uint64) {
+				m.token = token
+				m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, token, raw})
+			})
 		}
 	}
 	if err != nil {
 		_ = raw.Free()
 		return nil, err
 	}
-	m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, m.token, raw})
 	return m, nil
 }
 

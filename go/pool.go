@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
-	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // PoolOptions are the choices made when a pool is made. The zero value is right for a start.
@@ -133,12 +132,11 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	buckets := m.poolBuckets(o.Session.Buckets, nil)
 	p.buckets.Store(&buckets)
 	for range o.Sessions + o.Spares {
-		s, err := m.newSession(o.Session, trace.CreatePooled)
+		l, err := newLane(p)
 		if err != nil {
 			p.Close()
 			return nil, err
 		}
-		l := newLane(p, s)
 		p.lanes, p.idle = append(p.lanes, l), append(p.idle, l)
 	}
 	p.warmUp()

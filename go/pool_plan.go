@@ -138,7 +138,7 @@ func (p *Pool) renew(ctx context.Context) error {
 	lanes := slices.Clone(p.lanes)
 	p.mu.Unlock()
 	for _, l := range lanes {
-		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
+		s, err := p.model.newSession(p.options.Session, trace.CreatePooled, &l.heldBy)
 		if err != nil {
 			return err
 		}

@@ -118,7 +118,7 @@ func (p *Pool) replace(l *lane) {
 	defer p.background.Done()
 	_ = l.session.Close()
 	for pause := replacePauseMin; ; pause = min(2*pause, replacePauseMax) {
-		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
+		s, err := p.model.newSession(p.options.Session, trace.CreatePooled, &l.heldBy)
 		p.mu.Lock()
 		if err == nil && !p.closed {
 			l.adopt(s)

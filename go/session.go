@@ -122,10 +122,11 @@ const (
 // Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument (attachments), StatusShapeMismatch
 // (links), StatusBusy and StatusWrongThread (a goroutine is in a call on a session to link to, or it is bound to another).
 func (m *Model) NewSession(options SessionOptions) (*Session, error) {
-	return m.newSession(options, trace.Create)
+	return m.newSession(options, trace.Create, nil)
 }
 
-func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, error) {
+// newSession makes a session, one of a pool if there is a holder: see Session.holder.
+func (m *Model) newSession(options SessionOptions, kind trace.Kind, holder *atomic.Uint64) (*Session, error) {
 	const op = "new session"
 	if options.Threads < 0 {
 		return nil, refusal(op, StatusInvalidArgument, "%d threads", options.Threads)
@@ -146,18 +147,21 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 		return nil, failure(op, ExecutedNo, err)
 	}
 	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, block: options.Block, closing: make(chan struct{}),
-		done: make(chan backend.Completion, 1), shadow: newShadow()}
+		done: make(chan backend.Completion, 1), shadow: newShadow(), holder: holder}
 	if err := s.prepare(op, options.Links, options.Attachments); err != nil {
 		_ = s.rest().Free()
 		return nil, err
 	}
 	s.record = raw.Record()
 	m.engine.startReaper()
-	if s.token, err = adopt(m.engine.registry, s, s.done); err != nil {
+	err = adopt(m.engine.registry, s, s.done, func(token uint64) {
+		s.token = token
+		s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, token, s.rest()})
+	})
+	if err != nil {
 		_ = s.rest().Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, s.token, s.rest()})
 	m.engine.countWorkers()
 	s.traced(kind, nil, s.tracing(), "")
 	return s, nil
