@@ -26,8 +26,9 @@ type lane struct {
 	inputs, outputs []backend.View
 
 	// What follows is written with the pool's lock: bucket and service time expected of the request that holds the lane,
-	// since when, and a session that replaces the present one when it is given back.
+	// since when, whether it is to find out what the service time is now, and a session that replaces the present one when it is given back.
 	since, expected time.Duration
+	isProbe         bool
 	bucket          *poolBucket
 	next            *Session
 	swapped         func()

@@ -73,7 +73,8 @@ const (
 // share of the service time of those queued with an earlier deadline; if that, its own service time and, where it has to
 // wait, a margin of half as much end after its deadline, or if one that waits already would become late because of it, it is
 // refused at once with [ErrDeadline], while the caller still has time for something else. One that turns out to be too late when
-// its turn comes is refused instead of served. So an overloaded pool spends its device on requests that are in time.
+// its turn comes is refused instead of served. A service time that keeps a session idle is put to the test: a request
+// is let through once there has been no news of it for a tenth of a second, and for as long as that request has until its deadline. So an overloaded pool spends its device on requests that are in time.
 //
 // Several pools share an engine's device, each with a quota: its sessions, and a queue of its own. A storm of requests to one
 // fills that pool's sessions and queue and no others; what the others notice is a device that is as busy as those sessions make it.

@@ -15,13 +15,18 @@ func (p *Pool) release(ctx context.Context, l *lane, bucket *poolBucket, err err
 	p.record(ctx, l, now, err)
 	p.mu.Lock()
 	if err == nil {
+		if l.isProbe {
+			bucket.service = now - l.since // what was known before is no longer so
+		}
 		bucket.observe(now - l.since)
+		bucket.told = now
 		p.stats.Succeeded++
 		p.stats.count(bucket != &p.direct, l)
 	} else {
 		p.count(err)
 		if errors.Is(err, StatusTimeout) {
 			bucket.lengthen(now - l.since)
+			bucket.told = now
 		}
 	}
 	p.giveBack(l)
@@ -225,6 +230,7 @@ func (p *Pool) warm(ctx context.Context, b *poolBucket, measured bool) {
 	p.mu.Lock()
 	if err == nil && measured {
 		b.observe(backend.Now() - started)
+		b.told = backend.Now()
 		b.served--
 	}
 	p.giveBack(l)
