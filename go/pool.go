@@ -92,7 +92,8 @@ type Pool struct {
 	background sync.WaitGroup
 	// buckets is replaced as a whole when the model has got more.
 	buckets atomic.Pointer[[]*poolBucket]
-	renewal sync.Mutex
+	// renewal has room for the one Prepare that exchanges sessions.
+	renewal chan struct{}
 
 	mu    sync.Mutex
 	lanes []*lane
@@ -125,7 +126,8 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{model: m, options: o, quiet: make(chan struct{}), queue: make(queue[*waiter], 0, min(o.QueueMax, queueRoomMax))}
+	p := &Pool{model: m, options: o, quiet: make(chan struct{}), renewal: make(chan struct{}, 1),
+		queue: make(queue[*waiter], 0, min(o.QueueMax, queueRoomMax))}
 	p.lifetime, p.end = context.WithCancel(context.Background())
 	if o.ProfileLabels {
 		p.labels = pprof.WithLabels(context.Background(), pprof.Labels("streaminfer_pool", o.Name))
