@@ -97,9 +97,11 @@ type Session struct {
 	sequence atomic.Uint32
 
 	// What follows belongs to the goroutine that is in a call.
-	inFlight   bool
-	draining   bool
-	bound      bool
+	inFlight bool
+	draining bool
+	bound    bool
+	// workers says that the session is a Bound's, from when it has been bound.
+	workers    bool
 	poisoned   bool
 	shadow     shadow
 	block      bool

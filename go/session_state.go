@@ -67,6 +67,9 @@ func (s *Session) leaveFrom(state uint32) {
 	}
 }
 
+// isClosed says that Close has been called.
+func (s *Session) isClosed() bool { return s.state.Load() >= stateClosing }
+
 // Cancel gives up the request in flight, if there is one: a goroutine in Run or Wait returns with StatusCancelled, and
 // the session is draining. It may be called from any goroutine.
 func (s *Session) Cancel() error {

@@ -210,7 +210,7 @@ func (l *lane) Prepare() error {
 }
 
 func (l *lane) Bind() error {
-	if err := l.quiet(); err != nil {
+	if err := l.enter(); err != nil {
 		return err
 	}
 	defer l.mu.Unlock()
