@@ -106,11 +106,17 @@ type Batcher struct {
 // StatusOutOfMemory, StatusInvalidArgument.
 func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	const op = "new batcher"
-	if o.Batches < 0 || o.Threads < 0 || o.Delay < 0 {
-		return nil, refusal(op, StatusInvalidArgument, "%d batches, %d threads, a delay of %v", o.Batches, o.Threads, o.Delay)
+	if err := checkCounts(op, option{"Batches", o.Batches}, option{"Threads", o.Threads}); err != nil {
+		return nil, err
+	}
+	if err := o.Admission.check(op); err != nil {
+		return nil, err
+	}
+	if o.Delay < 0 {
+		return nil, refusal(op, StatusInvalidArgument, "the option Delay cannot be %v", o.Delay)
 	}
 	if o.Priority > PriorityHigh {
-		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", o.Priority)
+		return nil, refusal(op, StatusInvalidArgument, "the option Priority cannot be %d", o.Priority)
 	}
 	if o.QueueMax == 0 {
 		o.QueueMax = queueDefault

@@ -57,10 +57,14 @@ type boundOutcome struct {
 //
 // Errors: as for [Model.NewSession] and [Session.Bind].
 func NewBound(m *Model, o BoundOptions) (*Bound, error) {
-	if o.QueueMax <= 0 {
+	if err := checkCounts("new bound", option{"QueueMax", o.QueueMax}); err != nil {
+		return nil, err
+	}
+	if o.QueueMax == 0 {
 		o.QueueMax = queueDefault
 	}
-	w := &boundWorker{calls: make(chan *boundCall, o.QueueMax), ended: make(chan struct{})}
+	// What finds no room waits for it, so that more room than this makes no difference but for the memory that it takes.
+	w := &boundWorker{calls: make(chan *boundCall, min(o.QueueMax, queueRoomMax)), ended: make(chan struct{})}
 	w.lifetime, w.end = context.WithCancel(context.Background())
 	started := make(chan error)
 	go w.run(m, o.Session, started)

@@ -85,6 +85,9 @@ func Open(options EngineOptions) (*Engine, error) {
 	if _, err := trace.ParseOptions(os.Getenv("STREAMINFER_TRACE")); err != nil {
 		return nil, refusal("open", StatusInvalidArgument, "STREAMINFER_TRACE: %v", err)
 	}
+	if err := options.check("open"); err != nil {
+		return nil, err
+	}
 	opened, err := open(options.backend())
 	if err != nil {
 		return nil, failure("open", ExecutedNo, err)
@@ -102,6 +105,9 @@ func NewEngine(b backend.Engine) *Engine {
 
 // Devices describes the devices of this machine: those an engine can be opened on. Of the options only Library counts.
 func Devices(options EngineOptions) ([]DeviceInfo, error) {
+	if err := options.check("devices"); err != nil {
+		return nil, err
+	}
 	raw, err := devices(options.backend())
 	if err != nil {
 		return nil, failure("devices", ExecutedNo, err)
@@ -136,6 +142,15 @@ func (e *Engine) Close() error {
 		return err
 	}
 	return traced
+}
+
+func (o *EngineOptions) check(op string) error {
+	for name, text := range map[string]string{"Device": o.Device, "Library": o.Library} {
+		if err := checkText(op, name, text); err != nil {
+			return err
+		}
+	}
+	return checkCounts(op, option{"Threads", o.Threads}, option{"InFlightMax", o.InFlightMax}, option{"SessionsMax", o.SessionsMax})
 }
 
 func (o *EngineOptions) backend() *backend.EngineOptions {

@@ -97,6 +97,9 @@ func (e *Engine) newMemory(op string, options *backend.MemoryOptions) (*Memory, 
 	if options.Bytes < 0 || options.Rows < 0 || options.RowBytes < 0 || options.ElementBytes < 0 {
 		return nil, refusal(op, StatusInvalidArgument, "a size is below zero")
 	}
+	if err := checkCounts(op, option{"elementBytes", options.ElementBytes}); err != nil {
+		return nil, err
+	}
 	lent := &loan{}
 	if options.Data != nil {
 		lent.pinner.Pin(unsafe.SliceData(options.Data))

@@ -48,6 +48,8 @@ const (
 )
 
 const (
+	// sessionsMax is as many as any engine of the library's has.
+	sessionsMax     = 16384
 	queueDefault    = 1024
 	queueRoomMax    = 1 << 16
 	warmUpDefault   = 3
@@ -148,11 +150,18 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 }
 
 func (o *PoolOptions) complete() error {
-	if len(o.Session.Attachments) > 0 {
-		return refusal("new pool", StatusInvalidArgument, "all sessions of a pool cannot be attached to the same memory")
+	const op = "new pool"
+	if err := checkCounts(op, option{"Sessions", o.Sessions}, option{"Spares", max(o.Spares, 0)}); err != nil {
+		return err
 	}
-	if o.Sessions < 0 || len(o.Session.Links) > 0 {
-		return refusal("new pool", StatusInvalidArgument, "%d sessions with %d links", o.Sessions, len(o.Session.Links))
+	if err := o.Admission.check(op); err != nil {
+		return err
+	}
+	if len(o.Session.Attachments) > 0 {
+		return refusal(op, StatusInvalidArgument, "all sessions of a pool cannot be attached to the same memory")
+	}
+	if len(o.Session.Links) > 0 {
+		return refusal(op, StatusInvalidArgument, "the sessions of a pool cannot be linked")
 	}
 	if o.Sessions == 0 {
 		o.Sessions = runtime.GOMAXPROCS(0)
@@ -167,6 +176,10 @@ func (o *PoolOptions) complete() error {
 		o.WarmUp = warmUpDefault
 	}
 	o.Spares, o.QueueMax = max(o.Spares, 0), max(o.QueueMax, 0)
+	if o.Sessions > sessionsMax || o.Spares > sessionsMax {
+		return refusal(op, StatusLimitReached, "the options Sessions and Spares cannot be %d and %d: there are %d sessions at most",
+			o.Sessions, o.Spares, sessionsMax)
+	}
 	return nil
 }
 

@@ -130,11 +130,11 @@ func (m *Model) NewSession(options SessionOptions) (*Session, error) {
 // newSession makes a session, one of a pool if there is a holder: see Session.holder.
 func (m *Model) newSession(options SessionOptions, kind trace.Kind, holder *atomic.Uint64) (*Session, error) {
 	const op = "new session"
-	if options.Threads < 0 {
-		return nil, refusal(op, StatusInvalidArgument, "%d threads", options.Threads)
+	if err := checkCounts(op, option{"Threads", options.Threads}); err != nil {
+		return nil, err
 	}
 	if options.Priority > PriorityHigh {
-		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", options.Priority)
+		return nil, refusal(op, StatusInvalidArgument, "the option Priority cannot be %d", options.Priority)
 	}
 	choices := backend.ContextOptions{Threads: options.Threads, Priority: uint32(options.Priority)}
 	for _, bucket := range options.Buckets {
