@@ -3,6 +3,7 @@ package streaminfer
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,6 +75,8 @@ type Batcher struct {
 	batcher backend.Batcher
 	token   uint64
 	cleanup runtime.Cleanup
+	// outputs are described if a request's rows tell how large they are.
+	outputs []TensorInfo
 	// closing ends the waiting of requests.
 	closing chan struct{}
 
@@ -133,7 +136,7 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	if err != nil {
 		return nil, failure(op, ExecutedNo, err)
 	}
-	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}),
+	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}), outputs: m.outputsByRows(),
 		queue: make(queue[*ticket], 0, min(max(o.QueueMax, 0), queueRoomMax)), kinds: m.kinds(o.Buckets), lanes: batchesDefault}
 	if o.Batches > 0 {
 		b.lanes = int64(o.Batches)
@@ -173,6 +176,9 @@ func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) (err error) {
 	if err := b.model.checkTensors(op, in, out); err != nil {
 		return err
 	}
+	if err := b.checkRoom(op, in, out); err != nil {
+		return err
+	}
 	t, err := b.enter(op)
 	if err != nil {
 		return err
@@ -183,6 +189,34 @@ func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) (err error) {
 	t.moments.ended = backend.Now()
 	t.record(ctx, err)
 	return err
+}
+
+// checkRoom finds outputs that do not fit before rows are spent on them, where that can be known.
+func (b *Batcher) checkRoom(op string, in, out []Tensor) error {
+	for i := range b.outputs {
+		info := &b.outputs[i]
+		t := find(out, i, info.Name)
+		if t == nil || len(info.Shape) == 0 || info.Shape[0] != Dynamic ||
+			slices.Contains(info.Shape[1:], Dynamic) {
+			continue
+		}
+		need := b.model.rowsOf(in) * elementCount(info.Shape[1:]) * int64(t.DType.Size())
+		if int64(cap(t.Data)) < need {
+			return refusal(op, StatusShapeMismatch, "output %q has %d bytes, there is room for %d", info.Name, need, cap(t.Data))
+		}
+	}
+	return nil
+}
+
+// outputsByRows describes the outputs if what is open of them is the batch: if all of the model's buckets differ in that alone, and nothing
+// else is padded. Otherwise it has none: a batch itself tells how large its outputs are.
+func (m *Model) outputsByRows() []TensorInfo {
+	outputs, err := m.Outputs()
+	isMasked := slices.ContainsFunc(m.padded, func(p backend.Padding) bool { return p.Kind != uint32(PaddingBatch) })
+	if err != nil || isMasked || len(m.kinds(nil)) != 1 || len(m.poolBuckets(nil, nil)) == 1 {
+		return nil
+	}
+	return outputs
 }
 
 // enter counts one more request, and gives it memory.

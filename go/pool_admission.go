@@ -167,18 +167,33 @@ func (m *Model) checkTensors(op string, in, out []Tensor) error {
 				len(t.Data), slices.Clone(shape))
 		}
 	}
-	for i := range in {
-		if in[i].Name != "" || i >= len(inputs) {
-			if _, err := indexOf(op, inputs, "input", in[i].Name); err != nil {
+	if err := checkNames(op, "input", inputs, in); err != nil {
+		return err
+	}
+	if err := checkNames(op, "output", outputs, out); err != nil {
+		return err
+	}
+	for i := range outputs {
+		if t := find(out, i, outputs[i].Name); t != nil && t.DType != outputs[i].DType {
+			return refusal(op, StatusShapeMismatch, "output %q holds %v, not %v", outputs[i].Name, outputs[i].DType, t.DType)
+		}
+	}
+	return nil
+}
+
+// checkNames finds tensors that are not the model's, and such as would be left out because another one is taken.
+func checkNames(op, kind string, infos []TensorInfo, tensors []Tensor) error {
+	for i := range tensors {
+		index := i
+		if tensors[i].Name != "" || i >= len(infos) {
+			var err error
+			if index, err = indexOf(op, infos, kind, tensors[i].Name); err != nil {
 				return err
 			}
 		}
-	}
-	for i := range out {
-		if out[i].Name != "" || i >= len(outputs) {
-			if _, err := indexOf(op, outputs, "output", out[i].Name); err != nil {
-				return err
-			}
+		if find(tensors, index, infos[index].Name) != &tensors[i] {
+			return refusal(op, StatusInvalidArgument, "the %s %q is given twice: tensors without a name are those of their position",
+				kind, infos[index].Name)
 		}
 	}
 	return nil
