@@ -165,7 +165,8 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 // deadline, or if one that waits would become late because of it, it is refused at once with [ErrDeadline]. One that turns out to be too
 // late for a full batch when its turn comes is refused then, so that batches stay full: an overloaded batcher does as much as it can, and in time.
 //
-// Errors: [ErrDeadline] (the result cannot be had by the context's deadline; never without one), [ErrQueueFull], [ErrNoBucket];
+// Errors: [ErrDeadline] (the result cannot be had by the context's deadline; never without one), StatusTimeout (that passed while the
+// batch ran; both match context.DeadlineExceeded), [ErrQueueFull], [ErrNoBucket];
 // StatusInvalidArgument and StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed;
 // StatusAgain without ErrQueueFull if batches kept closing before the request was copied into them, which a longer
 // [BatcherOptions].Delay ends; ctx's; the failure of the batch. Where Error.Executed is ExecutedNo the request has not run and repeating

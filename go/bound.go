@@ -25,6 +25,7 @@ type BoundOptions struct {
 //
 // Its methods may be called from any goroutine.
 type Bound struct {
+	_ noCopy
 	*boundWorker
 	cleanup runtime.Cleanup
 }
@@ -205,7 +206,7 @@ func (c *boundCall) await(lifetime context.Context, s *Session) error {
 	case err == nil:
 		return nil
 	case c.ctx.Err() != nil:
-		return leftQueue(op, c.ctx)
+		return notStarted(op, c.ctx)
 	case lifetime.Err() != nil:
 		return errBoundClosed
 	}
@@ -222,7 +223,7 @@ func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error
 	const op = "bound do"
 	defer runtime.KeepAlive(b)
 	if ctx.Err() != nil {
-		return leftQueue(op, ctx)
+		return notStarted(op, ctx)
 	}
 	call := &boundCall{ctx: ctx, fn: fn, done: make(chan boundOutcome, 1)}
 	select {
@@ -230,7 +231,7 @@ func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error
 	case <-b.ended:
 		return b.gone()
 	case <-ctx.Done():
-		return leftQueue(op, ctx)
+		return notStarted(op, ctx)
 	}
 	var outcome boundOutcome
 	select {
@@ -242,7 +243,7 @@ func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error
 		outcome = <-call.done // sent before the goroutine ended
 	case <-ctx.Done():
 		if !call.taken.Swap(true) {
-			return leftQueue(op, ctx)
+			return notStarted(op, ctx)
 		}
 		outcome = <-call.done
 	}
@@ -270,15 +271,6 @@ func (b *Bound) Close() error {
 		return nil
 	}
 	return b.failure
-}
-
-// leftQueue is the failure of a request whose context ended before it was anybody's.
-func leftQueue(op string, ctx context.Context) error {
-	err := givenUp(op, ExecutedNo, ctx).(*Error)
-	if err.Status == StatusTimeout {
-		err.Status = StatusExpired
-	}
-	return err
 }
 
 // tidyBound is tidy for a session that stays bound.

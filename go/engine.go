@@ -18,6 +18,7 @@ type EngineOptions struct {
 	// Threads is the number of host threads that a session computes with unless its own options say otherwise; 0 means 1.
 	Threads int
 	// InFlightMax bounds the requests in flight on the device, on a GPU those of all engines of the process; one more gets StatusAgain.
+	// Sessions that are linked are in flight together: with a smaller number than it has models, a chain never runs (package pipeline).
 	// 0: no limit other than the number of sessions. If it is smaller than all sessions together, pools compete for permits, in no
 	// order: a pool's request that finds none tries again until its context ends.
 	InFlightMax int
@@ -73,6 +74,7 @@ type EngineStats struct {
 
 // Engine is one opened device. Its methods may be called from any goroutine.
 type Engine struct {
+	_ noCopy
 	*registry
 	cleanup runtime.Cleanup
 }

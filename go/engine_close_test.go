@@ -3,6 +3,7 @@ package streaminfer_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -89,6 +90,38 @@ func TestEngineCloseMeetsWhatIsBeingMade(t *testing.T) {
 				}
 				runtime.GC()
 			})
+		}
+	}
+}
+
+// Who comes to the pool of an engine that is closed can go elsewhere, as from a pool that is closed.
+func TestPoolOfAClosedEngineIsClosed(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		pool := w.pool(w.load(affine), streaminfer.PoolOptions{Sessions: 2})
+		r := newAffineRequest(1)
+		w.ok(pool.Infer(context.Background(), r.in, r.out))
+		w.ok(w.engine.Close())
+		for range 3 {
+			err := pool.Infer(context.Background(), r.in, r.out)
+			w.is(err, streaminfer.StatusStaleHandle)
+			if !errors.Is(err, streaminfer.ErrPoolClosed) || w.executed(err) != streaminfer.ExecutedNo {
+				w.Error(err)
+			}
+		}
+	})
+}
+
+// A copy is collected, and so closed, with the original: vet is to tell of it.
+func TestVetTellsOfCopies(t *testing.T) {
+	for _, kind := range []reflect.Type{reflect.TypeFor[streaminfer.Engine](), reflect.TypeFor[streaminfer.Bound]()} {
+		isLocked := false
+		for i := range kind.NumField() {
+			_, locks := reflect.PointerTo(kind.Field(i).Type).MethodByName("Lock")
+			_, unlocks := reflect.PointerTo(kind.Field(i).Type).MethodByName("Unlock")
+			isLocked = isLocked || locks && unlocks
+		}
+		if !isLocked {
+			t.Errorf("a copy of %v goes unnoticed", kind)
 		}
 	}
 }

@@ -83,7 +83,7 @@ func (l *lane) infer(ctx context.Context, in, out []Tensor) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.drain(ctx, op); err != nil {
+	if err := s.drainFirst(ctx, op); err != nil {
 		return err
 	}
 	if err := l.choose(op, in); err != nil {
@@ -199,7 +199,7 @@ func (l *lane) submit(ctx context.Context, op string) error {
 		case <-l.again.C:
 		case <-ctx.Done():
 			l.again.Stop()
-			return givenUp(op, ExecutedNo, ctx)
+			return notStarted(op, ctx)
 		case <-l.session.closing:
 			l.again.Stop()
 			return &Error{Op: op, Status: StatusStaleHandle, Message: "the session was closed during the call"}

@@ -189,8 +189,9 @@ func (o *PoolOptions) complete() error {
 //
 // A shape must be one of the pool's buckets, or fit into one along axes that the model's options made paddable.
 //
-// Errors: [ErrDeadline], [ErrQueueFull], [ErrNoBucket], [ErrPoolClosed]; StatusInvalidArgument and StatusShapeMismatch for
-// tensors that are not the model's; StatusCancelled; else as for [Session.Run]. Where Error.Executed is ExecutedNo the
+// Errors: [ErrDeadline] if the request was refused or not started because of its deadline, StatusTimeout if it was on the device when that
+// passed (both match context.DeadlineExceeded); [ErrQueueFull], [ErrNoBucket], [ErrPoolClosed]; StatusInvalidArgument and
+// StatusShapeMismatch for tensors that are not the model's; StatusCancelled; else as for [Session.Run]. Where Error.Executed is ExecutedNo the
 // request has not run and repeating it is safe.
 func (p *Pool) Infer(ctx context.Context, in, out []Tensor) error {
 	arrived := backend.Now()

@@ -116,7 +116,7 @@ func (p *Pool) answer(op string, w *waiter, l *lane) (*lane, error) {
 
 // left is the failure of a request whose context has ended before it got a session.
 func (p *Pool) left(op string, ctx context.Context) error {
-	err := leftQueue(op, ctx)
+	err := notStarted(op, ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count(err)

@@ -24,7 +24,7 @@ func (p *Pool) release(ctx context.Context, l *lane, bucket *poolBucket, err err
 		p.stats.count(bucket != &p.direct, l)
 	} else {
 		p.count(err)
-		if errors.Is(err, StatusTimeout) {
+		if failed, ok := errors.AsType[*Error](err); ok && failed.ranOut() {
 			bucket.lengthen(now - l.since)
 			bucket.told = now
 		}
@@ -44,7 +44,7 @@ func (p *Pool) putBack(l *lane) {
 func (p *Pool) count(err error) {
 	failed, ok := errors.AsType[*Error](err)
 	switch {
-	case ok && (failed.Status == StatusTimeout || failed.Status == StatusExpired):
+	case ok && failed.ranOut():
 		p.stats.Expired++
 	case ok && failed.Status == StatusCancelled:
 		p.stats.Cancelled++
@@ -172,6 +172,9 @@ func (p *Pool) lose(l *lane, why error) {
 		l.swapped()
 	}
 	if len(p.lanes) == 0 {
+		if errors.Is(why, StatusStaleHandle) {
+			why = errPoolEnded
+		}
 		if p.refusing == nil {
 			p.refusing = why
 		}

@@ -232,7 +232,8 @@ func (s *Session) attach(op string, a *Attachment) error {
 // Model returns the session's model.
 func (s *Session) Model() *Model { return s.model }
 
-// Use selects the bucket of the following requests. It must be one of the model's buckets when the session was made.
+// Use selects the bucket of the following requests. It must be one of the model's buckets when the session was made, or, along axes that
+// the model's options made paddable, smaller than one: the smallest that holds it then serves, and the views have the shapes asked for.
 // Views fetched before keep their memory but not their shape: fetch them again.
 //
 // Errors: StatusNoBucket, StatusInFlight, StatusDraining, StatusBusy.
@@ -254,7 +255,8 @@ func (s *Session) Use(bucket Bucket) error {
 // When ctx ends first, Run returns an error that wraps ctx.Err(), and the session is draining if Error.Executed is
 // ExecutedMaybe: its views belong to the device until the next Run or Drain has returned.
 //
-// Errors: StatusAgain, StatusBusy, StatusInFlight, StatusWrongThread, StatusExpired, StatusDeviceLost, or ctx's.
+// Errors: StatusAgain, StatusBusy, StatusInFlight, StatusWrongThread, StatusDeviceLost; StatusExpired ([ErrDeadline]) if ctx's deadline
+// passed before the request was started, StatusTimeout if after, StatusCancelled. The last three match ctx.Err().
 func (s *Session) Run(ctx context.Context) error {
 	if err := s.enter("run"); err != nil {
 		return err
@@ -289,12 +291,12 @@ func (s *Session) submit(ctx context.Context, op string) error {
 
 func (s *Session) start(ctx context.Context, op string) error {
 	if ctx.Err() != nil {
-		return givenUp(op, ExecutedNo, ctx)
+		return notStarted(op, ctx)
 	}
 	if s.inFlight {
 		return refusal(op, StatusInFlight, "the session's last request has not been waited for")
 	}
-	if err := s.drain(ctx, op); err != nil {
+	if err := s.drainFirst(ctx, op); err != nil {
 		return err
 	}
 	var timeout time.Duration

@@ -126,6 +126,15 @@ func (s *Session) giveUp(op string, why error) error {
 	return why
 }
 
+// drainFirst is drain for a request that is to be started afterwards.
+func (s *Session) drainFirst(ctx context.Context, op string) error {
+	err := s.drain(ctx, op)
+	if errors.Is(err, StatusTimeout) {
+		return notStarted(op, ctx)
+	}
+	return err
+}
+
 // drain waits for the device to finish a request that was given up, if there is one.
 func (s *Session) drain(ctx context.Context, op string) error {
 	if settled, err := s.settled(op); settled || err != nil {
