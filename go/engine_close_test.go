@@ -47,9 +47,9 @@ func TestEngineCloseMeetsWhatIsBeingMade(t *testing.T) {
 		"event":  func(e *streaminfer.Engine, _ *streaminfer.Model) error { _, err := e.NewEvent(); return err },
 		"memory": func(e *streaminfer.Engine, _ *streaminfer.Model) error { _, err := e.NewPinned(64); return err },
 	}
-	for name, open := range map[string]func() (*streaminfer.Engine, []byte){
-		"fake":    func() (*streaminfer.Engine, []byte) { return fake.NewEngine(fakes(nil)...), []byte(affine) },
-		"library": func() (*streaminfer.Engine, []byte) { return openLibrary(t), onnxFile(affine) },
+	for name, open := range map[string]func(*testing.T) (*streaminfer.Engine, []byte){
+		"fake":    func(*testing.T) (*streaminfer.Engine, []byte) { return fake.NewEngine(fakes(nil)...), []byte(affine) },
+		"library": func(t *testing.T) (*streaminfer.Engine, []byte) { return openLibrary(t), onnxFile(affine) },
 	} {
 		for what, make := range makers {
 			if what == "model" && name == "library" {
@@ -57,7 +57,7 @@ func TestEngineCloseMeetsWhatIsBeingMade(t *testing.T) {
 			}
 			t.Run(name+"/"+what, func(t *testing.T) {
 				for range 10 {
-					engine, file := open()
+					engine, file := open(t)
 					engine.SetTrace(trace.Options{API: 1})
 					model, err := engine.LoadBytes(file, streaminfer.ModelOptions{Buckets: []streaminfer.Bucket{batch(1)},
 						Paddings: []streaminfer.Padding{{Kind: streaminfer.PaddingBatch, Input: "x"}}})
