@@ -3,6 +3,7 @@ package streaminfer
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,6 +75,8 @@ type Batcher struct {
 	batcher backend.Batcher
 	token   uint64
 	cleanup runtime.Cleanup
+	// outputs are described if a request's rows tell how large they are.
+	outputs []TensorInfo
 	// closing ends the waiting of requests.
 	closing chan struct{}
 
@@ -106,11 +109,17 @@ type Batcher struct {
 // StatusOutOfMemory, StatusInvalidArgument.
 func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	const op = "new batcher"
-	if o.Batches < 0 || o.Threads < 0 || o.Delay < 0 {
-		return nil, refusal(op, StatusInvalidArgument, "%d batches, %d threads, a delay of %v", o.Batches, o.Threads, o.Delay)
+	if err := checkCounts(op, option{"Batches", o.Batches}, option{"Threads", o.Threads}); err != nil {
+		return nil, err
+	}
+	if err := o.Admission.check(op); err != nil {
+		return nil, err
+	}
+	if o.Delay < 0 {
+		return nil, refusal(op, StatusInvalidArgument, "the option Delay cannot be %v", o.Delay)
 	}
 	if o.Priority > PriorityHigh {
-		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", o.Priority)
+		return nil, refusal(op, StatusInvalidArgument, "the option Priority cannot be %d", o.Priority)
 	}
 	if o.QueueMax == 0 {
 		o.QueueMax = queueDefault
@@ -127,18 +136,21 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 	if err != nil {
 		return nil, failure(op, ExecutedNo, err)
 	}
-	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}),
+	b := &Batcher{model: m, options: o, batcher: raw, closing: make(chan struct{}), outputs: m.outputsByRows(),
 		queue: make(queue[*ticket], 0, min(max(o.QueueMax, 0), queueRoomMax)), kinds: m.kinds(o.Buckets), lanes: batchesDefault}
 	if o.Batches > 0 {
 		b.lanes = int64(o.Batches)
 	}
 	b.idle.L = &b.mu
 	m.engine.startReaper()
-	if b.token, err = adopt(m.engine.registry, b, nil); err != nil {
+	err = adopt(m.engine.registry, b, nil, func(token uint64) {
+		b.token = token
+		b.cleanup = runtime.AddCleanup(b, forgotten.free, forgotten{m.engine.registry, token, raw})
+	})
+	if err != nil {
 		_ = raw.Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	b.cleanup = runtime.AddCleanup(b, forgotten.free, forgotten{m.engine.registry, b.token, raw})
 	return b, nil
 }
 
@@ -153,7 +165,8 @@ func NewBatcher(m *Model, o BatcherOptions) (*Batcher, error) {
 // deadline, or if one that waits would become late because of it, it is refused at once with [ErrDeadline]. One that turns out to be too
 // late for a full batch when its turn comes is refused then, so that batches stay full: an overloaded batcher does as much as it can, and in time.
 //
-// Errors: [ErrDeadline] (the result cannot be had by the context's deadline; never without one), [ErrQueueFull], [ErrNoBucket];
+// Errors: [ErrDeadline] (the result cannot be had by the context's deadline; never without one), StatusTimeout (that passed while the
+// batch ran; both match context.DeadlineExceeded), [ErrQueueFull], [ErrNoBucket];
 // StatusInvalidArgument and StatusShapeMismatch for tensors that are not the model's; StatusStaleHandle once the batcher is closed;
 // StatusAgain without ErrQueueFull if batches kept closing before the request was copied into them, which a longer
 // [BatcherOptions].Delay ends; ctx's; the failure of the batch. Where Error.Executed is ExecutedNo the request has not run and repeating
@@ -162,6 +175,9 @@ func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) (err error) {
 	const op = "infer"
 	arrived := backend.Now()
 	if err := b.model.checkTensors(op, in, out); err != nil {
+		return err
+	}
+	if err := b.checkRoom(op, in, out); err != nil {
 		return err
 	}
 	t, err := b.enter(op)
@@ -174,6 +190,34 @@ func (b *Batcher) Infer(ctx context.Context, in, out []Tensor) (err error) {
 	t.moments.ended = backend.Now()
 	t.record(ctx, err)
 	return err
+}
+
+// checkRoom finds outputs that do not fit before rows are spent on them, where that can be known.
+func (b *Batcher) checkRoom(op string, in, out []Tensor) error {
+	for i := range b.outputs {
+		info := &b.outputs[i]
+		t := find(out, i, info.Name)
+		if t == nil || len(info.Shape) == 0 || info.Shape[0] != Dynamic ||
+			slices.Contains(info.Shape[1:], Dynamic) {
+			continue
+		}
+		need := b.model.rowsOf(in) * elementCount(info.Shape[1:]) * int64(t.DType.Size())
+		if int64(cap(t.Data)) < need {
+			return refusal(op, StatusShapeMismatch, "output %q has %d bytes, there is room for %d", info.Name, need, cap(t.Data))
+		}
+	}
+	return nil
+}
+
+// outputsByRows describes the outputs if what is open of them is the batch: if all of the model's buckets differ in that alone, and nothing
+// else is padded. Otherwise it has none: a batch itself tells how large its outputs are.
+func (m *Model) outputsByRows() []TensorInfo {
+	outputs, err := m.Outputs()
+	isMasked := slices.ContainsFunc(m.padded, func(p backend.Padding) bool { return p.Kind != uint32(PaddingBatch) })
+	if err != nil || isMasked || len(m.kinds(nil)) != 1 || len(m.poolBuckets(nil, nil)) == 1 {
+		return nil
+	}
+	return outputs
 }
 
 // enter counts one more request, and gives it memory.

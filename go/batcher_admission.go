@@ -139,6 +139,16 @@ func (m *Model) rows(b backend.Bucket) int64 {
 	return 1
 }
 
+// rowsOf is the outermost extent of a request's inputs; 1 if the request does not say.
+func (m *Model) rowsOf(in []Tensor) int64 {
+	for i := range m.inputs {
+		if t := find(in, i, m.inputs[i].Name); !m.inputs[i].ShapeInput && len(t.Shape) > 0 {
+			return max(t.Shape[0], 0)
+		}
+	}
+	return 1
+}
+
 // kindOf is the kind of a request that has been described; nil if there is none, which is left to the library to say.
 func (b *Batcher) kindOf(in []Tensor) *kind {
 	for _, k := range b.kinds {

@@ -34,7 +34,7 @@ func (t *ticket) reserve(ctx context.Context, op string) error {
 	for queued := false; ; {
 		if ctx.Err() != nil {
 			b.leaveQueue(t, false)
-			return leftQueue(op, ctx)
+			return notStarted(op, ctx)
 		}
 		select {
 		case <-b.closing:

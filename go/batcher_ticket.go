@@ -168,7 +168,7 @@ func told(op string, completion backend.Completion) error {
 	case StatusExpired:
 		return late(op, "the batch could not run in time")
 	}
-	return &Error{Op: op, Status: Status(completion.Status), Message: "the batch failed", Executed: ExecutedMaybe}
+	return failure(op, ExecutedMaybe, &backend.Error{Status: completion.Status, Message: "the batch failed"})
 }
 
 // read copies the outputs that out names.

@@ -20,6 +20,9 @@ func (s *Session) Bind() error {
 		return err
 	}
 	defer s.leave()
+	if s.inFlight {
+		return refusal("bind", StatusInFlight, "the session's last request has not been waited for")
+	}
 	runtime.LockOSThread()
 	if err := s.context.Bind(); err != nil {
 		runtime.UnlockOSThread()
@@ -32,7 +35,7 @@ func (s *Session) Bind() error {
 
 // Unbind undoes Bind. It must be called by the goroutine that is bound.
 //
-// Errors: StatusWrongState if the session is not bound, StatusWrongThread if it is bound to another goroutine.
+// Errors: StatusWrongState if the session is not bound or is that of a [Bound], StatusWrongThread if it is bound to another goroutine.
 func (s *Session) Unbind() error {
 	if err := s.enter("unbind"); err != nil {
 		return err
@@ -40,6 +43,9 @@ func (s *Session) Unbind() error {
 	defer s.leave()
 	if !s.bound {
 		return refusal("unbind", StatusWrongState, "the session is not bound")
+	}
+	if s.workers {
+		return refusal("unbind", StatusWrongState, "the session is a worker's, whose thread it keeps")
 	}
 	return s.unbind()
 }

@@ -25,6 +25,7 @@ type BoundOptions struct {
 //
 // Its methods may be called from any goroutine.
 type Bound struct {
+	_ noCopy
 	*boundWorker
 	cleanup runtime.Cleanup
 }
@@ -32,11 +33,11 @@ type Bound struct {
 // boundWorker is the part of a Bound that its goroutine refers to, so that a forgotten Bound is collected.
 type boundWorker struct {
 	calls chan *boundCall
-	// stop asks the goroutine to end; ended is closed when it has, and failure says why if nobody asked.
-	stop    chan struct{}
-	stopped atomic.Bool
-	ended   chan struct{}
-	failure error
+	// lifetime ends, by end, when the goroutine is asked to; ended is closed when it has, and failure says why if nobody asked.
+	lifetime context.Context
+	end      context.CancelFunc
+	ended    chan struct{}
+	failure  error
 }
 
 type boundCall struct {
@@ -57,14 +58,20 @@ type boundOutcome struct {
 //
 // Errors: as for [Model.NewSession] and [Session.Bind].
 func NewBound(m *Model, o BoundOptions) (*Bound, error) {
-	if o.QueueMax <= 0 {
+	if err := checkCounts("new bound", option{"QueueMax", o.QueueMax}); err != nil {
+		return nil, err
+	}
+	if o.QueueMax == 0 {
 		o.QueueMax = queueDefault
 	}
-	w := &boundWorker{calls: make(chan *boundCall, o.QueueMax), stop: make(chan struct{}), ended: make(chan struct{})}
+	// What finds no room waits for it, so that more room than this makes no difference but for the memory that it takes.
+	w := &boundWorker{calls: make(chan *boundCall, min(o.QueueMax, queueRoomMax)), ended: make(chan struct{})}
+	w.lifetime, w.end = context.WithCancel(context.Background())
 	started := make(chan error)
 	go w.run(m, o.Session, started)
 	if err := <-started; err != nil {
 		<-w.ended
+		w.end()
 		return nil, err
 	}
 	b := &Bound{boundWorker: w}
@@ -72,22 +79,11 @@ func NewBound(m *Model, o BoundOptions) (*Bound, error) {
 	return b, nil
 }
 
-func (w *boundWorker) end() {
-	if !w.stopped.Swap(true) {
-		close(w.stop)
-	}
-}
-
 // run is the worker's goroutine. It never unlocks its thread before the session has been unbound; if a function makes it
 // exit, the thread ends with it, which unbinds.
 func (w *boundWorker) run(m *Model, options SessionOptions, started chan<- error) {
 	defer close(w.ended)
-	s, err := m.newSession(options, trace.CreatePooled)
-	if err == nil {
-		if err = s.Bind(); err != nil {
-			_ = s.Close()
-		}
-	}
+	s, err := m.boundSession(options)
 	started <- err
 	if err != nil {
 		return
@@ -100,29 +96,83 @@ func (w *boundWorker) run(m *Model, options SessionOptions, started chan<- error
 			w.failure = err
 		}
 	}()
-	for {
-		select {
-		case <-w.stop:
-			w.failure = nil
+	for w.serve(m.engine.registry, s) {
+		_ = s.Close()
+		if fresh, err := m.boundSession(options); err == nil {
+			s = fresh
+		} else {
+			w.failure = err
 			return
-		case call := <-w.calls:
-			if call.taken.Swap(true) {
-				continue // its caller has given up
-			}
-			call.serve(s)
-			if s.state.Load() != stateIdle {
-				return // the function closed the session
-			}
 		}
 	}
 }
 
+// boundSession makes a session that is bound to the calling goroutine and stays so.
+func (m *Model) boundSession(options SessionOptions) (*Session, error) {
+	s, err := m.newSession(options, trace.CreatePooled, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Bind(); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	s.workers = true
+	return s, nil
+}
+
+// serve does what it is given until there is a reason to end, which it leaves in failure, or to go on with another session.
+func (w *boundWorker) serve(r *registry, s *Session) (goesOn bool) {
+	for !s.poisoned {
+		select {
+		case <-w.lifetime.Done():
+			w.failure = nil
+			return false
+		case <-r.stopped:
+			w.failure = errBoundEngineClosed
+			return false
+		case call := <-w.calls:
+			if call.taken.Swap(true) {
+				continue // its caller has given up
+			}
+			if !s.isClosed() {
+				call.serve(w.lifetime, s)
+				call = nil
+			}
+			if s.isClosed() {
+				w.failure = r.whyGone()
+				if call != nil {
+					call.done <- boundOutcome{err: w.failure}
+				}
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// whyGone is the failure of a worker whose session is closed.
+func (r *registry) whyGone() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return errBoundEngineClosed
+	}
+	return errExited
+}
+
 var (
-	errExited      = &Error{Op: "bound", Status: StatusStaleHandle, Message: "a function ended the worker's goroutine or session"}
-	errBoundClosed = &Error{Op: "bound", Status: StatusStaleHandle, Message: "the worker is closed"}
+	errExited            = &Error{Op: "bound", Status: StatusStaleHandle, Message: "a function ended the worker's goroutine or session"}
+	errBoundClosed       = &Error{Op: "bound", Status: StatusStaleHandle, Message: "the worker is closed"}
+	errBoundEngineClosed = &Error{Op: "bound", Status: StatusStaleHandle, Message: "the engine is closed"}
 )
 
-func (c *boundCall) serve(s *Session) {
+// serve runs the function once the device is done with what an earlier one left behind.
+func (c *boundCall) serve(lifetime context.Context, s *Session) {
+	if err := c.await(lifetime, s); err != nil {
+		c.done <- boundOutcome{err: err}
+		return
+	}
 	outcome := boundOutcome{err: errPanicked, panicked: true}
 	returned := false
 	defer func() {
@@ -138,16 +188,42 @@ func (c *boundCall) serve(s *Session) {
 	outcome.panicked, returned = false, true
 }
 
+// await waits until the session is no longer draining. The worker's end is not kept waiting for that.
+func (c *boundCall) await(lifetime context.Context, s *Session) error {
+	const op = "bound do"
+	if err := s.enter(op); err != nil {
+		return err
+	}
+	defer s.leave()
+	if settled, err := s.settled(op); settled || err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	defer context.AfterFunc(lifetime, cancel)()
+	err := s.drain(ctx, op)
+	switch {
+	case err == nil:
+		return nil
+	case c.ctx.Err() != nil:
+		return notStarted(op, c.ctx)
+	case lifetime.Err() != nil:
+		return errBoundClosed
+	}
+	return err
+}
+
 // Do runs fn on the worker's thread, with the worker's session, after the calls that came before. It returns when fn has,
 // so fn should heed ctx, as [Session.Run] does; a call that still waits when ctx ends returns at once and never runs. What
-// fn leaves in flight is cancelled. A panic in fn goes on to the caller. fn must not call Do of the same worker.
+// fn leaves in flight is cancelled, and the next call waits, as long as its ctx lets it, until the device is done with that. The session
+// stays bound: its Unbind is StatusWrongState. A panic in fn goes on to the caller. fn must not call Do of the same worker.
 //
-// Errors: what fn returns; StatusStaleHandle if the worker is closed; StatusCancelled or [ErrDeadline] if ctx ended first.
+// Errors: what fn returns; StatusStaleHandle if the worker or its engine is closed; StatusCancelled or [ErrDeadline] if ctx ended first.
 func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error) error {
 	const op = "bound do"
 	defer runtime.KeepAlive(b)
 	if ctx.Err() != nil {
-		return leftQueue(op, ctx)
+		return notStarted(op, ctx)
 	}
 	call := &boundCall{ctx: ctx, fn: fn, done: make(chan boundOutcome, 1)}
 	select {
@@ -155,7 +231,7 @@ func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error
 	case <-b.ended:
 		return b.gone()
 	case <-ctx.Done():
-		return leftQueue(op, ctx)
+		return notStarted(op, ctx)
 	}
 	var outcome boundOutcome
 	select {
@@ -167,7 +243,7 @@ func (b *Bound) Do(ctx context.Context, fn func(context.Context, *Session) error
 		outcome = <-call.done // sent before the goroutine ended
 	case <-ctx.Done():
 		if !call.taken.Swap(true) {
-			return leftQueue(op, ctx)
+			return notStarted(op, ctx)
 		}
 		outcome = <-call.done
 	}
@@ -191,19 +267,10 @@ func (b *Bound) Close() error {
 	b.cleanup.Stop()
 	b.end()
 	<-b.ended
-	if b.failure == errExited {
+	if b.failure == errExited || b.failure == errBoundEngineClosed {
 		return nil
 	}
 	return b.failure
-}
-
-// leftQueue is the failure of a request whose context ended before it was anybody's.
-func leftQueue(op string, ctx context.Context) error {
-	err := givenUp(op, ExecutedNo, ctx).(*Error)
-	if err.Status == StatusTimeout {
-		err.Status = StatusExpired
-	}
-	return err
 }
 
 // tidyBound is tidy for a session that stays bound.

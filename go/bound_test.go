@@ -7,8 +7,10 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/fake"
 )
 
 func (w *world) bound(model *streaminfer.Model, options streaminfer.BoundOptions) *streaminfer.Bound {
@@ -189,4 +191,132 @@ func ExampleBound() {
 		fmt.Println(err)
 	}
 	// Output: [8 16 24]
+}
+
+// What one function leaves on the device is waited for before the next one runs, for as long as that one's context lasts.
+func TestBoundNextCallFindsTheSessionDrained(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		b := w.bound(w.load(endless), streaminfer.BoundOptions{})
+		touch := func(ctx context.Context, s *streaminfer.Session) error {
+			x, err := streaminfer.Input[float32](s, "x")
+			if err == nil {
+				x.Write([]float32{1})
+			}
+			return err
+		}
+		giveUp := func() {
+			w.ok(b.Do(context.Background(), func(ctx context.Context, s *streaminfer.Session) error { return s.Submit(ctx) }))
+		}
+		giveUp()
+		if w.isFake {
+			short, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+			defer cancel()
+			w.isLate(b.Do(short, touch))
+		}
+		w.release()
+		for range 5 {
+			w.ok(b.Do(context.Background(), touch))
+			giveUp()
+		}
+		w.ok(b.Close())
+	})
+}
+
+// A worker is closed although the device does not come to an end with what was given up.
+func TestBoundIsClosedWhileItDrains(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		b := w.bound(w.load(endless), streaminfer.BoundOptions{})
+		w.ok(b.Do(context.Background(), func(ctx context.Context, s *streaminfer.Session) error { return s.Submit(ctx) }))
+		waiting := started(func() error {
+			return b.Do(context.Background(), func(context.Context, *streaminfer.Session) error { return nil })
+		})
+		w.ok(w.returns("Close", started(b.Close)))
+		if err := w.returns("Do", waiting); err != nil { // nil if the device was quicker
+			w.is(err, streaminfer.StatusStaleHandle)
+		}
+	})
+}
+
+func TestBoundSessionStaysBound(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		b := w.bound(w.load(affine), streaminfer.BoundOptions{})
+		thread := 0
+		err := b.Do(context.Background(), func(_ context.Context, s *streaminfer.Session) error {
+			thread = threadID()
+			return s.Unbind()
+		})
+		w.is(err, streaminfer.StatusWrongState)
+		var kept *streaminfer.Session
+		w.ok(b.Do(context.Background(), func(ctx context.Context, s *streaminfer.Session) error {
+			kept = s
+			if now := threadID(); now != thread {
+				w.Errorf("the worker has moved from thread %d to %d", thread, now)
+			}
+			return s.Run(ctx)
+		}))
+		w.is(kept.Run(context.Background()), streaminfer.StatusWrongThread)
+	})
+}
+
+// A session that a panic of the library poisoned is replaced.
+func TestBoundReplacesAPoisonedSession(t *testing.T) {
+	engine := fake.NewEngine(scalars(func(x float32) (float32, error) {
+		if x < 0 {
+			return 0, streaminfer.StatusPoisoned
+		}
+		return x, nil
+	}))
+	finish(t, engine, runtime.NumGoroutine())
+	w := &world{T: t, isFake: true, engine: engine}
+	model, err := engine.LoadBytes([]byte("scalars"), streaminfer.ModelOptions{})
+	w.ok(err)
+	b := w.bound(model, streaminfer.BoundOptions{})
+	var sessions []*streaminfer.Session
+	run := func(value float32) error {
+		return b.Do(context.Background(), func(ctx context.Context, s *streaminfer.Session) error {
+			sessions = append(sessions, s)
+			input[float32](w, s, "x").Data[0] = value
+			return s.Run(ctx)
+		})
+	}
+	w.ok(run(1))
+	w.is(run(-1), streaminfer.StatusPoisoned)
+	w.ok(run(1))
+	if sessions[0] != sessions[1] || sessions[1] == sessions[2] {
+		w.Error("the wrong session was replaced")
+	}
+}
+
+// A worker whose engine is closed says so, and its goroutine ends, which finish checks.
+func TestBoundOfAClosedEngine(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		b, err := streaminfer.NewBound(w.load(affine), streaminfer.BoundOptions{})
+		w.ok(err)
+		idle, err := streaminfer.NewBound(w.load(affine), streaminfer.BoundOptions{})
+		w.ok(err)
+		before := runtime.NumGoroutine()
+		w.ok(w.engine.Close())
+		eventually(w, "the workers to end", func() bool { return runtime.NumGoroutine() <= before-2 })
+		for range 3 {
+			err := b.Do(context.Background(), func(context.Context, *streaminfer.Session) error { w.Error("it ran"); return nil })
+			w.is(err, streaminfer.StatusStaleHandle)
+			if failed, _ := errors.AsType[*streaminfer.Error](err); failed.Message != "the engine is closed" {
+				w.Error(err)
+			}
+		}
+		w.ok(b.Close())
+		runtime.KeepAlive(idle)
+	})
+}
+
+func TestBindInFlight(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		s := w.session(w.load(affine))
+		w.ok(s.Submit(context.Background()))
+		w.is(s.Bind(), streaminfer.StatusInFlight)
+		w.ok(s.Wait(context.Background()))
+		w.ok(s.Bind())
+		w.ok(s.Run(context.Background()))
+		w.ok(s.Unbind())
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	streaminfer "github.com/streaminfer/streaminfer/go"
+	"github.com/streaminfer/streaminfer/go/fake"
 )
 
 func TestContextEndedBeforeRun(t *testing.T) {
@@ -22,7 +23,7 @@ func TestContextEndedBeforeRun(t *testing.T) {
 		late, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
 		defer cancel()
 		err = s.Run(late)
-		w.is(err, streaminfer.StatusTimeout)
+		w.is(err, streaminfer.ErrDeadline) // as from a pool
 		if !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedNo {
 			w.Fatalf("%v, executed %v", err, w.executed(err))
 		}
@@ -147,6 +148,49 @@ func TestContextRacesCompletion(t *testing.T) {
 				w.Fatalf("round %d: %v", round, y.Data[0])
 			}
 			cancel()
+		}
+	})
+}
+
+// A request that has to wait for the device first, and for whom there is no permit, has not been started either.
+func TestDeadlineBeforeTheStart(t *testing.T) {
+	inBothWorlds(t, func(w *world) {
+		if !w.isFake {
+			w.Skip("the library may be done before the test looks")
+		}
+		s := w.session(w.load(endless))
+		w.ok(s.Submit(context.Background()))
+		w.ok(s.Cancel())
+		w.is(s.Wait(context.Background()), streaminfer.StatusCancelled)
+		short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		w.isLate(s.Run(short))
+		w.release()
+	})
+	busy := scalars(func(x float32) (float32, error) { return x, nil })
+	busy.Admit = func() error { return streaminfer.StatusAgain }
+	w, pool := fakePool(t, busy, streaminfer.PoolOptions{Sessions: 1, WarmUp: -1})
+	short, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	_, err := infer(short, pool, 1)
+	w.isLate(err)
+}
+
+// Whoever says that time ran out: it is the context's deadline that did.
+func TestTimeoutIsTheContextsDeadline(t *testing.T) {
+	model := twoOutputs()
+	model.Run = func(*fake.Call) error { return streaminfer.StatusTimeout }
+	engine := fake.NewEngine(model)
+	defer engine.Close()
+	w := &world{T: t, isFake: true, engine: engine}
+	loaded, err := engine.LoadBytes([]byte("two"), streaminfer.ModelOptions{
+		Buckets:  []streaminfer.Bucket{{Shapes: streaminfer.Shapes{"x": {1}}}},
+		Paddings: []streaminfer.Padding{{Kind: streaminfer.PaddingBatch, Input: "x"}}})
+	w.ok(err)
+	w.inBothWays(loaded, func(way string, by inferer) {
+		err := by.Infer(context.Background(), []streaminfer.Tensor{streaminfer.NewTensor("x", []float32{0}, 1)}, nil)
+		if w.is(err, streaminfer.StatusTimeout); !errors.Is(err, context.DeadlineExceeded) || w.executed(err) != streaminfer.ExecutedMaybe {
+			w.Errorf("%s: %v", way, err)
 		}
 	})
 }

@@ -101,7 +101,9 @@
 //
 // # Giving up
 //
-// When ctx ends, Run returns an error that wraps ctx.Err() at once, but the device may still be at work on the
+// When ctx ends, Run returns an error that wraps ctx.Err() at once. If that was a deadline the status is [StatusExpired], which is
+// [ErrDeadline], for a request that had not been started, and [StatusTimeout] for one that had: errors.Is with context.DeadlineExceeded
+// finds both. But after a request had been started the device may still be at work on the
 // Session's memory: the Session is draining and its views must not be touched. The next Run waits for the device first;
 // [Session.Drain] does only that, so that new inputs can be written. Close is always safe: the memory is released when
 // the device has finished with it.

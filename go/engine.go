@@ -18,6 +18,7 @@ type EngineOptions struct {
 	// Threads is the number of host threads that a session computes with unless its own options say otherwise; 0 means 1.
 	Threads int
 	// InFlightMax bounds the requests in flight on the device, on a GPU those of all engines of the process; one more gets StatusAgain.
+	// Sessions that are linked are in flight together: with a smaller number than it has models, a chain never runs (package pipeline).
 	// 0: no limit other than the number of sessions. If it is smaller than all sessions together, pools compete for permits, in no
 	// order: a pool's request that finds none tries again until its context ends.
 	InFlightMax int
@@ -73,6 +74,7 @@ type EngineStats struct {
 
 // Engine is one opened device. Its methods may be called from any goroutine.
 type Engine struct {
+	_ noCopy
 	*registry
 	cleanup runtime.Cleanup
 }
@@ -84,6 +86,9 @@ type Engine struct {
 func Open(options EngineOptions) (*Engine, error) {
 	if _, err := trace.ParseOptions(os.Getenv("STREAMINFER_TRACE")); err != nil {
 		return nil, refusal("open", StatusInvalidArgument, "STREAMINFER_TRACE: %v", err)
+	}
+	if err := options.check("open"); err != nil {
+		return nil, err
 	}
 	opened, err := open(options.backend())
 	if err != nil {
@@ -102,6 +107,9 @@ func NewEngine(b backend.Engine) *Engine {
 
 // Devices describes the devices of this machine: those an engine can be opened on. Of the options only Library counts.
 func Devices(options EngineOptions) ([]DeviceInfo, error) {
+	if err := options.check("devices"); err != nil {
+		return nil, err
+	}
 	raw, err := devices(options.backend())
 	if err != nil {
 		return nil, failure("devices", ExecutedNo, err)
@@ -136,6 +144,15 @@ func (e *Engine) Close() error {
 		return err
 	}
 	return traced
+}
+
+func (o *EngineOptions) check(op string) error {
+	for name, text := range map[string]string{"Device": o.Device, "Library": o.Library} {
+		if err := checkText(op, name, text); err != nil {
+			return err
+		}
+	}
+	return checkCounts(op, option{"Threads", o.Threads}, option{"InFlightMax", o.InFlightMax}, option{"SessionsMax", o.SessionsMax})
 }
 
 func (o *EngineOptions) backend() *backend.EngineOptions {

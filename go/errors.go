@@ -16,8 +16,8 @@ var ErrUnsupported = fmt.Errorf("streaminfer: the library needs linux/amd64 and 
 
 // The refusals of a [Pool] or a [Batcher], as targets for errors.Is. A request that was refused has not run: repeating it is safe.
 const (
-	// ErrDeadline: the request cannot end by its deadline, or has not been started by then. An error that matches it
-	// matches context.DeadlineExceeded, too.
+	// ErrDeadline: the request cannot end by its deadline, or has not been started by then. One that was on the device when its deadline
+	// passed is StatusTimeout instead, and may have run. Errors of both kinds match context.DeadlineExceeded, too.
 	ErrDeadline = StatusExpired
 	// ErrNoBucket: nobody prepared the request's shapes.
 	ErrNoBucket = StatusNoBucket
@@ -26,9 +26,11 @@ const (
 var (
 	// ErrQueueFull: as many requests wait as may. An error that matches it matches StatusAgain, too.
 	ErrQueueFull = errors.New("streaminfer: the queue is full")
-	// ErrPoolClosed: the pool is closed or drains. An error that matches it matches StatusStaleHandle, too. A closed [Batcher] gives
+	// ErrPoolClosed: the pool, its engine or its model is closed, or it drains. An error that matches it matches StatusStaleHandle, too. A closed [Batcher] gives
 	// StatusStaleHandle alone.
 	ErrPoolClosed = errors.New("streaminfer: the pool is closed")
+
+	errPoolEnded = &Error{Op: "pool", Status: StatusStaleHandle, Message: "the engine or the model is closed", cause: ErrPoolClosed}
 
 	errPoolClosed = &Error{Op: "pool", Status: StatusStaleHandle, Message: "the pool is closed or drains", cause: ErrPoolClosed}
 )
@@ -106,15 +108,18 @@ func (e *Error) Is(target error) bool {
 }
 
 // Unwrap returns the context's error if its end is what ended the request, before it was started (StatusExpired included)
-// or after; [ErrQueueFull] if a [Pool] or a [Batcher] refused it, [ErrPoolClosed] if a Pool did; else nil.
+// or after (StatusTimeout included); [ErrQueueFull] if a [Pool] or a [Batcher] refused it, [ErrPoolClosed] if a Pool did; else nil.
 func (e *Error) Unwrap() error { return e.cause }
+
+// ranOut says that a deadline is the cause.
+func (e *Error) ranOut() bool { return e.Status == StatusTimeout || e.Status == StatusExpired }
 
 // failure turns a backend's error into ours. Others say all there is to say.
 func failure(op string, executed Executed, err error) error {
 	if reported, ok := err.(*backend.Error); ok {
 		e := &Error{Op: op, Status: Status(reported.Status), Native: int(reported.Native), Message: reported.Message,
 			Executed: executed}
-		if e.Status == StatusExpired {
+		if e.ranOut() {
 			e.cause = context.DeadlineExceeded // the only deadline a request has is its context's
 		}
 		return e
@@ -142,6 +147,15 @@ func givenUp(op string, executed Executed, ctx context.Context) error {
 		status = StatusTimeout
 	}
 	return &Error{Op: op, Status: status, Message: cause.Error(), Executed: executed, cause: cause}
+}
+
+// notStarted is the failure of a request whose context ended before it was started.
+func notStarted(op string, ctx context.Context) error {
+	err := givenUp(op, ExecutedNo, ctx).(*Error)
+	if err.Status == StatusTimeout {
+		err.Status = StatusExpired
+	}
+	return err
 }
 
 // late is the refusal of a request that cannot be in time.

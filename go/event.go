@@ -26,11 +26,14 @@ func (e *Engine) NewEvent() (*Event, error) {
 		return nil, failure("new event", ExecutedNo, err)
 	}
 	event := &Event{engine: e, event: raw}
-	if event.token, err = adopt(e.registry, event, nil); err != nil {
+	err = adopt(e.registry, event, nil, func(token uint64) {
+		event.token = token
+		event.cleanup = runtime.AddCleanup(event, forgotten.free, forgotten{e.registry, token, raw})
+	})
+	if err != nil {
 		_ = raw.Free()
 		return nil, failure("new event", ExecutedNo, err)
 	}
-	event.cleanup = runtime.AddCleanup(event, forgotten.free, forgotten{e.registry, event.token, raw})
 	return event, nil
 }
 

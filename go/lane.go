@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
+	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // lane is a session of a pool. Who it was handed to owns it until release; in the idle list it is the pool's.
@@ -25,8 +26,9 @@ type lane struct {
 	inputs, outputs []backend.View
 
 	// What follows is written with the pool's lock: bucket and service time expected of the request that holds the lane,
-	// since when, and a session that replaces the present one when it is given back.
+	// since when, whether it is to find out what the service time is now, and a session that replaces the present one when it is given back.
 	since, expected time.Duration
+	isProbe         bool
 	bucket          *poolBucket
 	next            *Session
 	swapped         func()
@@ -43,18 +45,21 @@ type moments struct {
 	device                                 backend.Stamps
 }
 
-func newLane(p *Pool, s *Session) *lane {
+func newLane(p *Pool) (*lane, error) {
 	l := &lane{pool: p, again: time.NewTimer(time.Hour)}
 	l.again.Stop()
+	s, err := p.model.newSession(p.options.Session, trace.CreatePooled, &l.heldBy)
+	if err != nil {
+		return nil, err
+	}
 	l.adopt(s)
-	return l
+	return l, nil
 }
 
-// adopt makes s the lane's session.
+// adopt makes s, which was made for the lane, its session.
 func (l *lane) adopt(s *Session) {
 	inputs, outputs := len(s.model.inputs), len(s.model.outputs)
 	l.session, l.selected = s, false
-	s.holder = &l.heldBy
 	l.request = backend.Bucket{Shapes: make([][]int64, inputs), Values: make([][]int64, inputs)}
 	l.inputs, l.outputs = make([]backend.View, inputs), make([]backend.View, outputs)
 }
@@ -78,7 +83,7 @@ func (l *lane) infer(ctx context.Context, in, out []Tensor) error {
 		return err
 	}
 	defer s.leave()
-	if err := s.drain(ctx, op); err != nil {
+	if err := s.drainFirst(ctx, op); err != nil {
 		return err
 	}
 	if err := l.choose(op, in); err != nil {
@@ -95,6 +100,7 @@ func (l *lane) infer(ctx context.Context, in, out []Tensor) error {
 		return err
 	}
 	if err := s.wait(ctx, op); err != nil {
+		s.abandon()
 		_, _ = s.settled(op) // nearly always the device is done with a request that failed by itself
 		return err
 	}
@@ -193,7 +199,7 @@ func (l *lane) submit(ctx context.Context, op string) error {
 		case <-l.again.C:
 		case <-ctx.Done():
 			l.again.Stop()
-			return givenUp(op, ExecutedNo, ctx)
+			return notStarted(op, ctx)
 		case <-l.session.closing:
 			l.again.Stop()
 			return &Error{Op: op, Status: StatusStaleHandle, Message: "the session was closed during the call"}
@@ -238,17 +244,19 @@ func (s *Session) tidy() {
 		return // closed, or still in use by another goroutine: then the next user finds it busy
 	}
 	defer s.leave()
-	if s.bound {
-		_ = s.unbind()
+	if s.bound && s.unbind() != nil {
+		s.poisoned = true // bound by a goroutine that has it still
 	}
 	s.abandon()
 }
 
-// abandon leaves nothing in flight.
+// abandon leaves nothing in flight. If the library does not let this goroutine do so, the session can serve no more.
 func (s *Session) abandon() {
 	if s.inFlight {
 		if _, err := s.context.Cancel(s.sequence.Load()); err == nil {
-			_, _ = s.poll("tidy")
+			if ended, _ := s.poll("tidy"); !ended {
+				s.poisoned = true
+			}
 		}
 		s.inFlight, s.draining = false, true
 	}

@@ -53,8 +53,48 @@ func TestLateness(t *testing.T) {
 	if got := p.lateness(bucket, 0, 10*time.Millisecond, true); got != 0 {
 		t.Error("with a free lane:", got)
 	}
-	if got := p.lateness(bucket, 0, 9*time.Millisecond, true); got != time.Millisecond || bucket.service >= 10*time.Millisecond {
-		t.Error("with a free lane, late:", got, bucket.service)
+	if got := p.lateness(bucket, 0, 9*time.Millisecond, true); got != time.Millisecond {
+		t.Error("with a free lane, late:", got)
+	}
+}
+
+// An estimate that keeps a free lane idle is put to the test when it is old: one request at a time, and not for longer than lanes idle.
+func TestOldEstimateIsPutToTheTest(t *testing.T) {
+	const ms = time.Millisecond
+	p, bucket := queueOf()
+	p.busy, p.idle, bucket.told = 1, p.lanes[:1], 1000*ms
+	for _, step := range []struct {
+		now, left time.Duration
+		free      bool
+		want      bool
+	}{
+		{1001, 9, true, false}, // the estimate is fresh
+		{1099, 9, true, false},
+		{1100, 9, false, false}, // nobody knows what the busy lanes are at
+		{1100, 9, true, true},
+		{1101, 9, true, false}, // it has been let through just now
+		{1199, 1, true, false},
+		{1200, 9, true, true},
+	} {
+		p.busy = 1
+		if !step.free {
+			p.busy = 2
+		}
+		isProbe, over, refused := p.admit(bucket, step.now*ms, (step.now+step.left)*ms)
+		if isProbe != step.want || (refused == nil) != step.want || (over > 0) == step.want {
+			t.Errorf("after %d ms: probe %v, over by %v, %v", step.now, isProbe, over, refused)
+		}
+	}
+	// One with a second's time takes a lane for as long, so it comes at most every other second.
+	bucket.service, bucket.told, p.busy = 2000*ms, 2000*ms, 1
+	if isProbe, _, refused := p.admit(bucket, 2900*ms, 3900*ms); isProbe || refused != ErrDeadline {
+		t.Error("a long request was let through after 900 ms")
+	}
+	if isProbe, _, _ := p.admit(bucket, 3000*ms, 4000*ms); !isProbe {
+		t.Error("a long request was not let through after a second")
+	}
+	if isProbe, over, refused := p.admit(bucket, 3000*ms, 6000*ms); isProbe || over > 0 || refused != nil {
+		t.Error("one that is in time is no probe")
 	}
 }
 

@@ -97,6 +97,9 @@ func (e *Engine) newMemory(op string, options *backend.MemoryOptions) (*Memory, 
 	if options.Bytes < 0 || options.Rows < 0 || options.RowBytes < 0 || options.ElementBytes < 0 {
 		return nil, refusal(op, StatusInvalidArgument, "a size is below zero")
 	}
+	if err := checkCounts(op, option{"elementBytes", options.ElementBytes}); err != nil {
+		return nil, err
+	}
 	lent := &loan{}
 	if options.Data != nil {
 		lent.pinner.Pin(unsafe.SliceData(options.Data))
@@ -111,13 +114,15 @@ func (e *Engine) newMemory(op string, options *backend.MemoryOptions) (*Memory, 
 		lent.Memory, m.memory = raw, lent
 	}
 	if m.info, err = raw.Info(); err == nil {
-		m.token, err = adopt(e.registry, m, nil)
+		err = adopt(e.registry, m, nil, func(token uint64) {
+			m.token = token
+			m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, token, m.memory})
+		})
 	}
 	if err != nil {
 		_ = m.memory.Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, m.token, m.memory})
 	return m, nil
 }
 

@@ -118,8 +118,8 @@ func (e *Engine) LoadBytes(data []byte, options ModelOptions) (*Model, error) {
 
 func (e *Engine) load(options ModelOptions, load func(*backend.ModelOptions) (backend.Model, error)) (*Model, error) {
 	const op = "load"
-	if options.Multiprocessors < 0 {
-		return nil, refusal(op, StatusInvalidArgument, "%d multiprocessors", options.Multiprocessors)
+	if err := options.check(op); err != nil {
+		return nil, err
 	}
 	raw := backend.ModelOptions{Precision: uint32(options.Precision), Overridable: options.Overridable}
 	if len(options.Paddings) == 0 {
@@ -152,6 +152,20 @@ func (e *Engine) load(options ModelOptions, load func(*backend.ModelOptions) (ba
 	return m, nil
 }
 
+func (o *ModelOptions) check(op string) error {
+	for _, p := range o.Paddings {
+		if err := checkCounts(op, option{"Paddings.Dimension", p.Dimension}, option{"Paddings.Axis", p.Axis}); err != nil {
+			return err
+		}
+	}
+	for _, name := range o.Overridable {
+		if err := checkText(op, "Overridable", name); err != nil {
+			return err
+		}
+	}
+	return checkCounts(op, option{"Multiprocessors", o.Multiprocessors})
+}
+
 func (e *Engine) newModel(raw backend.Model, err error) (*Model, error) {
 	if err != nil {
 		return nil, err
@@ -159,14 +173,16 @@ func (e *Engine) newModel(raw backend.Model, err error) (*Model, error) {
 	m := &Model{engine: e, model: raw}
 	if m.inputs, err = tensorInfos(raw.Inputs()); err == nil {
 		if m.outputs, err = tensorInfos(raw.Outputs()); err == nil {
-			m.token, err = adopt(e.registry, m, nil)
+			err = adopt(e.registry, m, nil, func(token uint64) {
+				m.token = token
+				m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, token, raw})
+			})
 		}
 	}
 	if err != nil {
 		_ = raw.Free()
 		return nil, err
 	}
-	m.cleanup = runtime.AddCleanup(m, forgotten.free, forgotten{e.registry, m.token, raw})
 	return m, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
-	"github.com/streaminfer/streaminfer/go/trace"
 )
 
 // PoolOptions are the choices made when a pool is made. The zero value is right for a start.
@@ -49,6 +48,8 @@ const (
 )
 
 const (
+	// sessionsMax is as many as any engine of the library's has.
+	sessionsMax     = 16384
 	queueDefault    = 1024
 	queueRoomMax    = 1 << 16
 	warmUpDefault   = 3
@@ -74,7 +75,8 @@ const (
 // share of the service time of those queued with an earlier deadline; if that, its own service time and, where it has to
 // wait, a margin of half as much end after its deadline, or if one that waits already would become late because of it, it is
 // refused at once with [ErrDeadline], while the caller still has time for something else. One that turns out to be too late when
-// its turn comes is refused instead of served. So an overloaded pool spends its device on requests that are in time.
+// its turn comes is refused instead of served. A service time that keeps a session idle is put to the test: a request
+// is let through once there has been no news of it for a tenth of a second, and for as long as that request has until its deadline. So an overloaded pool spends its device on requests that are in time.
 //
 // Several pools share an engine's device, each with a quota: its sessions, and a queue of its own. A storm of requests to one
 // fills that pool's sessions and queue and no others; what the others notice is a device that is as busy as those sessions make it.
@@ -92,7 +94,8 @@ type Pool struct {
 	background sync.WaitGroup
 	// buckets is replaced as a whole when the model has got more.
 	buckets atomic.Pointer[[]*poolBucket]
-	renewal sync.Mutex
+	// renewal has room for the one Prepare that exchanges sessions.
+	renewal chan struct{}
 
 	mu    sync.Mutex
 	lanes []*lane
@@ -125,7 +128,8 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{model: m, options: o, quiet: make(chan struct{}), queue: make(queue[*waiter], 0, min(o.QueueMax, queueRoomMax))}
+	p := &Pool{model: m, options: o, quiet: make(chan struct{}), renewal: make(chan struct{}, 1),
+		queue: make(queue[*waiter], 0, min(o.QueueMax, queueRoomMax))}
 	p.lifetime, p.end = context.WithCancel(context.Background())
 	if o.ProfileLabels {
 		p.labels = pprof.WithLabels(context.Background(), pprof.Labels("streaminfer_pool", o.Name))
@@ -133,12 +137,11 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 	buckets := m.poolBuckets(o.Session.Buckets, nil)
 	p.buckets.Store(&buckets)
 	for range o.Sessions + o.Spares {
-		s, err := m.newSession(o.Session, trace.CreatePooled)
+		l, err := newLane(p)
 		if err != nil {
 			p.Close()
 			return nil, err
 		}
-		l := newLane(p, s)
 		p.lanes, p.idle = append(p.lanes, l), append(p.idle, l)
 	}
 	p.warmUp()
@@ -147,11 +150,18 @@ func NewPool(m *Model, o PoolOptions) (*Pool, error) {
 }
 
 func (o *PoolOptions) complete() error {
-	if len(o.Session.Attachments) > 0 {
-		return refusal("new pool", StatusInvalidArgument, "all sessions of a pool cannot be attached to the same memory")
+	const op = "new pool"
+	if err := checkCounts(op, option{"Sessions", o.Sessions}, option{"Spares", max(o.Spares, 0)}); err != nil {
+		return err
 	}
-	if o.Sessions < 0 || len(o.Session.Links) > 0 {
-		return refusal("new pool", StatusInvalidArgument, "%d sessions with %d links", o.Sessions, len(o.Session.Links))
+	if err := o.Admission.check(op); err != nil {
+		return err
+	}
+	if len(o.Session.Attachments) > 0 {
+		return refusal(op, StatusInvalidArgument, "all sessions of a pool cannot be attached to the same memory")
+	}
+	if len(o.Session.Links) > 0 {
+		return refusal(op, StatusInvalidArgument, "the sessions of a pool cannot be linked")
 	}
 	if o.Sessions == 0 {
 		o.Sessions = runtime.GOMAXPROCS(0)
@@ -166,6 +176,10 @@ func (o *PoolOptions) complete() error {
 		o.WarmUp = warmUpDefault
 	}
 	o.Spares, o.QueueMax = max(o.Spares, 0), max(o.QueueMax, 0)
+	if o.Sessions > sessionsMax || o.Spares > sessionsMax {
+		return refusal(op, StatusLimitReached, "the options Sessions and Spares cannot be %d and %d: there are %d sessions at most",
+			o.Sessions, o.Spares, sessionsMax)
+	}
 	return nil
 }
 
@@ -175,8 +189,9 @@ func (o *PoolOptions) complete() error {
 //
 // A shape must be one of the pool's buckets, or fit into one along axes that the model's options made paddable.
 //
-// Errors: [ErrDeadline], [ErrQueueFull], [ErrNoBucket], [ErrPoolClosed]; StatusInvalidArgument and StatusShapeMismatch for
-// tensors that are not the model's; StatusCancelled; else as for [Session.Run]. Where Error.Executed is ExecutedNo the
+// Errors: [ErrDeadline] if the request was refused or not started because of its deadline, StatusTimeout if it was on the device when that
+// passed (both match context.DeadlineExceeded); [ErrQueueFull], [ErrNoBucket], [ErrPoolClosed]; StatusInvalidArgument and
+// StatusShapeMismatch for tensors that are not the model's; StatusCancelled; else as for [Session.Run]. Where Error.Executed is ExecutedNo the
 // request has not run and repeating it is safe.
 func (p *Pool) Infer(ctx context.Context, in, out []Tensor) error {
 	arrived := backend.Now()

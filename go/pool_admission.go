@@ -15,6 +15,17 @@ type poolBucket struct {
 	// With the pool's lock: a moving average of the service time, 0 before the first request, and how often it was taken.
 	service time.Duration
 	served  uint64
+	// told is when requests last had something to say about it: one ended in time or timed out, or was let through to find out.
+	told time.Duration
+}
+
+// doubtAfter is for how long an estimate counts that keeps a free session idle, at least.
+const doubtAfter = 100 * time.Millisecond
+
+// isDoubtful says that nobody has confirmed the estimate for so long that a request may find out what is true now: for longer than its
+// own time, so that requests that will be late after all take half of a session's time at most.
+func (b *poolBucket) isDoubtful(now, deadline time.Duration) bool {
+	return now-b.told >= max(doubtAfter, deadline-now)
 }
 
 // observe takes one more service time into account.
@@ -38,39 +49,40 @@ func (b *poolBucket) lengthen(took time.Duration) {
 	}
 }
 
-// forget lets an estimate that keeps everything out shrink until a request is let through, whose time then is the truth.
+// forget lets an estimate of a batcher that keeps everything out shrink until a request is let through, whose time then is the truth.
 func (b *poolBucket) forget() { b.service -= b.service / 64 }
 
-// admit refuses what the pool does not take; over is by how much the request, or one that waits, would be late. It is
-// called with the lock.
-func (p *Pool) admit(bucket *poolBucket, now, deadline time.Duration) (over time.Duration, refused error) {
+// admit refuses what the pool does not take; over is by how much the request, or one that waits, would be late. A request that is let
+// through although it would be is a probe: a session is free, and the estimate that says so is old. Otherwise one bad spell would keep an
+// idle pool idle. It is called with the lock.
+func (p *Pool) admit(bucket *poolBucket, now, deadline time.Duration) (isProbe bool, over time.Duration, refused error) {
 	if p.refusing != nil {
 		p.stats.RefusedClosed++
-		return 0, p.refusing
+		return false, 0, p.refusing
 	}
 	free := p.busy < p.options.Sessions && len(p.idle) > 0
 	if deadline > 0 && p.options.Admission == AdmitFeasible && bucket.service > 0 {
 		if over := p.lateness(bucket, now, deadline, free); over > 0 {
+			if free && bucket.isDoubtful(now, deadline) {
+				bucket.told = now
+				return true, 0, nil
+			}
 			p.stats.RefusedDeadline++
-			return over, ErrDeadline
+			return false, over, ErrDeadline
 		}
 	}
 	if !free && len(p.queue) >= p.options.QueueMax {
 		p.stats.RefusedFull++
-		return 0, ErrQueueFull
+		return false, 0, ErrQueueFull
 	}
-	return 0, nil
+	return false, 0, nil
 }
 
 // lateness is by how much a request would miss its deadline, or make one miss it that waits, if service times are what
 // they were; 0 if all are in time.
 func (p *Pool) lateness(bucket *poolBucket, now, deadline time.Duration, free bool) time.Duration {
 	if free {
-		over := max(now+bucket.service-deadline, 0)
-		if over > 0 {
-			bucket.forget()
-		}
-		return over
+		return max(now+bucket.service-deadline, 0)
 	}
 	// From the first lane that is free on, what is due earlier shares the lanes, and delays what is due later.
 	at := now + p.firstFree(now)
@@ -155,18 +167,33 @@ func (m *Model) checkTensors(op string, in, out []Tensor) error {
 				len(t.Data), slices.Clone(shape))
 		}
 	}
-	for i := range in {
-		if in[i].Name != "" || i >= len(inputs) {
-			if _, err := indexOf(op, inputs, "input", in[i].Name); err != nil {
+	if err := checkNames(op, "input", inputs, in); err != nil {
+		return err
+	}
+	if err := checkNames(op, "output", outputs, out); err != nil {
+		return err
+	}
+	for i := range outputs {
+		if t := find(out, i, outputs[i].Name); t != nil && t.DType != outputs[i].DType {
+			return refusal(op, StatusShapeMismatch, "output %q holds %v, not %v", outputs[i].Name, outputs[i].DType, t.DType)
+		}
+	}
+	return nil
+}
+
+// checkNames finds tensors that are not the model's, and such as would be left out because another one is taken.
+func checkNames(op, kind string, infos []TensorInfo, tensors []Tensor) error {
+	for i := range tensors {
+		index := i
+		if tensors[i].Name != "" || i >= len(infos) {
+			var err error
+			if index, err = indexOf(op, infos, kind, tensors[i].Name); err != nil {
 				return err
 			}
 		}
-	}
-	for i := range out {
-		if out[i].Name != "" || i >= len(outputs) {
-			if _, err := indexOf(op, outputs, "output", out[i].Name); err != nil {
-				return err
-			}
+		if find(tensors, index, infos[index].Name) != &tensors[i] {
+			return refusal(op, StatusInvalidArgument, "the %s %q is given twice: tensors without a name are those of their position",
+				kind, infos[index].Name)
 		}
 	}
 	return nil

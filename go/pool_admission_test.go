@@ -37,11 +37,16 @@ func TestAdmission(t *testing.T) {
 	if got := pool.Stats().Buckets[0].Service; got < service {
 		w.Fatalf("calibrated to %v", got)
 	}
+	for { // if the machine stood still, the estimate is old, and a request or two may find out whether it is true
+		short, cancel := context.WithTimeout(context.Background(), service/2)
+		_, err := infer(short, pool, 1)
+		cancel()
+		if onArrival(err) {
+			w.isLate(err)
+			break
+		}
+	}
 	warm := runs.Load()
-	short, cancel := context.WithTimeout(context.Background(), service/2)
-	defer cancel()
-	_, err := infer(short, pool, 1)
-	w.isLate(err)
 
 	// With the session occupied at most 600 / 40 requests can end in 600 ms, whatever comes.
 	var group sync.WaitGroup
@@ -99,6 +104,53 @@ func TestAdmissionRecovers(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// A spell in which everything timed out is over, and the pool idle: the next request is let through, and those after it, too.
+func TestPoolServesAfterAStall(t *testing.T) {
+	var stalled atomic.Pointer[chan struct{}]
+	run := func(x float32) (float32, error) {
+		if gate := stalled.Load(); gate != nil {
+			<-*gate
+		}
+		return x, nil
+	}
+	w, pool := fakePool(t, scalars(run), streaminfer.PoolOptions{Sessions: 4, Spares: 4})
+	const left = 40 * time.Millisecond
+	try := func(left time.Duration) error {
+		ctx, cancel := context.WithTimeout(context.Background(), left)
+		defer cancel()
+		_, err := infer(ctx, pool, 1)
+		return err
+	}
+	gate := make(chan struct{})
+	stalled.Store(&gate)
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			if err := try(10 * left); err == nil {
+				w.Error("served while the device stood still")
+			}
+		})
+	}
+	group.Wait()
+	stalled.Store(nil)
+	close(gate)
+	eventually(w, "the pool to be idle", func() bool { s := pool.Stats(); return s.Draining == 0 && s.Busy == 0 })
+	if pool.Stats().Buckets[0].Service < left {
+		w.Fatal("the pool has learnt nothing")
+	}
+	time.Sleep(150 * time.Millisecond) // so long at least that the estimate is old
+	if err := try(left); onArrival(err) {
+		w.Fatal(err)
+	} else if err != nil {
+		w.Skip("the machine was too slow: ", err)
+	}
+	for range 5 {
+		if err := try(left); onArrival(err) {
+			w.Error(err)
+		}
+	}
 }
 
 // Requests that time out on the device tell that it has become slower, though none of them ends.

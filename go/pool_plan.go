@@ -12,8 +12,9 @@ import (
 )
 
 // Prepare plans buckets as AddBucket does and gives them to the model's pools: it returns when every session of theirs
-// knows them. Pools go on serving meanwhile; one session at a time is exchanged for one that knows more. Between two
-// buckets, and while a session is busy, ctx is heeded; buckets that were planned by then stay planned.
+// knows them. Pools go on serving meanwhile; one session at a time is exchanged for one that knows more. Pools that are closed
+// meanwhile are passed over. Between two buckets, while a session is busy, and while another Prepare is at it, ctx is heeded;
+// buckets that were planned by then stay planned.
 //
 // Errors: as for [Model.AddBucket] and [Model.NewSession], or ctx's.
 func (m *Model) Prepare(ctx context.Context, buckets ...Bucket) error {
@@ -131,14 +132,23 @@ func (p *Pool) renew(ctx context.Context) error {
 	if len(p.options.Session.Buckets) > 0 {
 		return nil // the pool has a choice of its own
 	}
-	p.renewal.Lock()
-	defer p.renewal.Unlock()
+	select {
+	case p.renewal <- struct{}{}:
+		defer func() { <-p.renewal }()
+	case <-p.lifetime.Done():
+		return nil
+	case <-ctx.Done():
+		return givenUp("prepare", ExecutedNo, ctx)
+	}
 	buckets := p.model.poolBuckets(nil, *p.buckets.Load())
 	p.mu.Lock()
 	lanes := slices.Clone(p.lanes)
 	p.mu.Unlock()
 	for _, l := range lanes {
-		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
+		if p.lifetime.Err() != nil {
+			return nil
+		}
+		s, err := p.model.newSession(p.options.Session, trace.CreatePooled, &l.heldBy)
 		if err != nil {
 			return err
 		}
@@ -170,7 +180,7 @@ func (p *Pool) exchange(ctx context.Context, l *lane, s *Session) error {
 	case <-done:
 		return nil
 	case <-p.lifetime.Done():
-		return errPoolClosed
+		return nil
 	case <-ctx.Done():
 		return givenUp("prepare", ExecutedNo, ctx) // the lane will still exchange it
 	}

@@ -35,12 +35,14 @@ func (p *Pool) acquire(ctx context.Context, op string, bucket *poolBucket, now t
 	}
 	p.mu.Lock()
 	p.stats.Requests++
-	if over, refused := p.admit(bucket, now, deadline); refused != nil {
+	isProbe, over, refused := p.admit(bucket, now, deadline)
+	if refused != nil {
 		p.mu.Unlock()
 		return nil, p.refusal(op, over, refused)
 	}
 	if l := p.take(bucket); l != nil {
 		p.hold(l, bucket, now)
+		l.isProbe = isProbe
 		p.mu.Unlock()
 		return l, nil
 	}
@@ -114,7 +116,7 @@ func (p *Pool) answer(op string, w *waiter, l *lane) (*lane, error) {
 
 // left is the failure of a request whose context has ended before it got a session.
 func (p *Pool) left(op string, ctx context.Context) error {
-	err := leftQueue(op, ctx)
+	err := notStarted(op, ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count(err)
@@ -172,7 +174,7 @@ func (p *Pool) take(bucket *poolBucket) *lane {
 func (p *Pool) hold(l *lane, bucket *poolBucket, now time.Duration) {
 	p.busy++
 	p.stats.BusyMax = max(p.stats.BusyMax, p.busy)
-	l.since, l.bucket, l.expected = now, bucket, bucket.service
+	l.since, l.bucket, l.expected, l.isProbe = now, bucket, bucket.service, false
 	p.loans++
 	l.heldBy.Store(p.loans)
 }

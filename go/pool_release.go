@@ -15,13 +15,18 @@ func (p *Pool) release(ctx context.Context, l *lane, bucket *poolBucket, err err
 	p.record(ctx, l, now, err)
 	p.mu.Lock()
 	if err == nil {
+		if l.isProbe {
+			bucket.service = now - l.since // what was known before is no longer so
+		}
 		bucket.observe(now - l.since)
+		bucket.told = now
 		p.stats.Succeeded++
 		p.stats.count(bucket != &p.direct, l)
 	} else {
 		p.count(err)
-		if errors.Is(err, StatusTimeout) {
+		if failed, ok := errors.AsType[*Error](err); ok && failed.ranOut() {
 			bucket.lengthen(now - l.since)
+			bucket.told = now
 		}
 	}
 	p.giveBack(l)
@@ -39,7 +44,7 @@ func (p *Pool) putBack(l *lane) {
 func (p *Pool) count(err error) {
 	failed, ok := errors.AsType[*Error](err)
 	switch {
-	case ok && (failed.Status == StatusTimeout || failed.Status == StatusExpired):
+	case ok && failed.ranOut():
 		p.stats.Expired++
 	case ok && failed.Status == StatusCancelled:
 		p.stats.Cancelled++
@@ -109,8 +114,8 @@ func (p *Pool) awaitDrained(l *lane) {
 	p.dispatch()
 }
 
-// broken reports whether the session can serve no more: it is closed, or a panic poisoned it, or another goroutine is
-// still in it. It is called by its holder.
+// broken reports whether the session can serve no more: it is closed, or a panic or its last user poisoned it, or another goroutine
+// is still in it. It is called by its holder.
 func (s *Session) broken() bool { return s.state.Load() != stateIdle || s.poisoned }
 
 // replace makes a new session for a lane that lost its own.
@@ -118,7 +123,7 @@ func (p *Pool) replace(l *lane) {
 	defer p.background.Done()
 	_ = l.session.Close()
 	for pause := replacePauseMin; ; pause = min(2*pause, replacePauseMax) {
-		s, err := p.model.newSession(p.options.Session, trace.CreatePooled)
+		s, err := p.model.newSession(p.options.Session, trace.CreatePooled, &l.heldBy)
 		p.mu.Lock()
 		if err == nil && !p.closed {
 			l.adopt(s)
@@ -167,6 +172,9 @@ func (p *Pool) lose(l *lane, why error) {
 		l.swapped()
 	}
 	if len(p.lanes) == 0 {
+		if errors.Is(why, StatusStaleHandle) {
+			why = errPoolEnded
+		}
 		if p.refusing == nil {
 			p.refusing = why
 		}
@@ -225,6 +233,7 @@ func (p *Pool) warm(ctx context.Context, b *poolBucket, measured bool) {
 	p.mu.Lock()
 	if err == nil && measured {
 		b.observe(backend.Now() - started)
+		b.told = backend.Now()
 		b.served--
 	}
 	p.giveBack(l)

@@ -110,7 +110,8 @@ func (s *Session) traced(kind trace.Kind, ctx context.Context, at time.Duration,
 	}
 	recorder := s.model.engine.recording
 	event := trace.Event{Kind: kind, At: at, Took: backend.Now() - at, Session: s.token, Thread: threadID(), Note: note}
-	if s.holder != nil {
+	isNew := kind == trace.Create || kind == trace.CreatePooled
+	if s.holder != nil && !isNew {
 		event.Checkout = s.holder.Load()
 	}
 	if ctx != nil {
@@ -119,7 +120,7 @@ func (s *Session) traced(kind trace.Kind, ctx context.Context, at time.Duration,
 	if _, full := recorder.API(); full {
 		event.Goroutine = goroutineID()
 	}
-	if kind == trace.Create || kind == trace.CreatePooled {
+	if isNew {
 		event.Label = callSite()
 	}
 	recorder.Event(s.sequence.Load(), event)

@@ -36,29 +36,38 @@ type child struct {
 	done chan<- backend.Completion
 }
 
+// noCopy makes vet report a copy of what has it: the copy would be closed when the original is collected.
+type noCopy struct{}
+
+// Lock and Unlock are what vet looks for.
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
 func newRegistry(b backend.Engine) *registry {
 	return &registry{backend: b, children: map[uint64]child{}, recording: newRecording(), stopped: make(chan struct{})}
 }
 
-// adopt registers a child and returns its token, which is never reused.
+// adopt registers a child, from when on the engine's Close may close it from another goroutine. So before that, own gives it its token,
+// which is never reused, and all else that its Close needs.
 func adopt[T any, P interface {
 	*T
 	io.Closer
-}](r *registry, p P, done chan<- backend.Completion) (uint64, error) {
+}](r *registry, p P, done chan<- backend.Completion, own func(token uint64)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return 0, &backend.Error{Status: int32(StatusStaleHandle), Message: "the engine is closed"}
+		return &backend.Error{Status: int32(StatusStaleHandle), Message: "the engine is closed"}
 	}
 	pointer := weak.Make((*T)(p))
 	r.next++
+	own(r.next)
 	r.children[r.next] = child{done: done, closer: func() io.Closer {
 		if live := pointer.Value(); live != nil {
 			return P(live)
 		}
 		return nil
 	}}
-	return r.next, nil
+	return nil
 }
 
 func (r *registry) forget(token uint64) {

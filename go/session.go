@@ -97,9 +97,11 @@ type Session struct {
 	sequence atomic.Uint32
 
 	// What follows belongs to the goroutine that is in a call.
-	inFlight   bool
-	draining   bool
-	bound      bool
+	inFlight bool
+	draining bool
+	bound    bool
+	// workers says that the session is a Bound's, from when it has been bound.
+	workers    bool
 	poisoned   bool
 	shadow     shadow
 	block      bool
@@ -110,7 +112,9 @@ type Session struct {
 const (
 	stateIdle uint32 = iota
 	stateInCall
-	// stateClosing: Close was called during a call, whose end will free the session.
+	// stateBorrowed: another session is being linked to this one. Calls wait for that, which is short.
+	stateBorrowed
+	// stateClosing: Close was called meanwhile; whose call it is will free the session.
 	stateClosing
 	stateClosed
 )
@@ -118,18 +122,19 @@ const (
 // NewSession creates a session and prepares a replay for each of its buckets. Nothing is allocated afterwards.
 //
 // Errors: StatusNoBucket, StatusLimitReached, StatusOutOfMemory, StatusInvalidArgument (attachments), StatusShapeMismatch
-// (links).
+// (links), StatusBusy and StatusWrongThread (a goroutine is in a call on a session to link to, or it is bound to another).
 func (m *Model) NewSession(options SessionOptions) (*Session, error) {
-	return m.newSession(options, trace.Create)
+	return m.newSession(options, trace.Create, nil)
 }
 
-func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, error) {
+// newSession makes a session, one of a pool if there is a holder: see Session.holder.
+func (m *Model) newSession(options SessionOptions, kind trace.Kind, holder *atomic.Uint64) (*Session, error) {
 	const op = "new session"
-	if options.Threads < 0 {
-		return nil, refusal(op, StatusInvalidArgument, "%d threads", options.Threads)
+	if err := checkCounts(op, option{"Threads", options.Threads}); err != nil {
+		return nil, err
 	}
 	if options.Priority > PriorityHigh {
-		return nil, refusal(op, StatusInvalidArgument, "there is no priority %d", options.Priority)
+		return nil, refusal(op, StatusInvalidArgument, "the option Priority cannot be %d", options.Priority)
 	}
 	choices := backend.ContextOptions{Threads: options.Threads, Priority: uint32(options.Priority)}
 	for _, bucket := range options.Buckets {
@@ -144,18 +149,21 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind) (*Session, e
 		return nil, failure(op, ExecutedNo, err)
 	}
 	s := &Session{model: m, context: raw, spinBudget: options.SpinBudget, block: options.Block, closing: make(chan struct{}),
-		done: make(chan backend.Completion, 1), shadow: newShadow()}
+		done: make(chan backend.Completion, 1), shadow: newShadow(), holder: holder}
 	if err := s.prepare(op, options.Links, options.Attachments); err != nil {
 		_ = s.rest().Free()
 		return nil, err
 	}
 	s.record = raw.Record()
 	m.engine.startReaper()
-	if s.token, err = adopt(m.engine.registry, s, s.done); err != nil {
+	err = adopt(m.engine.registry, s, s.done, func(token uint64) {
+		s.token = token
+		s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, token, s.rest()})
+	})
+	if err != nil {
 		_ = s.rest().Free()
 		return nil, failure(op, ExecutedNo, err)
 	}
-	s.cleanup = runtime.AddCleanup(s, forgotten.freeSession, forgotten{m.engine.registry, s.token, s.rest()})
 	m.engine.countWorkers()
 	s.traced(kind, nil, s.tracing(), "")
 	return s, nil
@@ -175,10 +183,9 @@ func (s *Session) prepare(op string, links []Link, attachments []Attachment) err
 		if err != nil {
 			return err
 		}
-		if err := s.context.Link(input, source.context, output); err != nil {
-			return failure(op, ExecutedNo, err)
+		if err := s.link(op, input, source, output); err != nil {
+			return err
 		}
-		runtime.KeepAlive(source)
 	}
 	for i := range attachments {
 		if err := s.attach(op, &attachments[i]); err != nil {
@@ -186,6 +193,17 @@ func (s *Session) prepare(op string, links []Link, attachments []Attachment) err
 		}
 	}
 	return failure(op, ExecutedNo, s.context.Prepare())
+}
+
+// link makes an input be an output of source. Nobody is in a call on source meanwhile: the library would refuse one of the two.
+func (s *Session) link(op string, input int, source *Session, output int) error {
+	if source != s {
+		if err := source.borrow(op); err != nil {
+			return err
+		}
+		defer source.giveBack()
+	}
+	return failure(op, ExecutedNo, s.context.Link(input, source.context, output))
 }
 
 func (s *Session) attach(op string, a *Attachment) error {
@@ -214,7 +232,8 @@ func (s *Session) attach(op string, a *Attachment) error {
 // Model returns the session's model.
 func (s *Session) Model() *Model { return s.model }
 
-// Use selects the bucket of the following requests. It must be one of the model's buckets when the session was made.
+// Use selects the bucket of the following requests. It must be one of the model's buckets when the session was made, or, along axes that
+// the model's options made paddable, smaller than one: the smallest that holds it then serves, and the views have the shapes asked for.
 // Views fetched before keep their memory but not their shape: fetch them again.
 //
 // Errors: StatusNoBucket, StatusInFlight, StatusDraining, StatusBusy.
@@ -236,7 +255,8 @@ func (s *Session) Use(bucket Bucket) error {
 // When ctx ends first, Run returns an error that wraps ctx.Err(), and the session is draining if Error.Executed is
 // ExecutedMaybe: its views belong to the device until the next Run or Drain has returned.
 //
-// Errors: StatusAgain, StatusBusy, StatusInFlight, StatusWrongThread, StatusExpired, StatusDeviceLost, or ctx's.
+// Errors: StatusAgain, StatusBusy, StatusInFlight, StatusWrongThread, StatusDeviceLost; StatusExpired ([ErrDeadline]) if ctx's deadline
+// passed before the request was started, StatusTimeout if after, StatusCancelled. The last three match ctx.Err().
 func (s *Session) Run(ctx context.Context) error {
 	if err := s.enter("run"); err != nil {
 		return err
@@ -271,12 +291,12 @@ func (s *Session) submit(ctx context.Context, op string) error {
 
 func (s *Session) start(ctx context.Context, op string) error {
 	if ctx.Err() != nil {
-		return givenUp(op, ExecutedNo, ctx)
+		return notStarted(op, ctx)
 	}
 	if s.inFlight {
 		return refusal(op, StatusInFlight, "the session's last request has not been waited for")
 	}
-	if err := s.drain(ctx, op); err != nil {
+	if err := s.drainFirst(ctx, op); err != nil {
 		return err
 	}
 	var timeout time.Duration
@@ -305,7 +325,8 @@ func (s *Session) Wait(ctx context.Context) error {
 	return s.wait(ctx, "wait")
 }
 
-// Poll reports whether the submitted request has ended, and how. A session with nothing in flight has ended.
+// Poll reports whether the submitted request has ended, and how. A session with nothing in flight has ended. An error with ended
+// false is a refusal of the call: the request goes on.
 func (s *Session) Poll() (ended bool, err error) {
 	if err := s.enter("poll"); err != nil {
 		return false, s.cutOff(err)
@@ -326,12 +347,21 @@ func (s *Session) poll(op string) (ended bool, err error) {
 		}
 		return !s.inFlight, nil
 	}
+	if isRefusedCall(err) {
+		return false, s.failed(op, ExecutedMaybe, err)
+	}
 	// A request that was cancelled from elsewhere leaves the device at work.
 	s.inFlight, s.draining = false, true
 	if reported, ok := err.(*backend.Error); ok && Status(reported.Status) == StatusExpired {
 		return true, failure(op, ExecutedNo, err)
 	}
 	return true, s.failed(op, ExecutedMaybe, err)
+}
+
+// isRefusedCall says of an error of the backend that it is of the call alone: the caller is not whose turn it is. Requests do not end so.
+func isRefusedCall(err error) bool {
+	reported, ok := err.(*backend.Error)
+	return ok && (Status(reported.Status) == StatusWrongThread || Status(reported.Status) == StatusBusy)
 }
 
 // failed is failure, which notes whether the session can go on.

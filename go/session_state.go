@@ -17,12 +17,36 @@ func (s *Session) enter(op string) error {
 	if s.state.CompareAndSwap(stateIdle, stateInCall) {
 		return nil
 	}
-	if s.state.Load() == stateInCall {
-		s.misused(trace.Overlap, op, "another goroutine is in a call")
-		return refusal(op, StatusBusy, "another goroutine is in a call on this session")
-	}
-	return refusal(op, StatusStaleHandle, "the session is closed")
+	return s.claim(op, stateInCall)
 }
+
+// claim is the way from idle to a state of somebody's. Who links to the session is waited for; who is in a call is not.
+func (s *Session) claim(op string, state uint32) error {
+	for !s.state.CompareAndSwap(stateIdle, state) {
+		switch s.state.Load() {
+		case stateIdle:
+		case stateBorrowed:
+			runtime.Gosched()
+		case stateInCall:
+			s.misused(trace.Overlap, op, "another goroutine is in a call")
+			return refusal(op, StatusBusy, "another goroutine is in a call on this session")
+		default:
+			return refusal(op, StatusStaleHandle, "the session is closed")
+		}
+	}
+	return nil
+}
+
+// borrow claims the session while another one is linked to it.
+func (s *Session) borrow(op string) error {
+	if s.holder != nil && s.holder.Load() == 0 {
+		return refusal(op, StatusWrongState, "the session is in its pool: nobody holds it")
+	}
+	return s.claim(op, stateBorrowed)
+}
+
+// giveBack ends what borrow began.
+func (s *Session) giveBack() { s.leaveFrom(stateBorrowed) }
 
 // cutOff is the refusal to enter a call that learns how a request ended. One that was in flight when Close came may
 // have run. Nobody writes inFlight once the session is closed.
@@ -34,12 +58,17 @@ func (s *Session) cutOff(refused error) error {
 }
 
 // leave ends the call; if Close came meanwhile, it does what Close would have done.
-func (s *Session) leave() {
-	if !s.state.CompareAndSwap(stateInCall, stateIdle) {
+func (s *Session) leave() { s.leaveFrom(stateInCall) }
+
+func (s *Session) leaveFrom(state uint32) {
+	if !s.state.CompareAndSwap(state, stateIdle) {
 		s.state.Store(stateClosed)
 		_ = s.free()
 	}
 }
+
+// isClosed says that Close has been called.
+func (s *Session) isClosed() bool { return s.state.Load() >= stateClosing }
 
 // Cancel gives up the request in flight, if there is one: a goroutine in Run or Wait returns with StatusCancelled, and
 // the session is draining. It may be called from any goroutine.
@@ -74,7 +103,7 @@ func (s *Session) Close() error {
 			if s.state.CompareAndSwap(state, stateClosed) {
 				return failure("close", ExecutedNo, s.free())
 			}
-		case stateInCall:
+		case stateInCall, stateBorrowed:
 			if s.state.CompareAndSwap(state, stateClosing) {
 				close(s.closing)
 				if s.block {

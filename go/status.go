@@ -58,7 +58,8 @@ const (
 	StatusLimitReached Status = 301
 	// StatusOutOfMemory: memory could not be had.
 	StatusOutOfMemory Status = 302
-	// StatusTimeout: the time ran out before the request ended; it goes on, the context is draining.
+	// StatusTimeout: the time ran out before the request ended; it goes on, the context is draining. Of calls that only wait, such as
+	// Drain: the time ran out.
 	StatusTimeout Status = 303
 	// StatusCancelled: the request was cancelled.
 	StatusCancelled Status = 304

@@ -2,6 +2,7 @@ package streaminfer
 
 import (
 	"encoding/binary"
+	"slices"
 	"unsafe"
 
 	"github.com/streaminfer/streaminfer/go/internal/backend"
@@ -20,11 +21,12 @@ type Tensor struct {
 	Data []byte
 }
 
-// NewTensor describes a slice as a tensor. The slice is not copied: it must not be written during a call that reads it.
+// NewTensor describes a slice as a tensor. The slice is not copied: it must not be written during a call that reads it. The
+// shape is.
 func NewTensor[T Element](name string, data []T, shape ...int64) Tensor {
 	dtype := dtypeOf[T]()
 	bytes := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(data))), cap(data)*dtype.Size())
-	return Tensor{Name: name, DType: dtype, Shape: shape, Data: bytes[:len(data)*dtype.Size()]}
+	return Tensor{Name: name, DType: dtype, Shape: slices.Clone(shape), Data: bytes[:len(data)*dtype.Size()]}
 }
 
 // copyIn fills an input. The view is the device's, with gaps where a request is smaller than its bucket.

@@ -68,6 +68,9 @@ func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
 	if err := get(s.context, index, &raw); err != nil {
 		return View[T]{}, failure(op, ExecutedNo, err)
 	}
+	if _, err := s.settled(op); err != nil { // the device has ended what was given up, as the race detector is to know
+		return View[T]{}, err
+	}
 	has, want := DType(raw.DType), dtypeOf[T]()
 	if has != want {
 		return View[T]{}, refusal(op, StatusShapeMismatch, "%s %q holds %v, not %v", op, name, has, want)

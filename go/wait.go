@@ -32,7 +32,7 @@ func (s *Session) await(ctx context.Context, op string) error {
 		if err := s.blockThread(ctx, op); err != nil {
 			return err
 		}
-		if ended, err := s.poll(op); ended {
+		if ended, err := s.poll(op); ended || err != nil {
 			return err
 		}
 	}
@@ -42,8 +42,11 @@ func (s *Session) await(ctx context.Context, op string) error {
 				return err
 			}
 		}
-		if ended, err := s.poll(op); ended {
+		ended, err := s.poll(op)
+		if ended {
 			s.typical += (backend.Now() - started - s.typical) / 8
+		}
+		if ended || err != nil {
 			return err
 		}
 	}
@@ -76,13 +79,16 @@ func (s *Session) blockThread(ctx context.Context, op string) error {
 
 // park sleeps until the reaper delivers the request's completion. It returns an error if the request was given up here.
 func (s *Session) park(ctx context.Context, op string) error {
-	err := failure(op, ExecutedMaybe, s.context.Park(s.sequence.Load()))
+	refused := s.context.Park(s.sequence.Load())
+	err := failure(op, ExecutedMaybe, refused)
 	if errors.Is(err, StatusWrongState) || errors.Is(err, StatusDraining) {
 		return nil // ended, or cancelled from elsewhere, since the last look: poll tells
 	}
 	if err != nil {
-		s.inFlight, s.draining = false, true
-		return err
+		if !isRefusedCall(refused) {
+			s.inFlight, s.draining = false, true
+		}
+		return s.failed(op, ExecutedMaybe, refused)
 	}
 	select {
 	case <-s.done:
@@ -120,6 +126,15 @@ func (s *Session) giveUp(op string, why error) error {
 	return why
 }
 
+// drainFirst is drain for a request that is to be started afterwards.
+func (s *Session) drainFirst(ctx context.Context, op string) error {
+	err := s.drain(ctx, op)
+	if errors.Is(err, StatusTimeout) {
+		return notStarted(op, ctx)
+	}
+	return err
+}
+
 // drain waits for the device to finish a request that was given up, if there is one.
 func (s *Session) drain(ctx context.Context, op string) error {
 	if settled, err := s.settled(op); settled || err != nil {
@@ -148,6 +163,9 @@ func (s *Session) settled(op string) (bool, error) {
 		return true, nil
 	}
 	drained, err := s.context.Drained()
+	if isRefusedCall(err) {
+		return false, s.failed(op, ExecutedNo, err)
+	}
 	if s.draining = !drained; drained {
 		s.shadow.end()
 	}

@@ -99,7 +99,7 @@ func (l *lane) compute(call *Call, r request) (err error) {
 		}
 	}()
 	if err := l.model.Run(call); err != nil {
-		return reported(err)
+		return ownFailure(err)
 	}
 	for _, link := range l.links {
 		if link.source == l {
@@ -284,4 +284,14 @@ func reported(err error) error {
 		code = e.Status
 	}
 	return &backend.Error{Status: int32(code), Message: fmt.Sprint(err)}
+}
+
+// ownFailure is reported for the end of a request, which never is what only calls are refused with.
+func ownFailure(err error) error {
+	failed := reported(err).(*backend.Error)
+	switch streaminfer.Status(failed.Status) {
+	case streaminfer.StatusWrongThread, streaminfer.StatusBusy:
+		failed.Status = int32(streaminfer.StatusInternal)
+	}
+	return failed
 }

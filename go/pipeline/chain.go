@@ -19,7 +19,8 @@ type Link struct {
 }
 
 // Chain is one session of each of several models, linked on the device: what one computes is what the next reads, and
-// visits no host memory in between. One goroutine at a time may use it.
+// visits no host memory in between. One goroutine at a time may use it. All its models are in flight at once: with an
+// EngineOptions.InFlightMax below their number Run always is StatusAgain.
 type Chain struct {
 	sessions []*streaminfer.Session
 }
@@ -53,6 +54,9 @@ func (c *Chain) Session(i int) *streaminfer.Session { return c.sessions[i] }
 
 // Run submits all models in order and waits for the last: the device goes from one to the next without the host. When
 // it fails, or ctx ends first, what is left is given up; the next Run waits for the device.
+//
+// Errors: as for streaminfer's Session.Run. StatusAgain means that the device had no permit for one of the models, which may
+// pass, unless there are fewer permits than models.
 func (c *Chain) Run(ctx context.Context) error {
 	for i, s := range c.sessions {
 		if err := s.Submit(ctx); err != nil {

@@ -118,6 +118,9 @@ const (
 	abandoned
 )
 
+// boundMax is more than a queue or the workers of a stage are of use.
+const boundMax = 1 << 20
+
 // New starts a pipeline. Close it when done with it.
 func New[T any](stages ...Stage[T]) (*Pipeline[T], error) {
 	if len(stages) == 0 {
@@ -127,6 +130,9 @@ func New[T any](stages ...Stage[T]) (*Pipeline[T], error) {
 	for i, s := range stages {
 		if (s.Run == nil) == (s.New == nil) {
 			return nil, fmt.Errorf("pipeline: stage %d (%s) needs one of Run and New", i, s.Name)
+		}
+		if s.Queue > boundMax || s.Workers > boundMax {
+			return nil, fmt.Errorf("pipeline: stage %d (%s) cannot have a queue of %d and %d workers", i, s.Name, s.Queue, s.Workers)
 		}
 		p.stages = append(p.stages, newStage(s))
 	}

@@ -5,6 +5,7 @@ use crate::hold;
 use crate::memory::Access;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use streaminfer::kernels::entry::Entry;
 
@@ -114,6 +115,7 @@ struct Shared {
 
 pub struct Stream {
     shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Numbers that a seed decides.
@@ -234,8 +236,8 @@ impl Stream {
     pub fn start(seed: u64) -> Self {
         let shared = Arc::new(Shared::default());
         let worker = shared.clone();
-        std::thread::spawn(move || worker.run(Dice::new(seed)));
-        Stream { shared }
+        let thread = std::thread::spawn(move || worker.run(Dice::new(seed)));
+        Stream { shared, thread: Mutex::new(Some(thread)) }
     }
 
     pub fn push(&self, op: Op) {
@@ -261,10 +263,15 @@ impl Stream {
         }
     }
 
-    /// Lets the thread end behind what is in the queue.
+    /// Ends the thread behind what is in the queue, as far as it ends.
     pub fn stop(&self) {
         // It takes no place in the channel: there is nothing that others would wait for.
         self.shared.queue().ops.push_back((u64::MAX, Op::End));
         self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && driver().alive().is_ok()
+        {
+            let _ = thread.join();
+        }
     }
 }
