@@ -4,7 +4,7 @@ use crate::report::{Outcome, Report};
 use bytes::Bytes;
 use streaminfer::error::{Result, Status};
 use streaminfer::ir::Tensor;
-use streaminfer::runtime::{Context, ContextOptions, Engine, Model, ModelOptions, Precision};
+use streaminfer::runtime::{Bucket, Context, ContextOptions, Engine, Model, ModelOptions, Precision};
 
 /// How many times the tolerance a single element may be off, in units of the mean square or of its own size.
 const ELEMENT_FACTOR: f64 = 40.0;
@@ -153,7 +153,11 @@ pub fn check(engine: &Engine, subject: &Subject<'_>, precision: Precision, repor
 
 /// What is wrong; nothing if all is right.
 fn attempt(engine: &Engine, subject: &Subject<'_>, precision: Precision) -> Result<Option<String>> {
-    let options = ModelOptions { precision, ..ModelOptions::default() };
+    // A file leaves an extent of 0 open.
+    let shapes: Vec<Vec<usize>> = subject.feed.iter().map(|tensor| tensor.shape().to_vec()).collect();
+    let is_open = shapes.iter().flatten().any(|&extent| extent == 0);
+    let buckets = if is_open { vec![Bucket::new(shapes)] } else { Vec::new() };
+    let options = ModelOptions { precision, buckets, ..ModelOptions::default() };
     let model = engine.load_bytes(subject.bytes.clone(), &options)?;
     let outputs = subject.expected.len();
     let (mut one, mut other) = (prepared(&model)?, prepared(&model)?);

@@ -233,6 +233,11 @@ impl Net {
         self.output(value, DType::F32);
     }
 
+    /// The shapes of the inputs.
+    pub fn shapes(&self) -> Vec<Vec<usize>> {
+        self.ports.iter().map(|port| port.shape.clone()).collect()
+    }
+
     /// Fresh values for the inputs.
     pub fn feed(&mut self) -> Vec<Tensor> {
         let random = &mut self.random;

@@ -22,10 +22,9 @@ use streaminfer::runtime::{Engine, Precision};
 /// All step kinds; a run of everything must have met each.
 const KINDS: usize = 17;
 
-fn plan_of(bytes: Bytes) -> Result<Plan> {
+/// The plan of a model whose inputs have these shapes.
+fn plan_of(bytes: Bytes, shapes: Vec<Vec<usize>>) -> Result<Plan> {
     let graph = import::load_bytes(bytes, &ImportOptions::default())?;
-    let shape = |input: &streaminfer::ir::Input| input.dims.iter().flatten().map(|dim| dim.unwrap_or(1)).collect();
-    let shapes: Vec<_> = graph.inputs.iter().map(shape).collect();
     let values = vec![None; shapes.len()];
     plan::plan(&graph, Bucket { shapes, values })
 }
@@ -58,7 +57,7 @@ impl<'a> Work<'a> {
         let mut net = self.net();
         let (feed, decoy, bytes) = (net.feed(), net.feed(), net.bytes());
         let mut kinds = Vec::new();
-        let expected = plan_of(bytes.clone()).and_then(|plan| {
+        let expected = plan_of(bytes.clone(), net.shapes()).and_then(|plan| {
             kinds.extend(plan.steps.iter().map(|step| step.kernel.name()));
             case.answer.map_or_else(|| plan::evaluate(&plan, &feed), |answer| Ok(answer()))
         });
@@ -108,7 +107,8 @@ fn cover(engine: &Engine, works: &mut Vec<Work<'_>>, options: &Options) -> std::
     let traits = entries::traits(engine)?;
     let launches = on_all_cpus(works.len(), |index| {
         let work = &works[index];
-        let plan = plan_of(work.net().bytes());
+        let net = work.net();
+        let plan = plan_of(net.bytes(), net.shapes());
         // What cannot be planned or lowered is told when it is checked, and launches nothing.
         let of = |precision| plan.as_ref().ok().and_then(|plan| Launches::of(plan, precision, &traits).ok());
         work.precisions.iter().map(|&(precision, _)| of(precision).unwrap_or_default()).collect::<Vec<_>>()

@@ -235,7 +235,7 @@ impl Routine for Exponentials<'_> {
             for at in whole..self.count {
                 greatest = greatest.max(*self.row.add(at));
             }
-            if self.guard && greatest == f32::NEG_INFINITY {
+            if self.count == 0 || self.guard && greatest == f32::NEG_INFINITY {
                 std::slice::from_raw_parts_mut(self.row, self.count).fill(0.0);
                 *self.sum = 1.0;
                 return;
@@ -312,6 +312,13 @@ mod tests {
                 check(plain(), &[q, k, v], TOLERANCE);
             }
         }
+    }
+
+    #[test]
+    fn attention_without_keys_gives_zeros() {
+        let mut random = Random::new(17);
+        let operands = [[2, 5, 16], [2, 0, 16], [2, 0, 9]].map(|shape| random.floats(&shape));
+        check(plain(), &operands, 0.0);
     }
 
     #[test]
