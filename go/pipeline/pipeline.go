@@ -118,8 +118,8 @@ const (
 	abandoned
 )
 
-// boundMax is more than a queue or the workers of a stage are of use.
-const boundMax = 1 << 20
+// workersMax is more workers than are of use to a stage.
+const workersMax = 1 << 20
 
 // New starts a pipeline. Close it when done with it.
 func New[T any](stages ...Stage[T]) (*Pipeline[T], error) {
@@ -131,8 +131,8 @@ func New[T any](stages ...Stage[T]) (*Pipeline[T], error) {
 		if (s.Run == nil) == (s.New == nil) {
 			return nil, fmt.Errorf("pipeline: stage %d (%s) needs one of Run and New", i, s.Name)
 		}
-		if s.Queue > boundMax || s.Workers > boundMax {
-			return nil, fmt.Errorf("pipeline: stage %d (%s) cannot have a queue of %d and %d workers", i, s.Name, s.Queue, s.Workers)
+		if s.Workers > workersMax {
+			return nil, fmt.Errorf("pipeline: stage %d (%s) cannot have %d workers", i, s.Name, s.Workers)
 		}
 		p.stages = append(p.stages, newStage(s))
 	}

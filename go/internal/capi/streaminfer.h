@@ -36,7 +36,8 @@
  * THREADS. Engines, models, events, batchers and memories: any thread, several at once. Contexts: one thread at a time; see si_context. The
  * library's own threads block all signals, and it installs no signal handler and no atexit function. A child made by fork()
  * has none of these threads: there, calls that need them answer SI_DEVICE_LOST, and the parent's objects can be freed; an engine
- * that the child opens itself works.
+ * that the child opens itself works. The NVIDIA driver does not work in a child of a process that has started it: there is no GPU to open
+ * there, and inputs, outputs, completion records and pinned memory of the parent's GPU are not to be touched.
  *
  * ERRORS. Every function that can fail returns an si_result and takes a last parameter si_error *error, which may be null
  * and says in words what went wrong. There is no hidden last error. Each function lists what it can return; in
