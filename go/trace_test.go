@@ -284,8 +284,8 @@ func TestDeviceStampsAreOnTheHostsClock(t *testing.T) {
 func TestBatchedRequestsAreKept(t *testing.T) {
 	w, b := fakeBatcher(t, streaminfer.BatcherOptions{Delay: long}, func(x float32) (float32, error) {
 		switch {
-		case x == 1:
-			time.Sleep(50 * time.Millisecond)
+		case x == 1: // slower than what a busy machine makes of the others
+			time.Sleep(250 * time.Millisecond)
 		case x < 0:
 			return 0, streaminfer.StatusDriver
 		}
@@ -324,11 +324,11 @@ func TestBatchedRequestsAreKept(t *testing.T) {
 		if s.Rows != 4 || s.BucketRows != 4 || s.Session == 0 || !slices.IsSorted(moments) {
 			w.Errorf("%+v", s)
 		}
-		if s.Computed-s.Inputs >= 200*time.Millisecond {
+		if s.Batch == 9 && s.Computed-s.Inputs >= time.Second {
 			slow = append(slow, s)
 		}
 	}
-	if len(slow) != 1 || slow[0].Batch != 9 || len(failed) != 2 {
+	if len(slow) != 1 || len(failed) != 2 {
 		w.Fatalf("slow %+v, failed %+v", slow, failed)
 	}
 	for _, s := range failed { // the batcher is known, and that they had left its queue
@@ -349,8 +349,9 @@ func TestBatchedRequestsAreKept(t *testing.T) {
 		w.Errorf("%d calls in %+v", calls, record.Events)
 	}
 	w.finds(record, "slow computing")
-	if f := trace.Diagnose(record)[0]; !strings.Contains(f.What, "by handler, in batch 9 of 4 rows") {
-		w.Error(f)
+	named := func(f trace.Finding) bool { return strings.Contains(f.What, "by handler, in batch 9 of 4 rows") }
+	if findings := trace.Diagnose(record); !slices.ContainsFunc(findings, named) {
+		w.Error(findings)
 	}
 	stats, err := b.Stats()
 	w.ok(err)

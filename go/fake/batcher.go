@@ -329,7 +329,9 @@ func (b *batcher) finish(g *gathering, live []row, outputs [][]byte, whole *buck
 				at[i] += copied
 			}
 		}
-		g.stamps.Done = backend.Now()
+	}
+	g.stamps.Done = backend.Now() // before anybody is told
+	for _, t := range live {
 		if t.owner.gathering == g && t.owner.progress == committed {
 			t.owner.end(err)
 		}
