@@ -1,5 +1,6 @@
 //! One GPU of this process: its primary context, whether it still works, and the memory and modules that all engines on it share.
 
+use super::fault::Fault;
 use super::memory::Pools;
 use super::module::Modules;
 use super::partition::Partitions;
@@ -17,8 +18,8 @@ use std::ffi::{CStr, c_char, c_int};
 use std::fmt::Write;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// Results after which a context is lost for the process, as the driver's manual says of each; and 214 and 220, memory or links that
@@ -177,8 +178,7 @@ pub struct Gpu {
     table: &'static Table,
     identity: Identity,
     context: CuContext,
-    /// The first fatal result; 0: the GPU works.
-    fault: AtomicI32,
+    pub(super) fault: Fault,
     pub(super) pools: Pools,
     pub(super) modules: Modules,
     pub(super) partitions: Partitions,
@@ -239,7 +239,7 @@ impl Gpu {
             table,
             identity,
             context,
-            fault: AtomicI32::new(0),
+            fault: Fault::default(),
             pools: Pools::default(),
             modules: Modules::default(),
             partitions: Partitions::default(),
@@ -291,8 +291,7 @@ impl Gpu {
     /// Whether it works. Two atomic reads.
     #[inline]
     pub fn state(&self) -> DeviceState {
-        let works = self.fault.load(Relaxed) == 0 && self.is_here();
-        if works { DeviceState::Ok } else { DeviceState::Dead }
+        if self.is_here() { self.fault.state() } else { DeviceState::Dead }
     }
 
     /// `DeviceLost` in a child of the process that opened it, where neither its threads are nor, perhaps, the memory that the driver has mapped.
@@ -306,8 +305,7 @@ impl Gpu {
     /// called no more.
     pub fn enter(&self) -> Result<Current<'_>> {
         self.ensure_here()?;
-        let fault = self.fault.load(Relaxed);
-        if fault != 0 {
+        if let Some(fault) = self.fault.fatal() {
             let mut error = fail!(DeviceLost, "{} is lost: {}", self.identity.name, self.table.describe(fault));
             error.native = fault;
             return Err(error);
@@ -317,15 +315,10 @@ impl Gpu {
         Ok(Current { gpu: self, _thread: PhantomData })
     }
 
-    /// The GPU is lost, with the driver's answer that said so.
-    pub(super) fn lose(&self, code: CuResult) {
-        let _ = self.fault.compare_exchange(0, code, SeqCst, SeqCst);
-    }
-
     /// An error unless the driver has answered with success. A fatal answer is remembered.
     fn check(&self, code: CuResult, what: &str) -> Result<()> {
         if FATAL.contains(&code) {
-            self.lose(code);
+            self.fault.lose(code);
         }
         self.table.check(code, what).map_err(|error| {
             let lost = FATAL.contains(&code);

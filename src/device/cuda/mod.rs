@@ -6,6 +6,7 @@
 //! those who sleep, and notices when the GPU is lost.
 
 mod device;
+mod fault;
 mod gpu;
 mod graph;
 mod inherited;

@@ -303,9 +303,10 @@ impl Watch {
                     current = self.gpu.enter().ok();
                 }
                 let code = current.as_ref().map_or(UNKNOWN, |current| self.guard(current));
+                self.gpu.fault.suspect(code);
                 strikes = if code == SUCCESS { 0 } else { strikes + 1 };
                 if strikes == STRIKES {
-                    self.gpu.lose(code);
+                    self.gpu.fault.lose(code);
                 }
             }
             if flying && self.gpu.state() == DeviceState::Dead {
