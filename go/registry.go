@@ -37,7 +37,9 @@ type child struct {
 }
 
 func newRegistry(b backend.Engine) *registry {
-	return &registry{backend: b, children: map[uint64]child{}, recording: newRecording(), stopped: make(chan struct{})}
+	r := &registry{backend: b, children: map[uint64]child{}, recording: newRecording(), stopped: make(chan struct{})}
+	registries.Store(r, nil)
+	return r
 }
 
 // adopt registers a child and returns its token, which is never reused.
@@ -112,6 +114,7 @@ func (r *registry) close() error {
 		return nil
 	}
 	r.closed = true
+	registries.Delete(r)
 	var open []io.Closer
 	for _, c := range r.children {
 		if live := c.closer(); live != nil {
