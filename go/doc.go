@@ -86,7 +86,8 @@
 //
 // A program whose requests arrive in buffers of its own need not copy them: [Engine.NewPinned] takes memory, [Register] lends a
 // slice, and a session made with [SessionOptions].Attachments reads and writes tensors there. [Engine.NewPitched] takes rows of
-// device memory, to keep data there.
+// device memory, to keep data there. Copies between those and pinned or registered memory are several times as fast on a GPU as those
+// from and to any other slice, which a trace calls pageable.
 //
 //	buffer, err := streaminfer.Register(engine, frames) // []float32 that begins with a page
 //	session, err := model.NewSession(streaminfer.SessionOptions{
@@ -96,8 +97,8 @@
 // # What is wrong when it is slow
 //
 // [Pool.Stats] and [Batcher.Stats] have histograms of where the time of requests goes. [Engine.Trace] has the slow and failed requests, and, once
-// STREAMINFER_TRACE=api or [Engine.SetTrace] asks for it, the calls on sessions; package trace says in words what is wrong
-// with them and what to change, as does the command streaminfer-doctor with a trace that was written to a file.
+// STREAMINFER_TRACE=api or [Engine.SetTrace] asks for it, the calls on sessions and the copies to and from device memory; package
+// trace says in words what is wrong with them and what to change, as does the command streaminfer-doctor with a trace that was written to a file.
 //
 // # Giving up
 //

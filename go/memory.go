@@ -180,7 +180,7 @@ func (m *Memory) copy(op string, r Rectangle, data []byte, call func(backend.Rec
 	if r.Row < 0 || r.Rows < 0 || r.Byte < 0 || r.Bytes < 0 || r.Pitch < 0 {
 		return refusal(op, StatusInvalidArgument, "the rectangle %+v has a number below zero", r)
 	}
-	err := call(backend.Rectangle(r), data)
+	err := m.traced(op, r, data, call)
 	runtime.KeepAlive(m)
 	return failure(op, ExecutedNo, err)
 }

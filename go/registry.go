@@ -44,7 +44,9 @@ func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
 func newRegistry(b backend.Engine) *registry {
-	return &registry{backend: b, children: map[uint64]child{}, recording: newRecording(), stopped: make(chan struct{})}
+	r := &registry{backend: b, children: map[uint64]child{}, recording: newRecording(), stopped: make(chan struct{})}
+	registries.Store(r, nil)
+	return r
 }
 
 // adopt registers a child, from when on the engine's Close may close it from another goroutine. So before that, own gives it its token,
@@ -121,6 +123,7 @@ func (r *registry) close() error {
 		return nil
 	}
 	r.closed = true
+	registries.Delete(r)
 	var open []io.Closer
 	for _, c := range r.children {
 		if live := c.closer(); live != nil {

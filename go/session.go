@@ -87,6 +87,8 @@ type Session struct {
 	// memories that are attached are kept reachable: views lie in them. loans are the registered ones of them.
 	memories []*Memory
 	loans    []*loan
+	// seen are the views of inputs, then of outputs, that were given out.
+	seen []seen
 	// done receives the completion of a parked request.
 	done chan backend.Completion
 
@@ -154,6 +156,7 @@ func (m *Model) newSession(options SessionOptions, kind trace.Kind, holder *atom
 		_ = s.rest().Free()
 		return nil, err
 	}
+	s.seen = make([]seen, len(m.inputs)+len(m.outputs))
 	s.record = raw.Record()
 	m.engine.startReaper()
 	err = adopt(m.engine.registry, s, s.done, func(token uint64) {

@@ -45,16 +45,16 @@ func (v View[T]) Touch() { v.memory.write() }
 // Errors: StatusInvalidArgument for an unknown name, StatusShapeMismatch for another element type, StatusDraining,
 // StatusBusy.
 func Input[T Element](s *Session, name string) (View[T], error) {
-	return viewOf[T](s, "input", name, s.model.inputs, backend.Context.Input, (*shadow).input)
+	return viewOf[T](s, "input", name, s.model.inputs, 0, backend.Context.Input, (*shadow).input)
 }
 
 // Output returns the named output of s for reading. Where an extent depends on data, the Shape is that of the last
 // request: fetch the view again after Run. Errors as for [Input].
 func Output[T Element](s *Session, name string) (View[T], error) {
-	return viewOf[T](s, "output", name, s.model.outputs, backend.Context.Output, (*shadow).output)
+	return viewOf[T](s, "output", name, s.model.outputs, len(s.model.inputs), backend.Context.Output, (*shadow).output)
 }
 
-func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
+func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo, first int,
 	get func(backend.Context, int, *backend.View) error, memory func(*shadow) touched) (View[T], error) {
 	index, err := indexOf(op, tensors, op, name)
 	if err != nil {
@@ -71,6 +71,7 @@ func viewOf[T Element](s *Session, op, name string, tensors []TensorInfo,
 	if _, err := s.settled(op); err != nil { // the device has ended what was given up, as the race detector is to know
 		return View[T]{}, err
 	}
+	s.seen[first+index].note(raw.Data)
 	has, want := DType(raw.DType), dtypeOf[T]()
 	if has != want {
 		return View[T]{}, refusal(op, StatusShapeMismatch, "%s %q holds %v, not %v", op, name, has, want)

@@ -48,6 +48,9 @@ func (t *Trace) Write(w io.Writer) error {
 	for i := range t.Events {
 		e := &t.Events[i]
 		args := map[string]any{"session": e.Session, "checkout": e.Checkout, "label": e.Label, "note": e.Note}
+		if e.Bytes != 0 {
+			args["bytes"] = e.Bytes
+		}
 		f.TraceEvents = append(f.TraceEvents, slice(string(e.Kind), trackCalls, uint64(e.Thread), e.At, e.At+e.Took, args))
 	}
 	batches := map[[2]uint64]bool{}

@@ -49,7 +49,7 @@ const (
 // Diagnose reports what a trace shows, problems first. An empty result means that it shows nothing wrong.
 func Diagnose(t *Trace) []Finding {
 	var findings []Finding
-	for _, detect := range []func(*Trace) []Finding{overlaps, foreigners, waits, creates, leaks, threads, throttling, migrations} {
+	for _, detect := range []func(*Trace) []Finding{overlaps, foreigners, waits, creates, leaks, pageable, threads, throttling, migrations} {
 		findings = append(findings, detect(t)...)
 	}
 	sort.SliceStable(findings, func(i, j int) bool { return findings[i].Severity > findings[j].Severity })

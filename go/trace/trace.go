@@ -2,7 +2,7 @@
 //
 // Two rings are kept per engine. Spans are the parts of the time of requests to pools and batchers: one of many, and every one
 // that was slow or failed. They are always recorded. Events are the calls on sessions and batchers with thread, label and
-// check-out: they are recorded once that is asked for, by the environment (STREAMINFER_TRACE) or Engine.SetTrace, of one request
+// check-out, and copies to and from device memory: they are recorded once that is asked for, by the environment (STREAMINFER_TRACE) or Engine.SetTrace, of one request
 // in so many or of all.
 //
 //	t, err := engine.Trace()
@@ -43,17 +43,20 @@ const (
 	// Foreign is a call by somebody who does not hold the session: it is in its pool, lent to another, or bound to another
 	// thread.
 	Foreign Kind = "foreign"
+	// Copy is a copy between device memory and memory that is page-locked, CopyPageable one with any other slice.
+	Copy         Kind = "copy"
+	CopyPageable Kind = "copy pageable"
 	// Leaked is a session that was never closed and was found by the garbage collector.
 	Leaked Kind = "leaked"
 )
 
-// Event is a call on a session or a batcher. Times are since the program began to run.
+// Event is a call on a session, a batcher or a memory. Times are since the program began to run.
 type Event struct {
 	// Kind is what was called; At is when, and Took how long it took.
 	Kind Kind          `json:"kind"`
 	At   time.Duration `json:"at"`
 	Took time.Duration `json:"took,omitempty"`
-	// Session numbers sessions, batchers, models and events of an engine in the order they were made.
+	// Session numbers sessions, batchers, models, events and memories of an engine in the order they were made.
 	Session uint64 `json:"session"`
 	// Checkout is the pool's number of the loan by which the session is held; 0 for a session without a pool. Of Infer it is the
 	// batch's number, 0 if the request has not run.
@@ -61,7 +64,9 @@ type Event struct {
 	// Thread is the calling OS thread's number, 0 where it is not known; Goroutine only known under a full trace.
 	Thread    int `json:"thread,omitempty"`
 	Goroutine int `json:"goroutine,omitempty"`
-	// Label is the caller's, from WithLabel; of Create, the line of code that made the session.
+	// Bytes are those of a copy.
+	Bytes int64 `json:"bytes,omitempty"`
+	// Label is the caller's, from WithLabel; of Create and of copies, the line of code that called.
 	Label string `json:"label,omitempty"`
 	// Note says more.
 	Note string `json:"note,omitempty"`
@@ -131,7 +136,7 @@ type Trace struct {
 
 // Options say what is recorded.
 type Options struct {
-	// API records events: of one request in Every, of all if that is 1; 0 records none. What is rare or wrong is always
+	// API records events: of one request in so many, and one copy in so many, of all if that is 1; 0 records none. What is rare or wrong is always
 	// recorded, unless it is 0.
 	API int
 	// Spans records one of so many requests of pools and batchers, besides those that are slow or failed; 0 means 128.
@@ -198,7 +203,7 @@ func (r *Recorder) API() (on, full bool) {
 	return every > 0, every == 1
 }
 
-// Event records a call; of the frequent kinds only those of every so-many-th request, whose number is given.
+// Event records a call; of the frequent kinds only those of every so-many-th request, whose number is given, and every so-many-th copy.
 func (r *Recorder) Event(request uint32, e Event) {
 	every := r.api.Load()
 	if every <= 0 {
@@ -210,12 +215,17 @@ func (r *Recorder) Event(request uint32, e Event) {
 		r.counts = map[Kind]uint64{}
 	}
 	r.counts[e.Kind]++
-	if e.Kind == Submit || e.Kind == Wait || e.Kind == Infer {
-		if int64(request)%every != 0 {
-			return
-		}
+	number := uint64(request)
+	switch e.Kind {
+	case Submit, Wait, Infer:
+	case Copy, CopyPageable: // of no request: the first, and then one of so many
+		number = r.counts[e.Kind] - 1
+	default:
+		number = 0
 	}
-	r.events.add(e, eventsMax)
+	if number%uint64(every) == 0 {
+		r.events.add(e, eventsMax)
+	}
 }
 
 // Sampled reports whether it is the turn of one more request to have its span recorded.

@@ -49,6 +49,52 @@ func TestSlowPartsAreFound(t *testing.T) {
 	}
 }
 
+// Copies are a finding if they are large, repeated and move much together, whichever of them were recorded.
+func TestPageableCopiesAreFound(t *testing.T) {
+	const mib = 1 << 20
+	copied := func(kind Kind, counted, recorded int, bytes int64) *Trace {
+		t := &Trace{Counts: map[Kind]uint64{kind: uint64(counted)}}
+		for range recorded {
+			t.Events = append(t.Events, Event{Kind: kind, Session: 2, Bytes: bytes, Took: 3 * us, Label: "frames.go:12", Note: "write"})
+		}
+		return t
+	}
+	for name, test := range map[string]struct {
+		trace *Trace
+		want  string
+	}{
+		"planted":     {copied(CopyPageable, 10, 10, 7*mib), "10 of them that were recorded, of 64 KiB or more each, moved 71680 KiB in 30µs (frames.go:12)"},
+		"sampled":     {copied(CopyPageable, 1600, 100, copyBytesMin), "1600 copies between"},
+		"page-locked": {copied(Copy, 100, 100, 64*mib), ""},
+		"few":         {copied(CopyPageable, 9, 9, 64*mib), ""},
+		"small":       {copied(CopyPageable, 1e6, 1e4, copyBytesMin-1), ""},
+		"light":       {copied(CopyPageable, 63, 63, mib), ""},
+	} {
+		findings := Diagnose(test.trace)
+		if test.want == "" && len(findings) == 0 {
+			continue
+		}
+		if len(findings) != 1 || test.want == "" || findings[0].Name != "pageable copies" || !strings.Contains(findings[0].What, test.want) {
+			t.Errorf("%s: %v", name, findings)
+		}
+	}
+}
+
+func TestCopiesAreShownWithTheirBytes(t *testing.T) {
+	events := []Event{{Kind: CopyPageable, At: us, Took: 2 * us, Session: 2, Thread: 9, Bytes: 12345}, {Kind: Submit, Session: 1}}
+	var file bytes.Buffer
+	if err := (&Trace{Events: events}).Write(&file); err != nil {
+		t.Fatal(err)
+	}
+	if shown, _, _ := strings.Cut(file.String(), `"streaminfer"`); strings.Count(shown, `"bytes"`) != 1 ||
+		!strings.Contains(shown, `"name":"copy pageable","ph":"X","ts":1,"dur":2,"pid":1,"tid":9,"args":{"bytes":12345,`) {
+		t.Error(shown)
+	}
+	if read, err := Read(&file); err != nil || len(read.Events) != 2 || read.Events[0] != events[0] {
+		t.Errorf("%+v, %v", read, err)
+	}
+}
+
 // A request whose batch failed, of which there are no figures, is shown among the batched ones, and as in no batch.
 func TestFailedBatchedRequestsAreShownAsSuch(t *testing.T) {
 	failed := Span{Session: 3, Error: "the batch failed", Arrived: 10 * us, Copied: 20 * us, Acquired: 20 * us, Ended: 50 * us}

@@ -93,6 +93,17 @@ func misused() *trace.Trace {
 	return t
 }
 
+// copies has recorded copies of the given sizes, of so many in all.
+func copies(count uint64, bytes ...int64) *trace.Trace {
+	t := &trace.Trace{Counts: map[trace.Kind]uint64{trace.CopyPageable: count, trace.Copy: 1 << 20}}
+	for i, size := range bytes {
+		event := events(trace.CopyPageable, 3, []string{"a.go:1", "b.go:2", "b.go:2"}[i%3])[0]
+		event.Bytes, event.Took, event.Note = size, time.Duration(size)/8, "write"
+		t.Events = append(t.Events, event, trace.Event{Kind: trace.Copy, Session: 4, Bytes: 1 << 30, Took: time.Second})
+	}
+	return t
+}
+
 // planted has a trace for each kind of finding, and for what only nearly is one.
 func planted() map[string]*trace.Trace {
 	submits := func(threads ...int) *trace.Trace {
@@ -106,17 +117,25 @@ func planted() map[string]*trace.Trace {
 	everything.Counts, everything.Events = misused().Counts, append(misused().Events, submits(1, 2, 3, 2).Events...)
 	everything.Process = trace.Process{GoMaxProcs: 2, Threads: 100, EngineThreads: 3, BoundWorkers: 4, Throttled: 90*time.Minute + 7,
 		ThrottledPeriods: 12}
+	const mib, kib64 = 1 << 20, 64 << 10
 	return map[string]*trace.Trace{
-		"nothing":     {},
-		"slow":        slow(),
-		"misused":     misused(),
-		"migrations":  submits(1, 2, 3, 2, 0, 2),
-		"stay":        submits(1, 2, 1, 2, 0, 2),
-		"threads":     {Process: trace.Process{GoMaxProcs: 2, Threads: 23, EngineThreads: 3, BoundWorkers: 1}},
-		"few threads": {Process: trace.Process{GoMaxProcs: 2, Threads: 22, EngineThreads: 3, BoundWorkers: 1}},
-		"throttled":   {Process: trace.Process{Throttled: 1500 * us, ThrottledPeriods: 1}},
-		"pooled":      {Counts: map[trace.Kind]uint64{trace.Create: 9, trace.Submit: 90, trace.Close: 9}},
-		"everything":  everything,
+		"copies":        copies(10, 7*mib, 7*mib, 7*mib, 7*mib, 7*mib, 6*mib, 6*mib, 6*mib, 6*mib, 5*mib),
+		"large copies":  copies(9, mib<<10, mib, mib, mib, mib, mib, mib, mib, mib),
+		"light copies":  copies(10, 7*mib, 7*mib, 7*mib, 7*mib, 7*mib, 6*mib, 6*mib, 6*mib, 6*mib, 5*mib-1),
+		"some copies":   copies(3*1024+2, kib64, kib64-1, kib64),
+		"small copies":  copies(1<<20, kib64-1, kib64-1),
+		"other copies":  copies(1 << 20),
+		"copies untold": copies(0, 32*mib, 32*mib),
+		"nothing":       {},
+		"slow":          slow(),
+		"misused":       misused(),
+		"migrations":    submits(1, 2, 3, 2, 0, 2),
+		"stay":          submits(1, 2, 1, 2, 0, 2),
+		"threads":       {Process: trace.Process{GoMaxProcs: 2, Threads: 23, EngineThreads: 3, BoundWorkers: 1}},
+		"few threads":   {Process: trace.Process{GoMaxProcs: 2, Threads: 22, EngineThreads: 3, BoundWorkers: 1}},
+		"throttled":     {Process: trace.Process{Throttled: 1500 * us, ThrottledPeriods: 1}},
+		"pooled":        {Counts: map[trace.Kind]uint64{trace.Create: 9, trace.Submit: 90, trace.Close: 9}},
+		"everything":    everything,
 	}
 }
 
@@ -138,8 +157,8 @@ func TestTwinsAgree(t *testing.T) {
 		}
 		agree(t, twin, name, path)
 	}
-	// Every kind of finding must have been planted: 8 slow parts and 7 others.
-	if len(names) != 15 {
+	// Every kind of finding must have been planted: 8 slow parts and 8 others.
+	if len(names) != 16 {
 		t.Errorf("%d kinds of findings were planted: %v", len(names), names)
 	}
 	for name, text := range map[string]string{"empty": "", "no JSON": "trace", "a viewer's": `{"traceEvents":[]}`,

@@ -1,5 +1,6 @@
 //! What a trace shows, as go/trace/diagnose.go says it.
 
+use super::copies::pageable;
 use super::duration::Duration;
 use super::file::{Event, Trace};
 use super::waits::waits;
@@ -26,7 +27,7 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    fn problem(name: &str, what: String, change: &'static str) -> Self {
+    pub fn problem(name: &str, what: String, change: &'static str) -> Self {
         Finding { is_problem: true, name: name.to_owned(), what, change }
     }
 }
@@ -45,6 +46,7 @@ pub fn diagnose(trace: &Trace) -> Vec<Finding> {
     findings.extend(waits(trace));
     findings.extend(creates(trace));
     findings.extend(leaks(trace));
+    findings.extend(pageable(trace));
     findings.extend(threads(trace));
     findings.extend(throttling(trace));
     findings.extend(migrations(trace));
@@ -52,16 +54,16 @@ pub fn diagnose(trace: &Trace) -> Vec<Finding> {
     findings
 }
 
-fn of<'a>(trace: &'a Trace, kind: &str) -> Vec<&'a Event> {
+pub fn of<'a>(trace: &'a Trace, kind: &str) -> Vec<&'a Event> {
     trace.events.iter().filter(|event| event.kind == kind).collect()
 }
 
-fn count(trace: &Trace, kind: &str) -> u64 {
+pub fn count(trace: &Trace, kind: &str) -> u64 {
     trace.counts.get(kind).copied().unwrap_or(0)
 }
 
 /// The places at which events happened, the most frequent first.
-fn places(events: &[&Event]) -> String {
+pub fn places(events: &[&Event]) -> String {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for event in events {
         let place = if event.label.is_empty() { format!("thread {}", event.thread) } else { event.label.clone() };

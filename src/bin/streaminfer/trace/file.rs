@@ -25,12 +25,15 @@ pub struct Process {
     pub throttled_periods: i64,
 }
 
-/// A call on a session.
+/// A call on a session, a batcher or a memory.
 pub struct Event {
     pub kind: String,
     pub at_ns: i64,
+    pub took_ns: i64,
     pub session: u64,
     pub thread: i64,
+    /// Of a copy.
+    pub bytes: i64,
     pub label: String,
     pub note: String,
 }
@@ -112,8 +115,10 @@ fn event(object: Object<'_>) -> Result<Event> {
     Ok(Event {
         kind: object.text("kind")?,
         at_ns: object.number("at")?,
+        took_ns: object.number("took")?,
         session: object.count("session")?,
         thread: object.number("thread")?,
+        bytes: object.number("bytes")?,
         label: object.text("label")?,
         note: object.text("note")?,
     })

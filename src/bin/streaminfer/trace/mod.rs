@@ -1,6 +1,7 @@
 //! `doctor TRACE`: what a trace that Go's package trace has written says is wrong. go/trace has the same findings in the same
 //! words; a test there gives both programs the same traces.
 
+mod copies;
 mod diagnose;
 mod duration;
 mod file;
