@@ -30,9 +30,9 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 use streaminfer::error::{Result, Status};
 use streaminfer::runtime::{
-    Batcher, BatcherOptions, Bucket, Context, ContextOptions, CopyOptions, DeviceState, Engine, EngineOptions, Memory,
-    Model, ModelOptions, Padding, PaddingKind, Pages, Precision, Priority, RowLayout, SlotId, SubmitOptions,
-    WaitPolicy,
+    Batcher, BatcherOptions, Bucket, Context, ContextOptions, CopyEngines, CopyOptions, DeviceState, Engine,
+    EngineOptions, Memory, Model, ModelOptions, Padding, PaddingKind, Pages, Precision, Priority, RowLayout, SlotId,
+    SubmitOptions, WaitPolicy,
 };
 
 /// A folder in which the simulated driver is called `libcuda.so.1`.
@@ -114,7 +114,8 @@ fn calls(scenario: &str) -> BTreeMap<String, usize> {
 fn scenario() {
     let Ok(name) = env::var("SCENARIO") else { return };
     let played = match name.as_str() {
-        "serve" => serve(),
+        "serve" => serve(gpu()),
+        "copied" => serve(copying()),
         "many" => many(),
         "churn" => churn(),
         "lost" => lost(),
@@ -165,9 +166,15 @@ fn answer(context: &mut Context, round: usize) -> Result<Vec<f32>> {
     Ok(context.output::<f32>(0)?.to_vec())
 }
 
+/// Whose inputs and outputs are all moved by copy engines.
+fn copying() -> Result<Engine> {
+    let copy_engines = Some(CopyEngines { inputs_from: 1, outputs_from: 1 });
+    Engine::open(&EngineOptions { device: "cuda:0".into(), copy_engines, ..EngineOptions::default() })
+}
+
 /// Both buckets, again and again, as the host computes them.
-fn serve() -> Result<()> {
-    let gpu = gpu()?;
+fn serve(gpu: Result<Engine>) -> Result<()> {
+    let gpu = gpu?;
     let host = Engine::open(&EngineOptions { device: "host".into(), ..EngineOptions::default() })?;
     let mut expected = prepared(&load(&host, Precision::Fp32)?, &ContextOptions::default())?;
     let mut context = prepared(&load(&gpu, Precision::Fp32)?, &ContextOptions::default())?;
@@ -341,6 +348,7 @@ fn batches_on_a_gpu_come_back_to_their_owners() {
 #[test]
 fn answers_are_those_of_the_host() {
     succeed("serve", &[]);
+    succeed("copied", &[]);
 }
 
 #[test]
@@ -382,8 +390,13 @@ fn sweep(scenario: &str, symbol: &str, count: usize) -> usize {
 
 #[test]
 fn every_driver_call_may_fail() {
-    let failures: usize = calls("serve").into_iter().map(|(symbol, count)| sweep("serve", &symbol, count)).sum();
+    let served = calls("serve");
+    let failures: usize = served.iter().map(|(symbol, &count)| sweep("serve", symbol, count)).sum();
     assert!(failures > 100, "only {failures} failures were seen");
+    // What only copy engines need.
+    let copied = calls("copied").into_iter().filter(|(symbol, _)| !served.contains_key(symbol));
+    let failures: Vec<_> = copied.map(|(symbol, count)| (sweep("copied", &symbol, count), symbol)).collect();
+    assert!(failures.len() == 1 && failures[0].0 > 10, "{failures:?}");
 }
 
 #[test]

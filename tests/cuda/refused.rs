@@ -230,7 +230,8 @@ fn a_refused_launch_of_linked_contexts_is_as_if_it_had_never_been() {
     }
     // From here on all are refused, or the GPU is lost: everyone is told, nobody waits for good.
     let lost = (prepared + 20..prepared + 32).map(|nth| format!("cuGraphLaunch:{nth}:700"));
-    for fail in lost.chain([format!("cuGraphLaunch:{}:999:sticky", prepared + 3)]) {
+    let waits = ["1:700", "4:700"].map(|fail| format!("cuStreamWaitValue64_v2:{fail}"));
+    for fail in lost.chain([format!("cuGraphLaunch:{}:999:sticky", prepared + 3)]).chain(waits) {
         let text = said(&play("linked", &[("ROUNDS", "4"), ("FAKECUDA_FAIL", &fail)]));
         assert!(text.contains("scenario: ") && !text.contains("scenario: done"), "{fail}: {text}");
     }
