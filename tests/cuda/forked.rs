@@ -67,8 +67,14 @@ impl Estate {
         context.input_mut::<f32>(0)?.fill(1.0);
         let sequence = context.submit(&SubmitOptions::default())?;
         event.record(&context)?;
-        let slot = batcher.reserve(&Bucket::new([vec![1, 2]]), 0)?;
-        batcher.commit(slot, 0)?;
+        let slot = loop {
+            let slot = batcher.reserve(&Bucket::new([vec![1, 2]]), 0)?;
+            match batcher.commit(slot, 0) {
+                // This thread was not run while its batch closed.
+                Err(error) if error.status == Status::Expired => batcher.abandon(slot)?,
+                committed => break committed.map(|()| slot)?,
+            }
+        };
         let estate = Estate {
             gpu,
             model,
