@@ -121,6 +121,17 @@ func Devices(options EngineOptions) ([]DeviceInfo, error) {
 	return infos, nil
 }
 
+// Device describes the device that was opened, which "auto" has chosen. passedOver says why that is the host: what kept a
+// GPU from use; nil if none was passed over. A service whose GPU is gone finds it here, and may serve on or not.
+func (e *Engine) Device() (device DeviceInfo, passedOver, err error) {
+	raw, reason, err := e.backend.Device()
+	runtime.KeepAlive(e)
+	if err != nil {
+		return DeviceInfo{}, nil, failure("device", ExecutedNo, err)
+	}
+	return DeviceInfo(raw), failure("open a GPU", ExecutedNo, reason), nil
+}
+
 // Stats counts what is alive.
 func (e *Engine) Stats() (EngineStats, error) {
 	raw, err := e.backend.Stats()

@@ -660,6 +660,22 @@ si_result si_engine_close(si_engine engine, si_error *error);
 si_result si_engine_stats(si_engine engine, si_stats *out_stats, si_error *error);
 
 /**
+ * Describes the device that an engine was opened on, which "auto" has chosen.
+ *
+ * @param engine Borrowed for the call.
+ * @param out_info Receives the description. Owned by the caller.
+ * @param out_passed_over Receives why "auto" has taken the host: the failure to open a GPU. SI_OK and no message if it did not have to.
+ *     Owned by the caller.
+ * @param error Receives the failure. Owned by the caller, may be null.
+ * @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+ * Threads: any. Since: 0.1.
+ */
+si_result si_engine_device(si_engine engine,
+                           si_device_info *out_info,
+                           si_error *out_passed_over,
+                           si_error *error);
+
+/**
  * Gives a file descriptor that becomes readable when completions of parked requests wait for `si_engine_reap`. It is an
  * eventfd: non-blocking, close-on-exec. One read of 8 bytes clears it; reading before reaping never loses a completion,
  * and a host that only polls the descriptor need not read at all, since reaping clears it too.

@@ -3,6 +3,7 @@ package fake
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,10 @@ func (e *engine) count(change func(*backend.Stats)) {
 	e.mu.Lock()
 	change(&e.stats)
 	e.mu.Unlock()
+}
+
+func (e *engine) Device() (device backend.Device, passedOver, err error) {
+	return backend.Device{ID: "fake", Name: "fake", Kind: "host", Processors: runtime.NumCPU()}, nil, e.open()
 }
 
 func (e *engine) Stats() (backend.Stats, error) {

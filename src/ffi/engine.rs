@@ -1,8 +1,8 @@
 //! Engines.
 
 use super::context::si_context;
-use super::device::{SI_DEVICE_STATE_DEAD, SI_DEVICE_STATE_OK, SI_DEVICE_STATE_SUSPECT};
-use super::error::{si_error, si_result};
+use super::device::{SI_DEVICE_STATE_DEAD, SI_DEVICE_STATE_OK, SI_DEVICE_STATE_SUSPECT, si_device_info};
+use super::error::{SI_OK, si_error, si_result, text_field};
 use super::guard;
 use super::objects::ENGINES;
 use super::pointer::{In, ManyOut, Out, Text, place, versioned};
@@ -215,6 +215,34 @@ pub extern "C" fn si_engine_stats(
         let out_stats = out_stats.check("out_stats")?;
         let stats = ENGINES.pin(engine.handle, |engine| Ok(engine.stats()))?;
         out_stats.write(&si_stats::from(&stats))?;
+        Ok(Status::Ok)
+    })
+}
+
+/// Describes the device that an engine was opened on, which "auto" has chosen.
+///
+/// @param engine Borrowed for the call.
+/// @param out_info Receives the description. Owned by the caller.
+/// @param out_passed_over Receives why "auto" has taken the host: the failure to open a GPU. SI_OK and no message if it did not have to.
+///     Owned by the caller.
+/// @param error Receives the failure. Owned by the caller, may be null.
+/// @return SI_OK, SI_INVALID_ARGUMENT, SI_INVALID_HANDLE, SI_STALE_HANDLE, SI_WRONG_TYPE.
+/// Threads: any. Since: 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn si_engine_device(
+    engine: si_engine,
+    out_info: Out<si_device_info>,
+    out_passed_over: Option<&mut MaybeUninit<si_error>>,
+    error: Option<&mut MaybeUninit<si_error>>,
+) -> si_result {
+    guard::call(error, || {
+        let (out_info, out_passed_over) = (out_info.check("out_info")?, place(out_passed_over, "out_passed_over")?);
+        let (info, passed_over) = ENGINES.pin(engine.handle, |engine| {
+            let none = si_error { status: SI_OK, native: 0, message: text_field("") };
+            Ok((engine.device(), engine.passed_over().map_or(none, si_error::from)))
+        })?;
+        out_info.write(&si_device_info::from(&info))?;
+        out_passed_over.write(passed_over);
         Ok(Status::Ok)
     })
 }

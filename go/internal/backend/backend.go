@@ -234,6 +234,8 @@ type Memory interface {
 
 // Engine is one opened device. Its methods may be called from any goroutine.
 type Engine interface {
+	// Device is what was opened, and why "auto" has taken the host; nil if it did not have to.
+	Device() (device Device, passedOver, err error)
 	Stats() (Stats, error)
 	Load(path string, options *ModelOptions) (Model, error)
 	LoadBytes(data []byte, options *ModelOptions) (Model, error)

@@ -15,6 +15,8 @@ package capi
 #cgo nocallback call_engine_close
 #cgo noescape call_engine_stats
 #cgo nocallback call_engine_stats
+#cgo noescape call_engine_device
+#cgo nocallback call_engine_device
 #cgo noescape call_completion_fd
 #cgo nocallback call_completion_fd
 #cgo noescape call_reap
@@ -55,13 +57,18 @@ func Devices(options *backend.EngineOptions) ([]backend.Device, error) {
 		if err := failed(C.call_device_describe(l.table, C.uint32_t(index), &info, &failure), &failure); err != nil {
 			return nil, err
 		}
-		devices[index] = backend.Device{ID: C.GoString(&info.id[0]), Name: C.GoString(&info.name[0]),
-			Kind: "host", Processors: int(info.processors), MemoryBytes: uint64(info.memory_bytes)}
-		if info.kind == C.SI_DEVICE_KIND_CUDA {
-			devices[index].Kind = "cuda"
-		}
+		devices[index] = described(&info)
 	}
 	return devices, nil
+}
+
+func described(info *C.si_device_info) backend.Device {
+	kind := "host"
+	if info.kind == C.SI_DEVICE_KIND_CUDA {
+		kind = "cuda"
+	}
+	return backend.Device{ID: C.GoString(&info.id[0]), Name: C.GoString(&info.name[0]), Kind: kind,
+		Processors: int(info.processors), MemoryBytes: uint64(info.memory_bytes)}
 }
 
 type engine struct {
@@ -101,6 +108,15 @@ func Open(options *backend.EngineOptions) (backend.Engine, error) {
 	}
 	e.completions = os.NewFile(uintptr(descriptor), "streaminfer completions")
 	return e, nil
+}
+
+func (e *engine) Device() (device backend.Device, passedOver, err error) {
+	info := C.si_device_info{struct_size: C.sizeof_si_device_info}
+	var reason, failure C.si_error
+	if err := failed(C.call_engine_device(e.table, e.handle, &info, &reason, &failure), &failure); err != nil {
+		return backend.Device{}, nil, err
+	}
+	return described(&info), failed(reason.status, &reason), nil
 }
 
 func (e *engine) Stats() (backend.Stats, error) {

@@ -10,7 +10,8 @@
 
 #define EXPORTS(X)                                                                                                  \
     X(si_abi_version) X(si_struct_bytes) X(si_device_count) X(si_device_describe)                                   \
-    X(si_engine_open) X(si_engine_close) X(si_engine_stats) X(si_engine_completion_fd) X(si_engine_reap)            \
+    X(si_engine_open) X(si_engine_close) X(si_engine_stats) X(si_engine_device) X(si_engine_completion_fd)           \
+    X(si_engine_reap)                                                                                               \
     X(si_model_load) X(si_model_load_bytes) X(si_model_add_bucket) X(si_model_describe) X(si_model_input)           \
     X(si_model_output) X(si_model_free)                                                                             \
     X(si_context_new) X(si_context_link) X(si_context_prepare) X(si_context_bind) X(si_context_unbind)              \
@@ -152,6 +153,9 @@ SHIM call_engine_close(table_at t, si_engine engine, si_error *error) {
 }
 SHIM call_engine_stats(table_at t, si_engine engine, si_stats *out, si_error *error) {
     return TABLE(t)->si_engine_stats(engine, out, error);
+}
+SHIM call_engine_device(table_at t, si_engine engine, si_device_info *out, si_error *passed_over, si_error *error) {
+    return TABLE(t)->si_engine_device(engine, out, passed_over, error);
 }
 SHIM call_completion_fd(table_at t, si_engine engine, int32_t *out, si_error *error) {
     return TABLE(t)->si_engine_completion_fd(engine, out, error);
