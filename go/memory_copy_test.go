@@ -87,7 +87,7 @@ func TestCopiesOfPageLockedMemoryAreSilent(t *testing.T) {
 		w.copies(rows, own, 5)
 		another := fake.NewEngine()
 		theirs := make([]byte, copyRows*copyRowBytes)
-		_, err = streaminfer.Register(another, theirs)
+		borrowed, err := streaminfer.Register(another, theirs)
 		w.ok(err)
 		w.copies(rows, theirs, 5)
 		s := w.session(w.load(slow))
@@ -100,6 +100,7 @@ func TestCopiesOfPageLockedMemoryAreSilent(t *testing.T) {
 		if record.Counts[trace.Copy] != 31 || record.Counts[trace.CopyPageable] != 0 || record.Events[len(record.Events)-1].Bytes != 15000 {
 			w.Errorf("%v", record.Counts)
 		}
+		runtime.KeepAlive(borrowed) // a memory that nobody has any more is given back
 		// What is no longer lent, or reaches beyond it, is pageable again.
 		w.ok(lent.Close())
 		w.ok(another.Close())
