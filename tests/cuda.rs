@@ -2,6 +2,8 @@
 //! the reference twins and ends a process that misuses it.
 #![cfg(target_os = "linux")]
 
+#[path = "cuda/checker.rs"]
+mod checker;
 #[path = "cuda/fake.rs"]
 mod fake;
 #[path = "cuda/forked.rs"]
@@ -132,6 +134,8 @@ fn scenario() {
         "lend" => memory::lend(),
         "leave" => memory::leave(),
         "forked" => forked::forked(),
+        "launches" => checker::launches(),
+        "rows" => checker::rows(),
         "afford" => memory::afford(),
         "upload" => memory::upload(),
         other => panic!("there is no scenario {other}"),

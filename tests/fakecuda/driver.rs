@@ -1,6 +1,7 @@
 //! The state of the simulated driver: handles, faults on demand, the ledger.
 
 use crate::green::{Greens, Resource};
+use crate::kernel::Kernel;
 use crate::memory::Memory;
 use crate::stream::{Node, Stream};
 use std::cell::{Cell, RefCell};
@@ -96,7 +97,7 @@ struct Seated<T> {
 #[derive(Default)]
 struct Handles {
     libraries: HashMap<usize, String>,
-    kernels: HashMap<usize, (usize, Entry, u32)>,
+    kernels: HashMap<usize, Kernel>,
     streams: HashMap<usize, Seated<Stream>>,
     graphs: HashMap<usize, Vec<Link>>,
     execs: HashMap<usize, Seated<Vec<Node>>>,
@@ -336,7 +337,7 @@ impl Driver {
         if handles.libraries.remove(&library).is_none() {
             fault("no library is unloaded");
         }
-        handles.kernels.retain(|_, (owner, ..)| *owner != library);
+        handles.kernels.retain(|_, kernel| kernel.library != library);
         Ok(())
     }
 
@@ -347,38 +348,25 @@ impl Driver {
             return Err(500);
         }
         let Some(entry) = entry::find(name) else { fault(&format!("{name} has no twin")) };
-        let kernel = self.handle();
-        handles.kernels.insert(kernel, (library, entry, 48 << 10));
-        Ok(kernel)
+        let kernel = Kernel::new(library, entry, text);
+        let handle = self.handle();
+        handles.kernels.insert(handle, kernel);
+        Ok(handle)
     }
 
     pub fn allow_shared(&self, kernel: usize, bytes: u32) -> Result<(), Code> {
         match self.handles().kernels.get_mut(&kernel) {
-            Some((.., allowed)) => *allowed = bytes,
+            Some(kernel) => kernel.allow_shared(bytes, self.options.capability),
             None => fault("shared memory for no kernel"),
         }
-        Ok(())
     }
 
-    pub fn check_launch(&self, kernel: usize, grid: [u32; 3], block: [u32; 3], shared: u32) -> Result<Entry, Code> {
+    /// The entry, and whether its code waits for the launch before.
+    pub fn check_launch(&self, kernel: usize, grid: [u32; 3], block: [u32; 3], shared: u32) -> (Entry, bool) {
         let handles = self.handles();
-        let Some(&(_, entry, allowed)) = handles.kernels.get(&kernel) else { fault("a launch of no kernel") };
-        let threads: u64 = block.iter().map(|&extent| u64::from(extent)).product();
-        let fits = grid[0] < 1 << 31 && grid[1] < 1 << 16 && grid[2] < 1 << 16 && !grid.contains(&0);
-        if !fits || threads == 0 || threads > 1024 || shared > allowed {
-            fault(&format!("{} is launched with {grid:?} blocks of {block:?} threads and {shared} bytes", entry.name));
-        }
-        Ok(entry)
-    }
-
-    /// Whether the code of a kernel waits for the launch before.
-    pub fn waits(&self, kernel: usize) -> bool {
-        let handles = self.handles();
-        let Some((library, entry, _)) = handles.kernels.get(&kernel) else { return false };
-        let text = &handles.libraries[library];
-        let body = text.split_once(&format!(".visible .entry {}(", entry.name)).map_or("", |(_, rest)| rest);
-        let body = body.split_once(".visible .entry ").map_or(body, |(body, _)| body);
-        body.contains("griddepcontrol.wait")
+        let Some(kernel) = handles.kernels.get(&kernel) else { fault("a launch of no kernel") };
+        kernel.check_launch(grid, block, shared);
+        (kernel.entry, kernel.waits)
     }
 
     /// Runs `work` on what is known of multiprocessors and green contexts.

@@ -19,6 +19,7 @@
 mod driver;
 mod green;
 mod hold;
+mod kernel;
 mod memory;
 mod stream;
 mod tensor;
@@ -185,7 +186,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int,
             16 => MULTIPROCESSORS,
             75 => driver.options.capability.0,
             76 => driver.options.capability.1,
-            97 => 232_448,
+            97 => kernel::shared_bytes_max(driver.options.capability) as c_int,
             _ => return Err(1),
         };
         unsafe { give(out, value) };
@@ -273,7 +274,7 @@ pub unsafe extern "C" fn cuKernelGetFunction(out: *mut usize, kernel: usize) -> 
 pub unsafe extern "C" fn cuKernelSetAttribute(attribute: c_int, value: c_int, kernel: usize, device: c_int) -> c_int {
     call("cuKernelSetAttribute", |driver| {
         driver.device(device)?;
-        if attribute != 8 || value > 232_448 { Err(1) } else { driver.allow_shared(kernel, value as u32) }
+        if attribute != 8 || value < 0 { Err(1) } else { driver.allow_shared(kernel, value as u32) }
     })
 }
 
@@ -446,13 +447,12 @@ pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
         if !node.extra.is_null() || node.function != 0 || node.parameters.is_null() {
             return Err(1);
         }
-        let entry = driver.check_launch(node.kernel, node.grid, node.block, node.shared_bytes)?;
+        let (entry, waits) = driver.check_launch(node.kernel, node.grid, node.block, node.shared_bytes);
         // SAFETY: one parameter of the entry's size.
         let arguments = unsafe { std::slice::from_raw_parts(*node.parameters, entry.argument_bytes) }.to_vec();
         tensor::check(&entry, &arguments);
         let after =
             unsafe { std::slice::from_raw_parts(if after_count == 0 { [].as_ptr() } else { after }, after_count) };
-        let waits = driver.waits(node.kernel);
         let kernel = Node::Kernel { entry, arguments, waits };
         unsafe { give(out, driver.add_node(graph, after, kernel, node.context)?) };
         Ok(())

@@ -82,6 +82,22 @@ pub fn ones() -> Bytes {
     bytes(graph)
 }
 
+/// y\[1, n\] = softmax(x\[1, n\]).
+pub fn softmax(elements: usize) -> Bytes {
+    row(elements, node("Softmax", &["x"], &["y"]), message())
+}
+
+/// y\[1, n\] = x\[1, n\], shifted and scaled to mean 0 and variance 1.
+pub fn normalized(elements: usize) -> Bytes {
+    let scale = floats("w", &[elements as i64], (0..elements).map(|_| 1.0));
+    row(elements, node("LayerNormalization", &["x", "w"], &["y"]), message().put(5, scale))
+}
+
+fn row(elements: usize, step: Message, graph: Message) -> Bytes {
+    let extents = [1, elements as i64];
+    bytes(graph.put(2, "row").put(1, step).put(11, value("x", FLOAT, &extents)).put(12, value("y", FLOAT, &extents)))
+}
+
 /// A chain of `steps` products of \[256, 256\] matrices: some milliseconds for each dozen.
 pub fn heavy(steps: usize) -> Bytes {
     let name = |step: usize| if step == 0 { "x".to_owned() } else { format!("t{step}") };

@@ -18,8 +18,8 @@ include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// Bytes of what the compiler in the driver may say.
 const LOG_BYTES: usize = 4096;
-/// Dynamic shared memory that a block gets without asking.
-const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
+/// Dynamic shared memory that a block gets without asking: 48 KiB, less the kernel's own variables, of which none has more than 16 KiB.
+const SHARED_BYTES_DEFAULT: u32 = 32 << 10;
 
 /// A kernel that can be launched as long as its GPU is open.
 #[derive(Clone, Copy, Debug)]
