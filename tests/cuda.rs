@@ -284,6 +284,32 @@ fn lost() -> Result<()> {
     Ok(())
 }
 
+/// A row of a batch, written and committed.
+fn committed(batcher: &Batcher, x: f32) -> Result<SlotId> {
+    let slot = batcher.reserve(&Bucket::new([vec![1, 2]]), 0)?;
+    let written = batcher.input_view(slot, 0).and_then(|view| {
+        // SAFETY: two floats, which are ours until the commit.
+        unsafe { view.address.cast::<[f32; 2]>().write([x, 1.0]) };
+        batcher.commit(slot, 0)
+    });
+    if written.is_err() {
+        batcher.abandon(slot)?;
+    }
+    written.map(|()| slot)
+}
+
+/// The end of a row that was committed, and a check of its result.
+fn collected(batcher: &Batcher, slot: SlotId, x: f32) -> Result<()> {
+    let ended = batcher.wait(slot, u64::MAX);
+    if ended.is_ok() {
+        // SAFETY: three floats, which are ours until the release.
+        let got = unsafe { batcher.output_view(slot, 0)?.address.cast::<[f32; 3]>().read() };
+        assert_eq!(got, [x + 4.0, 2.0 * x + 5.0, 0.0]);
+    }
+    batcher.release(slot)?;
+    ended.map(|_| ())
+}
+
 /// Several threads on one batcher. A batch that fails fails those whose rows it has, and the next one is as good as any. Without
 /// THREADS there are no batches.
 fn batch() -> Result<()> {
@@ -294,34 +320,15 @@ fn batch() -> Result<()> {
     let batcher =
         Batcher::new(&model, &BatcherOptions { contexts: 3, delay_ns: 20_000_000, ..BatcherOptions::default() })?;
     let threads = env::var("THREADS").map_or(0, |text| text.parse().unwrap());
-    let committed = |x: f32| -> Result<SlotId> {
-        let slot = batcher.reserve(&Bucket::new([vec![1, 2]]), 0)?;
-        let written = batcher.input_view(slot, 0).and_then(|view| {
-            // SAFETY: two floats, which are ours until the commit.
-            unsafe { view.address.cast::<[f32; 2]>().write([x, 1.0]) };
-            batcher.commit(slot, 0)
-        });
-        if written.is_err() {
-            batcher.abandon(slot)?;
-        }
-        written.map(|()| slot)
-    };
     let request = |x: f32| -> Result<()> {
         let slot = loop {
-            match committed(x) {
+            match committed(&batcher, x) {
                 // This thread was not run while its batch closed.
                 Err(error) if error.status == Status::Expired => {}
                 committed => break committed?,
             }
         };
-        let ended = batcher.wait(slot, u64::MAX);
-        if ended.is_ok() {
-            // SAFETY: three floats, which are ours until the release.
-            let got = unsafe { batcher.output_view(slot, 0)?.address.cast::<[f32; 3]>().read() };
-            assert_eq!(got, [x + 4.0, 2.0 * x + 5.0, 0.0]);
-        }
-        batcher.release(slot)?;
-        ended.map(|_| ())
+        collected(&batcher, slot, x)
     };
     let failures: usize = std::thread::scope(|scope| {
         let run = |thread: usize| {

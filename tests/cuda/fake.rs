@@ -7,6 +7,10 @@ use std::time::Duration;
 pub const WORK: u32 = 1;
 /// Answers to `cuStreamQuery`.
 pub const QUERIES: u32 = 2;
+/// Kernels of products.
+pub const PRODUCTS: u32 = 4;
+/// Kernels of sums over axes.
+pub const REDUCTIONS: u32 = 8;
 
 /// The simulated driver that the library has loaded.
 pub struct Fake {

@@ -1,34 +1,8 @@
 //! Requests that take long: what others wait for meanwhile, and what the watchdog makes of the driver's answers.
 
+use super::fake::{Fake, PRODUCTS, REDUCTIONS};
 use super::*;
 use streaminfer::runtime::Event;
-
-/// Kernels that do not begin as long as this lives.
-struct Held(PathBuf);
-
-impl Held {
-    /// Those whose names begin so.
-    fn new(entries: &str) -> Held {
-        let path = Path::new(&env::var_os("FAKECUDA_HOLD").unwrap()).join(entries);
-        fs::write(&path, "").unwrap();
-        Held(path)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        fs::remove_file(&self.0).unwrap();
-    }
-}
-
-/// A scenario with a folder for what it holds.
-fn holding(scenario: &str, environment: &[(&str, &str)]) -> String {
-    static RUNS: AtomicUsize = AtomicUsize::new(0);
-    let folder = driver().join(format!("hold.{}", RUNS.fetch_add(1, Relaxed)));
-    fs::create_dir_all(&folder).unwrap();
-    let hold = [("FAKECUDA_HOLD", folder.to_str().unwrap())];
-    said(&play(scenario, &[environment, &hold].concat()))
-}
 
 /// Contexts that take long: of one product, and of one sum.
 fn late(gpu: &Engine) -> Result<[Context; 2]> {
@@ -45,6 +19,7 @@ fn late(gpu: &Engine) -> Result<[Context; 2]> {
 /// completion record, in which nothing has ended.
 pub fn recycled() -> Result<()> {
     let gpu = gpu()?;
+    let fake = Fake::find();
     let model = gpu.load_bytes(models::affine(), &ModelOptions::default())?;
     let mut after = prepared(&model, &ContextOptions::default())?;
     for round in 0..3 {
@@ -53,7 +28,7 @@ pub fn recycled() -> Result<()> {
         for _ in 0..3 {
             sum.run()?;
         }
-        let (held, held_sum) = (Held::new("matmul"), Held::new("reduce"));
+        fake.hold(PRODUCTS | REDUCTIONS);
         let sequences = [product.submit(&SubmitOptions::default())?, sum.submit(&SubmitOptions::default())?];
         for context in [&product, &sum] {
             let event = Event::new(&gpu)?;
@@ -61,11 +36,11 @@ pub fn recycled() -> Result<()> {
             event.wait(&mut after)?;
         }
         let last = after.submit(&SubmitOptions::default()).map(|sequence| (after, sequence));
-        drop(held_sum);
+        fake.hold(PRODUCTS);
         assert_eq!(sum.wait(sequences[1], u64::MAX)?, Status::Ok);
         drop(sum);
         let next = model.context(&ContextOptions::default())?;
-        drop(held);
+        fake.hold(0);
         assert_eq!(product.wait(sequences[0], u64::MAX)?, Status::Ok);
         after = match last {
             Ok((mut after, sequence)) => {
@@ -93,16 +68,16 @@ pub fn recycled() -> Result<()> {
 
 #[test]
 fn a_wait_outlives_the_context_that_it_waits_for() {
-    assert!(holding("recycled", &[]).contains("scenario: done"));
+    succeed("recycled", &[]);
 }
 
 #[test]
 fn waits_of_a_refused_request_outlive_the_contexts_that_they_are_for() {
-    let launches = counts("recycled", &[("FAKECUDA_HOLD", driver().to_str().unwrap())])["cuGraphLaunch"];
+    let launches = calls("recycled")["cuGraphLaunch"];
     let mut refused = 0;
     for nth in 1..=launches {
         for symbol in ["cuGraphLaunch", "cuStreamWaitValue64_v2"] {
-            let text = holding("recycled", &[("FAKECUDA_FAIL", &format!("{symbol}:{nth}:2"))]);
+            let text = said(&play("recycled", &[("FAKECUDA_FAIL", &format!("{symbol}:{nth}:2"))]));
             assert!(text.contains("scenario: "), "{symbol} {nth}: {text}");
             refused += usize::from(text.contains("refused in round") && text.contains("scenario: done"));
         }
@@ -115,12 +90,13 @@ fn waits_of_a_refused_request_outlive_the_contexts_that_they_are_for() {
 pub fn doubtful() -> Result<()> {
     let gpu = gpu()?;
     let [mut product, mut sum] = late(&gpu)?;
-    let held = Held::new("matmul");
+    let fake = Fake::find();
+    fake.hold(PRODUCTS);
     let sequence = product.submit(&SubmitOptions::default())?;
     if env::var_os("ENDS").is_some() {
         // As long as several looks of the watchdog take.
         std::thread::sleep(Duration::from_millis(600));
-        drop(held);
+        fake.hold(0);
         assert_eq!(product.wait(sequence, u64::MAX)?, Status::Ok);
         assert_eq!(gpu.stats().device_state, DeviceState::Ok);
         return sum.run();
@@ -129,19 +105,23 @@ pub fn doubtful() -> Result<()> {
     assert_eq!(error.status, Status::DeviceLost, "{error}");
     assert_eq!(gpu.stats().device_state, DeviceState::Dead);
     assert_eq!(sum.run().err().unwrap().status, Status::DeviceLost);
-    std::mem::forget(held);
     Ok(())
 }
 
 #[test]
 fn an_error_that_the_watchdog_gets_again_and_again_is_the_end_of_the_gpu() {
     for fail in ["cuStreamQuery:1:214", "cuStreamQuery:1:220", "cuStreamQuery:1:719", "cuStreamQuery:1:999:sticky"] {
-        let text = holding("doubtful", &[("FAKECUDA_FAIL", fail)]);
-        assert!(text.contains("scenario: done"), "{fail}: {text}");
+        succeed("doubtful", &[("FAKECUDA_FAIL", fail)]);
     }
     // Once, or while a graph is captured elsewhere in the process: the GPU may be well.
     for fail in ["cuStreamQuery:1:999", "cuStreamQuery:1:901:sticky"] {
-        let text = holding("doubtful", &[("FAKECUDA_FAIL", fail), ("ENDS", "1")]);
-        assert!(text.contains("scenario: done"), "{fail}: {text}");
+        succeed("doubtful", &[("FAKECUDA_FAIL", fail), ("ENDS", "1")]);
     }
+    // The watchdog cannot even make the GPU's context its own. All who came before it did; without them there is no request.
+    let pushes = counts("doubtful", &[("ENDS", "1")])["cuCtxPushCurrent_v2"];
+    let fails = |nth: &usize| {
+        let fail = format!("cuCtxPushCurrent_v2:{nth}:999:sticky");
+        said(&play("doubtful", &[("FAKECUDA_FAIL", &fail)])).contains("scenario: done")
+    };
+    assert!((1..=pushes).any(|nth| fails(&nth)), "nobody is told");
 }

@@ -72,31 +72,15 @@ fn batches(gpu: &Engine) -> Result<()> {
     let model = gpu.load_bytes(models::dense(), &ModelOptions { buckets, paddings, ..ModelOptions::default() })?;
     let options = BatcherOptions { contexts: 3, delay_ns: 20_000_000, ..BatcherOptions::default() };
     let batcher = Batcher::new(&model, &options)?;
-    let committed = |x: f32| -> Result<SlotId> {
-        let slot = batcher.reserve(&Bucket::new([vec![1, 2]]), 0)?;
-        let written = batcher.input_view(slot, 0).and_then(|view| {
-            // SAFETY: two floats, which are ours until the commit.
-            unsafe { view.address.cast::<[f32; 2]>().write([x, 1.0]) };
-            batcher.commit(slot, 0)
-        });
-        if written.is_err() {
-            batcher.abandon(slot)?;
-        }
-        written.map(|()| slot)
-    };
     let request = |x: f32| -> Result<()> {
         let slot = loop {
-            match committed(x) {
+            match committed(&batcher, x) {
                 // All batches are taken, or this thread was not run while its batch closed.
                 Err(error) if [Status::Again, Status::Expired].contains(&error.status) => std::thread::yield_now(),
                 committed => break committed?,
             }
         };
-        batcher.wait(slot, u64::MAX)?;
-        // SAFETY: three floats, which are ours until the release.
-        let got = unsafe { batcher.output_view(slot, 0)?.address.cast::<[f32; 3]>().read() };
-        assert_eq!(got, [x + 4.0, 2.0 * x + 5.0, 0.0]);
-        batcher.release(slot)
+        collected(&batcher, slot, x)
     };
     std::thread::scope(|scope| {
         let run = |thread: usize| {

@@ -35,7 +35,6 @@ pub struct Options {
     pub memory_bytes: usize,
     seed: u64,
     fail: Option<Fail>,
-    hold: Option<String>,
     log: Option<String>,
 }
 
@@ -72,7 +71,6 @@ impl Options {
             memory_bytes: number("FAKECUDA_MEMORY_MB", 4096usize) << 20,
             seed: number("FAKECUDA_SEED", 1),
             fail,
-            hold: std::env::var("FAKECUDA_HOLD").ok(),
             log: std::env::var("FAKECUDA_LOG").ok(),
         }
     }
@@ -220,18 +218,6 @@ impl Driver {
         match self.dead.load(SeqCst) {
             0 => Ok(()),
             code => Err(code),
-        }
-    }
-
-    /// Waits until nothing holds this kernel, or the GPU has died.
-    pub fn hold(&self, entry: &str) {
-        let Some(folder) = &self.options.hold else { return };
-        let is_held = || {
-            let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            names.map(|file| file.file_name()).any(|name| name.to_str().is_some_and(|name| entry.starts_with(name)))
-        };
-        while self.alive().is_ok() && is_held() {
-            std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 

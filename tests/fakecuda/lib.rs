@@ -8,7 +8,6 @@
 //! - `FAKECUDA_FAIL=symbol:n:code[:sticky]`: the n-th call of that function, from 1, answers so; with `sticky` all later ones,
 //!   too. The function `kernel` is the n-th kernel that runs; `hang` instead of a code never ends.
 //! - `FAKECUDA_DEVICES`, `FAKECUDA_CAPABILITY=8.0`, `FAKECUDA_VERSION=13000`, `FAKECUDA_MEMORY_MB`: what there is.
-//! - `FAKECUDA_HOLD=folder`: a kernel does not begin while the folder has a file whose name its own begins with.
 //! - `FAKECUDA_LOG=path`: at its end the driver writes there how often each function was called.
 
 #![allow(missing_docs, reason = "the driver's manual has them")]
@@ -58,7 +57,7 @@ pub extern "C" fn fakecudaCallsOfThread() -> usize {
 }
 
 /// No function of the driver's: holds up what the flags name until it is called without them. 1: work on streams, 2: answers to
-/// `cuStreamQuery`.
+/// `cuStreamQuery`, 4: kernels of products, 8: kernels of sums over axes.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecudaHold(flags: c_uint) {
     hold::set(flags);

@@ -221,7 +221,7 @@ fn perform_node(node: &Node) {
             }
         }
         Node::Kernel { entry, arguments, .. } => {
-            driver().hold(entry.name);
+            hold::pass_kernel(entry.name);
             if driver().kernel_fails() {
                 return;
             }

@@ -1,6 +1,6 @@
 //! Steps over nothing: what has no results launches nothing, and what has results though it reads nothing has those of its definition.
 
-use super::testing::{Random, TRAITS, check, launches, plan_of, run};
+use super::testing::{Random, TRAITS, check, launches, no_chain, plan_of, run, window};
 use super::{Program, lower};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{Activation, ScatterNd, ScatterOp};
@@ -13,23 +13,6 @@ use crate::lower::Precision;
 /// Floats in tensors of these shapes.
 fn floats(random: &mut Random, shapes: &[&[usize]]) -> Vec<Tensor> {
     shapes.iter().map(|shape| random.floats(shape)).collect()
-}
-
-fn window(axes: &[[usize; 5]]) -> Window {
-    let of = |index: usize| axes.iter().map(|axis| axis[index]).collect();
-    Window { kernel: of(0), strides: of(1), dilations: of(2), pads_begin: of(3), pads_end: of(4) }
-}
-
-/// x sigmoid(x) + tanh(x), which is no chain.
-fn no_chain() -> Map {
-    let body = vec![
-        Instr::Input(0),
-        Instr::Unary(Unary::Sigmoid, 0),
-        Instr::Binary(Binary::Mul, 0, 1),
-        Instr::Unary(Unary::Tanh, 0),
-        Instr::Binary(Binary::Add, 2, 3),
-    ];
-    Map { inputs: vec![DType::F32], body, output: DType::F32 }
 }
 
 /// The program in every precision.

@@ -1,6 +1,8 @@
 //! Convolutions, pools and resizes in every precision against their definitions, alone and in networks whose tensors lie channels last.
 
-use super::testing::{Random, TRAITS, check, check_constants, check_plan, check_views, launches, plan_of};
+use super::testing::{
+    Random, TRAITS, check, check_constants, check_plan, check_views, launches, no_chain, plan_of, window,
+};
 use super::{Program, lower};
 use crate::ir::{DType, Scalar, Tensor};
 use crate::kernels::{
@@ -8,12 +10,6 @@ use crate::kernels::{
 };
 use crate::lower::Precision;
 use crate::plan::{Bucket, Builder, Origin, View};
-
-/// A window with a list of parameters for each axis: kernel, stride, dilation, padding before and after.
-fn window(axes: &[[usize; 5]]) -> Window {
-    let of = |index: usize| axes.iter().map(|axis| axis[index]).collect();
-    Window { kernel: of(0), strides: of(1), dilations: of(2), pads_begin: of(3), pads_end: of(4) }
-}
 
 fn same(dims: usize, kernel: usize) -> Window {
     window(&vec![[kernel, 1, 1, kernel / 2, kernel / 2]; dims])
@@ -54,18 +50,6 @@ fn hard_swish() -> Map {
         constant(1.0 / 6.0),
         Instr::Binary(Binary::Mul, 6, 7),
         Instr::Binary(Binary::Mul, 0, 8),
-    ];
-    Map { inputs: vec![DType::F32], body, output: DType::F32 }
-}
-
-/// x sigmoid(x) + tanh(x), which is no chain: two values would have to be kept.
-fn no_chain() -> Map {
-    let body = vec![
-        Instr::Input(0),
-        Instr::Unary(Unary::Sigmoid, 0),
-        Instr::Binary(Binary::Mul, 0, 1),
-        Instr::Unary(Unary::Tanh, 0),
-        Instr::Binary(Binary::Add, 2, 3),
     ];
     Map { inputs: vec![DType::F32], body, output: DType::F32 }
 }

@@ -1,10 +1,10 @@
 //! Runs lowered plans for tests: every launch by its reference twin, on poisoned memory.
 
 use super::{Location, Program, Region, Traits, lower};
-use crate::ir::Tensor;
-use crate::kernels::Kernel;
+use crate::ir::{DType, Tensor};
 use crate::kernels::entry::{Address, Heap};
 pub use crate::kernels::evaluation::{Random, compare};
+use crate::kernels::{Binary, Instr, Kernel, Map, Unary, Window};
 use crate::lower::Precision;
 use crate::plan::{Bucket, Builder, Origin, Plan, View, evaluate, validate};
 
@@ -135,4 +135,22 @@ pub fn check(kernel: impl Into<Kernel>, operands: &[Tensor], tolerance: f64) {
 pub fn launches(kernel: impl Into<Kernel>, operands: &[Tensor]) -> Vec<&'static str> {
     let (plan, _) = plan_of(kernel, operands, &[], |_, view| view);
     lower(&plan, Precision::Fp32, &TRAITS).unwrap().launches.iter().map(|launch| launch.entry.name).collect()
+}
+
+/// A window with a list of parameters for each axis: kernel, stride, dilation, padding before and after.
+pub fn window(axes: &[[usize; 5]]) -> Window {
+    let of = |index: usize| axes.iter().map(|axis| axis[index]).collect();
+    Window { kernel: of(0), strides: of(1), dilations: of(2), pads_begin: of(3), pads_end: of(4) }
+}
+
+/// x sigmoid(x) + tanh(x), which is no chain: two values would have to be kept.
+pub fn no_chain() -> Map {
+    let body = vec![
+        Instr::Input(0),
+        Instr::Unary(Unary::Sigmoid, 0),
+        Instr::Binary(Binary::Mul, 0, 1),
+        Instr::Unary(Unary::Tanh, 0),
+        Instr::Binary(Binary::Add, 2, 3),
+    ];
+    Map { inputs: vec![DType::F32], body, output: DType::F32 }
 }
