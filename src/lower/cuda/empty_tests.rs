@@ -5,8 +5,8 @@ use super::{Program, lower};
 use crate::ir::{DType, Tensor};
 use crate::kernels::{Activation, ScatterNd, ScatterOp};
 use crate::kernels::{
-    Attention, Binary, Cell, Conv, ConvTranspose, CumSum, Direction, Gather, GatherElements, GatherNd, Instr, Kernel,
-    Map, MatMul, Norm, NormKind, Pool, PoolKind, Recurrent, Reduce, ReduceOp, Softmax, TopK, Unary, Window,
+    Attention, Cell, Conv, ConvTranspose, CumSum, Direction, Gather, GatherElements, GatherNd, Kernel, Map, MatMul,
+    Norm, NormKind, Pool, PoolKind, Recurrent, Reduce, ReduceOp, Softmax, TopK, Unary,
 };
 use crate::lower::Precision;
 
